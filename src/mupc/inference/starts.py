@@ -1,0 +1,49 @@
+"""Where inference starts from."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from mupc.arrays import as_scalar
+from mupc.networks import Activities
+
+
+class Start(eqx.Module):
+    """Gives the activities that inference starts from."""
+
+    @abstractmethod
+    def __call__(self, feedforward: Activities, key: PRNGKeyArray) -> Activities:
+        """Give initial activities, shaped like those of the feedforward pass."""
+
+
+class FeedforwardStart(Start):
+    """Start at the feedforward activities, where every hidden error is zero."""
+
+    def __call__(self, feedforward: Activities, key: PRNGKeyArray) -> Activities:
+        """Give the feedforward activities."""
+        return feedforward
+
+
+class ZeroStart(Start):
+    """Start with all activities at zero."""
+
+    def __call__(self, feedforward: Activities, key: PRNGKeyArray) -> Activities:
+        """Give zeros."""
+        return jax.tree.map(jnp.zeros_like, feedforward)
+
+
+class NormalStart(Start):
+    """Start from independent Gaussian activities of mean 0 and standard deviation `std`."""
+
+    std: Float[Array, ""] = eqx.field(default=1.0, converter=as_scalar)
+
+    def __call__(self, feedforward: Activities, key: PRNGKeyArray) -> Activities:
+        """Draw activities."""
+        keys = jax.random.split(key, len(feedforward))
+        return tuple(
+            self.std * jax.random.normal(key, z.shape, z.dtype)
+            for key, z in zip(keys, feedforward, strict=True)
+        )

@@ -1,0 +1,50 @@
+"""Any optax transformation as a solver."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import optax
+from jaxtyping import PyTree
+
+from mupc.arrays import sample_norms
+from mupc.energies import Energy
+from mupc.inference.solve import Progress, Solver
+from mupc.networks import Activities
+
+
+class Optax(Solver):
+    """An optax transformation on activities, applied to each sample by itself.
+
+    It is mapped over the batch, so that one which couples entries (clipping by the global norm,
+    say) never couples samples.
+
+    Args:
+        transformation: from optax. To change its hyperparameters without compiling again, build it
+            with `mupc.traced`.
+    """
+
+    transformation: optax.GradientTransformation
+
+    def init(self, energy: Energy, activities: Activities) -> PyTree[Any]:
+        """Initialise the transformation for every sample."""
+        axes = self._state_axes(activities)
+        return jax.vmap(self.transformation.init, in_axes=1, out_axes=axes)(activities)
+
+    def step(
+        self, energy: Energy, activities: Activities, state: PyTree[Any]
+    ) -> tuple[Activities, PyTree[Any], Progress]:
+        """Apply the transformation to the gradient, and its update to the activities."""
+        samples, gradient = energy.samples_and_gradient(activities)
+        axes = self._state_axes(activities)
+        updates, state = jax.vmap(
+            self.transformation.update, in_axes=(1, axes, 1), out_axes=(1, axes)
+        )(gradient, state, activities)
+        moved = optax.apply_updates(activities, updates)
+        return moved, state, Progress(samples, sample_norms(gradient))
+
+    def _state_axes(self, activities: Activities) -> PyTree[int]:
+        """Where the batch lies in each array of the state: beside the layers, as in activities."""
+        sample = jax.tree.map(lambda z: z[:, 0], activities)
+        state = jax.eval_shape(self.transformation.init, sample)
+        return jax.tree.map(lambda leaf: min(leaf.ndim, 1), state)

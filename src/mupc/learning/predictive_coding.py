@@ -1,0 +1,110 @@
+"""Predictive coding: infer, then learn from local errors."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from mupc.arrays import as_scalar
+from mupc.energies import FreeEnergy, Gaussian, Likelihood
+from mupc.inference import FeedforwardStart, Solution, Solver, Start, infer
+from mupc.learning.rule import (
+    Batch,
+    Info,
+    LearningRule,
+    explain_feedforward,
+    explain_gradients,
+)
+from mupc.networks import Activities, Network
+from mupc.regularisers import Regulariser
+
+
+# Inference that multiplies the energy by this much, instead of lowering it, has gone wrong.
+_RISE = 10.0
+
+
+class PredictiveCoding(LearningRule):
+    r"""Predictive coding (arXiv 2505.13124, Eqs. 3 and 4).
+
+    Activities settle to a minimum z* of the free energy F, or as near as `max_steps` bring them;
+    then the weight gradient is $\partial F / \partial W$ at fixed z*, which is local to each layer.
+
+    Args:
+        solver: how activities settle.
+        max_steps: the largest number of solver steps.
+        likelihood: the output's energy; `mupc.Gaussian()` unless given.
+        regularisers: further terms of the energy.
+        rtol: relative tolerance of inference, see `mupc.infer`.
+        atol: absolute tolerance of inference.
+        patience: steps without a new lowest energy after which a sample is called stalled; 0: never.
+        start: where inference starts; `mupc.FeedforwardStart()` unless given.
+    """
+
+    solver: Solver
+    max_steps: Int[Array, ""] = eqx.field(converter=jnp.asarray)
+    likelihood: Likelihood = eqx.field(default_factory=Gaussian)
+    regularisers: tuple[Regulariser, ...] = eqx.field(default=(), converter=tuple)
+    rtol: Float[Array, ""] = eqx.field(default=1e-3, converter=as_scalar)
+    atol: Float[Array, ""] = eqx.field(default=0.0, converter=as_scalar)
+    patience: Int[Array, ""] = eqx.field(default=10, converter=jnp.asarray)
+    start: Start = eqx.field(default_factory=FeedforwardStart)
+
+    def __check_init__(self) -> None:
+        if not eqx.is_array(self.max_steps) or self.max_steps.ndim:
+            raise ValueError(f"max_steps must be one whole number, not {self.max_steps}")
+
+    def init(self, network: Network, key: PRNGKeyArray) -> None:
+        """Give None: batches are independent."""
+
+    def gradients(
+        self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray
+    ) -> tuple[Network, PyTree[Any], Info]:
+        """Infer, then differentiate with respect to the weights."""
+        energy, start, output = self._begin(network, batch, key)
+        solution = self._infer(energy, start, self.max_steps)
+        gradients = energy.weight_gradient(solution.activities)
+        layers = jnp.mean(energy.layers(solution.activities), axis=1)
+        return gradients, state, Info(output, layers, solution._replace(activities=()))
+
+    def explain(
+        self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray
+    ) -> str:
+        """Look for the step and the layer where inference goes wrong, if the start does not."""
+        if (sentence := explain_feedforward(network, batch[0])) is not None:
+            return sentence
+        energy, start, _ = self._begin(network, batch, key)
+        before = float(jnp.mean(energy.samples(start)))
+        steps = 1
+        while steps <= int(self.max_steps):
+            after = jnp.mean(energy.layers(self._infer(energy, start, steps).activities), axis=1)
+            if not float(jnp.sum(after)) <= _RISE * before:
+                worst = int(np.argmax(np.nan_to_num(after, nan=np.inf)))
+                return (
+                    f"in inference, whose energy rises from {before:.3g} to {jnp.sum(after):.3g} "
+                    f"within {steps} steps, most at layer {worst + 1} of {len(after)}"
+                )
+            steps *= 2
+        return explain_gradients(self.gradients(network, batch, state, key)[0])
+
+    def _begin(
+        self, network: Network, batch: Batch, key: PRNGKeyArray
+    ) -> tuple[FreeEnergy, Activities, Float[Array, "batch ..."]]:
+        x, y = batch
+        activities, output = network.feedforward(x)
+        energy = FreeEnergy(network, x, y, self.likelihood, self.regularisers)
+        return energy, self.start(activities, key), output
+
+    def _infer(
+        self, energy: FreeEnergy, start: Activities, max_steps: int | Int[Array, ""]
+    ) -> Solution:
+        return infer(
+            energy,
+            self.solver,
+            start,
+            max_steps=max_steps,
+            rtol=self.rtol,
+            atol=self.atol,
+            patience=self.patience,
+        )

@@ -1,0 +1,59 @@
+"""A chain: stages one after the other, and a readout."""
+
+import jax
+from jaxtyping import Array, Float
+
+from mupc.networks.layers import Activities, Block
+from mupc.networks.network import Feedforward, Network
+from mupc.networks.stage import Stage
+
+
+class Chain(Network):
+    """A network: `stages`, each reading the last activity of the one before, then a `readout`.
+
+    Matrix products are traced at full float32 precision on every backend, and their derivatives
+    inherit it: with TF32 products μPC stays at chance (its small gradients drown in round-off).
+    """
+
+    stages: tuple[Stage, ...]
+    readout: Block
+
+    @property
+    def depth(self) -> int:
+        """H, the number of hidden activities."""
+        return sum(stage.size for stage in self.stages)
+
+    @property
+    def linear(self) -> bool:
+        """Whether every layer is affine."""
+        layers = [layer for stage in self.stages for layer in (stage.entry, stage.blocks)]
+        return all(layer.linear for layer in (*layers, self.readout))
+
+    def feedforward(
+        self, x: Float[Array, "batch ..."], errors: Activities | None = None
+    ) -> Feedforward:
+        r"""Run the network forwards: $z_l = u_l(z_{l-1}) + e_l$, with $e = 0$ unless given.
+
+        Args:
+            x: the input, (batch, ...).
+            errors: hidden errors, shaped like activities.
+        """
+        with jax.default_matmul_precision("highest"):
+            activities: Activities = ()
+            before = x
+            for i, stage in enumerate(self.stages):
+                z = stage.feedforward(before, None if errors is None else errors[i])
+                activities, before = (*activities, z), z[-1]
+            return Feedforward(activities, jax.vmap(self.readout)(before))
+
+    def predictions(
+        self, x: Float[Array, "batch ..."], activities: Activities
+    ) -> tuple[Activities, Float[Array, "batch ..."]]:
+        r"""Predict every activity from the one below, $u_l(z_{l-1})$ with $z_0 = x$, and the output."""
+        with jax.default_matmul_precision("highest"):
+            befores = (x, *(z[-1] for z in activities))
+            predicted = tuple(
+                stage.predictions(before, z)
+                for stage, before, z in zip(self.stages, befores[:-1], activities, strict=True)
+            )
+            return predicted, jax.vmap(self.readout)(befores[-1])

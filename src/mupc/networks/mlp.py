@@ -1,0 +1,68 @@
+"""The residual multilayer perceptron of the μPC paper."""
+
+import functools
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, PRNGKeyArray
+
+from mupc import parameterisations
+from mupc.networks.chain import Chain
+from mupc.networks.layers import Activation, Dense, identity
+from mupc.networks.stage import Stage
+from mupc.parameterisations import Parameterisation
+
+
+def residual_mlp(
+    inputs: int,
+    outputs: int,
+    *,
+    width: int,
+    depth: int,
+    activation: Activation = jax.nn.relu,
+    skips: bool = True,
+    biases: bool = False,
+    parameterisation: Parameterisation | None = None,
+    key: PRNGKeyArray,
+) -> Chain:
+    r"""Build a fully connected network of `depth` hidden layers (arXiv 2505.13124, Eq. 1).
+
+    $$u_1 = a_1 W_1 x, \quad u_l = z_{l-1} + a W_l \phi(z_{l-1}), \quad \hat y = a_L W_L \phi(z_H)$$
+
+    for $l = 2 \ldots H$, without the $z_{l-1}$ if `skips` is false. Biases start at zero.
+
+    Args:
+        inputs: D, the width of x.
+        outputs: O, the width of y.
+        width: N, the width of every hidden layer.
+        depth: H, the number of hidden layers; there are L = H + 1 weight layers.
+        activation: φ; pass `mupc.identity` for a deep linear network.
+        skips: whether hidden layers are residual.
+        biases: whether layers have biases.
+        parameterisation: `mupc.mupc()` unless given.
+        key: draws the weights.
+
+    Raises:
+        ValueError: if a size is not positive.
+    """
+    sizes = {"inputs": inputs, "outputs": outputs, "width": width, "depth": depth}
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, not {size}")
+    make = functools.partial(
+        Dense.initialise,
+        parameterisation=parameterisation or parameterisations.mupc(),
+        width=width,
+        length=depth + 1,
+        skips=skips,
+        biases=biases,
+    )
+
+    def block(key: Array) -> Dense:
+        return make((width, width), "hidden", activation, key=key)
+
+    entry_key, blocks_key, readout_key = jax.random.split(key, 3)
+    entry = make((width, inputs), "input", identity, key=entry_key)
+    blocks = eqx.filter_vmap(block)(jax.random.split(blocks_key, depth - 1))
+    readout = make((outputs, width), "readout", activation, key=readout_key)
+    return Chain(stages=(Stage(entry, blocks),), readout=readout)

@@ -1,0 +1,40 @@
+"""What energies, solvers and rules ask of a network."""
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from mupc.networks.layers import Activities
+
+
+class Feedforward(NamedTuple):
+    """What a feedforward pass gives: all hidden activities, and the output (batch, ...)."""
+
+    activities: Activities
+    output: Float[Array, "batch ..."]
+
+
+class Network(eqx.Module):
+    """A network that can be run forwards, and whose layers can be predicted one by one."""
+
+    linear: eqx.AbstractVar[bool]
+    """Whether the output is affine in the input and the activities."""
+
+    @abstractmethod
+    def feedforward(
+        self, x: Float[Array, "batch ..."], errors: Activities | None = None
+    ) -> Feedforward:
+        r"""Run the network forwards: $z_l = u_l(z_{l-1}) + e_l$, with $e = 0$ unless given.
+
+        Args:
+            x: the input, (batch, ...).
+            errors: hidden errors, shaped like activities.
+        """
+
+    @abstractmethod
+    def predictions(
+        self, x: Float[Array, "batch ..."], activities: Activities
+    ) -> tuple[Activities, Float[Array, "batch ..."]]:
+        r"""Predict every activity from the one below, $u_l(z_{l-1})$ with $z_0 = x$, and the output."""

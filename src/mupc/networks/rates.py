@@ -1,0 +1,81 @@
+"""Scaled learning rates: optax transformations that multiply each layer's update by its factor."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import optax
+from jaxtyping import PyTree
+
+from mupc.networks.layers import ScaledBlock
+from mupc.parameterisations import Factors, Scale
+
+
+def scale_adam(network: PyTree[Any]) -> optax.GradientTransformation:
+    """Multiply updates by the *mup* rule's factors for Adam; chain it after `optax.adam`.
+
+    Under `mupc` with skips the residual weights' factor is √(N₀L₀/(NL)), their biases' L₀/L, all
+    others 1 (times γ, but for the readout bias); under `standard` and `ntk` all are 1. Without
+    this transformation the rule is *raw*: one rate for all layers, as in the μPC paper.
+    """
+    return scale_by(rate_factors(network, lambda scale: scale.adam))
+
+
+def scale_sgd(network: PyTree[Any]) -> optax.GradientTransformation:
+    """Multiply updates by the *mup* rule's factors for plain SGD; chain it after `optax.sgd`.
+
+    Under `mupc`: weights and the input bias γ²N/N₀, residual biases γ²NL₀/(N₀L), readout bias 1.
+    """
+    return scale_by(rate_factors(network, lambda scale: scale.sgd))
+
+
+def scale_uniform(network: PyTree[Any]) -> optax.GradientTransformation:
+    """Multiply every layer's update by √(N₀L₀/(NL)): the *uniform* rule."""
+    return scale_by(rate_factors(network, lambda scale: scale.uniform))
+
+
+def scale_by(factors: PyTree[float]) -> optax.GradientTransformation:
+    """Multiply each array's update by its factor."""
+
+    def update(updates: optax.Updates, params: optax.Params | None = None) -> optax.Updates:
+        del params
+        return jax.tree.map(lambda factor, update: factor * update, factors, updates)
+
+    return optax.stateless(update)
+
+
+def rate_factors(network: PyTree[Any], choose: Callable[[Scale], Factors]) -> PyTree[float]:
+    """Give the learning-rate factor of every trainable array, in the network's own structure.
+
+    Raises:
+        ValueError: if a trainable array lies in no scaled block.
+    """
+    return jax.tree.map(
+        lambda node: _factors(node, choose),
+        network,
+        is_leaf=lambda node: isinstance(node, ScaledBlock),
+    )
+
+
+def _factors(node: Any, choose: Callable[[Scale], Factors]) -> Any:
+    """Give the factor of each trainable array of a scaled block, None for what does not train."""
+    if not isinstance(node, ScaledBlock):
+        if eqx.is_inexact_array(node):
+            raise ValueError(
+                f"an array of shape {node.shape} lies in no scaled block, so it has no "
+                "learning-rate factor; wrap the module it belongs to in mupc.Scaled"
+            )
+        return None
+    factors = choose(node.scale)
+    trainable = eqx.filter(node, eqx.is_inexact_array)
+
+    def fill(tree: PyTree[Any], factor: float) -> PyTree[Any]:
+        return jax.tree.map(lambda _: factor, tree)
+
+    return eqx.tree_at(
+        lambda block: (block.weights, block.biases),
+        trainable,
+        (fill(trainable.weights, factors.weight), fill(trainable.biases, factors.bias)),
+        is_leaf=lambda leaf: leaf is None,
+    )

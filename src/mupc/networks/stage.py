@@ -1,0 +1,58 @@
+"""A stage: an entry layer and a stack of identical blocks, with depth as an array axis."""
+
+from typing import Any, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mupc.networks.layers import Block
+
+
+class Stage(eqx.Module):
+    """Layers whose activities have one shape, and are one array.
+
+    `blocks` is a single block whose arrays carry a leading layer axis (as `equinox.filter_vmap` of
+    a constructor gives). Activities are (1 + number of blocks, batch, ...): the entry's come first.
+    """
+
+    entry: Block
+    blocks: Block
+
+    @property
+    def size(self) -> int:
+        """How many activities the stage holds: one for the entry, one for each block."""
+        return 1 + jax.tree.leaves(eqx.filter(self.blocks, eqx.is_array))[0].shape[0]
+
+    def feedforward(
+        self, before: Float[Array, "batch ..."], errors: Float[Array, "layer batch ..."] | None
+    ) -> Float[Array, "layer batch ..."]:
+        """Run the layers in turn, adding to each prediction its error if there are errors."""
+        arrays, rest = eqx.partition(self.blocks, eqx.is_array)
+        first = jax.vmap(self.entry)(before)
+        if errors is not None:
+            first = first + errors[0]
+
+        def layer(
+            z: Float[Array, "batch ..."], block_and_error: tuple[Any, Array | None]
+        ) -> tuple[Array, Array]:
+            block, error = block_and_error
+            u = jax.vmap(cast(Block, eqx.combine(block, rest)))(z)
+            z = u if error is None else u + error
+            return z, z
+
+        _, others = jax.lax.scan(layer, first, (arrays, None if errors is None else errors[1:]))
+        return jnp.concatenate([first[None], others])
+
+    def predictions(
+        self, before: Float[Array, "batch ..."], activities: Float[Array, "layer batch ..."]
+    ) -> Float[Array, "layer batch ..."]:
+        """Predict every activity from the one below it, all layers at once."""
+        first = jax.vmap(self.entry)(before)
+        others = eqx.filter_vmap(_over_batch)(self.blocks, activities[:-1])
+        return jnp.concatenate([first[None], others])
+
+
+def _over_batch(block: Block, z: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
+    return jax.vmap(block)(z)

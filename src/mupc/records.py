@@ -1,0 +1,122 @@
+"""Run folders: what a run leaves on disk. It is written from the start, and readable without JAX.
+
+    config.json        the complete configuration
+    environment.json   versions, devices
+    metrics.jsonl      one record a line, in the order in which they came
+    result.json        how the run ended, and its last figures
+    network.eqx        the trained network (written and read by `mupc.training`)
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("mupc", "jax", "jaxlib", "equinox", "optax", "numpy", "scikit-learn")
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used, with a sentence that says why."""
+
+
+def environment() -> dict[str, str]:
+    """Give the versions of Python, of the platform and of the packages that figures depend on."""
+    versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
+    return {"python": platform.python_version(), "platform": platform.platform(), **versions}
+
+
+class RunFolder:
+    """A run on disk.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def create(
+        cls, path: str | Path, config: Mapping[str, Any], environment: Mapping[str, Any]
+    ) -> "RunFolder":
+        """Make a new folder and write what is known before the first step.
+
+        Raises:
+            RunError: if the folder already holds something, or cannot be written.
+        """
+        run = cls(path)
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            if any(run.path.iterdir()):
+                raise RunError(f"{run.path} is not empty: name a new folder with --out")
+            run._write("config.json", config)
+            run._write("environment.json", environment)
+            run.metrics.touch()
+        except OSError as error:
+            raise RunError(f"cannot write the run folder {run.path}: {error.strerror}") from error
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """Open the folder of a run.
+
+        Raises:
+            RunError: if there is no run there.
+        """
+        run = cls(path)
+        if not (run.path / "config.json").is_file():
+            raise RunError(
+                f"there is no run at {run.path}: no config.json in it; name a folder that "
+                "`mupc train` wrote"
+            )
+        return run
+
+    @property
+    def metrics(self) -> Path:
+        """The file of records."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def network(self) -> Path:
+        """The file of the trained network."""
+        return self.path / "network.eqx"
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add a record."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Read the records, in order."""
+        with self.metrics.open() as file:
+            yield from map(json.loads, file)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write how the run ended."""
+        self._write("result.json", result)
+
+    def config(self) -> dict[str, Any]:
+        """Read the configuration."""
+        return self._read("config.json")
+
+    def result(self) -> dict[str, Any]:
+        """Read how the run ended."""
+        return self._read("result.json")
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write whole or not at all: a kill half-way leaves what was there before."""
+        part = self.path / f"{name}.part"
+        part.write_text(json.dumps(content, indent=2) + "\n")
+        os.replace(part, self.path / name)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            return json.loads(path.read_text())
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {error.strerror}") from error
+        except json.JSONDecodeError as error:
+            raise RunError(f"{path} is damaged (line {error.lineno}: {error.msg})") from error

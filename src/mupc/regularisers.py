@@ -1,0 +1,120 @@
+"""Regularisers: terms of the energy on weights (once a batch) or on activities (each sample)."""
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from mupc.arrays import as_scalar, layer_square_norms
+from mupc.networks import Activities, ScaledBlock, scaled_blocks
+from mupc.parameterisations import ROLES, Role
+
+
+def _roles(roles: Iterable[str]) -> tuple[Role, ...]:
+    known = tuple(role for role in ROLES if role in (roles := tuple(roles)))
+    if len(known) != len(roles) or not known:
+        raise ValueError(f"roles must be some of {', '.join(ROLES)}, not {roles}")
+    return known
+
+
+class Regulariser(eqx.Module):
+    """A term added to the energy, on the layers that have one of its roles."""
+
+    strength: eqx.AbstractVar[Float[Array, ""]]
+    roles: eqx.AbstractVar[tuple[Role, ...]]
+
+    @abstractmethod
+    def of_network(self, network: PyTree[Any]) -> Float[Array, ""]:
+        """Give the term on the weights, a scalar."""
+
+    @abstractmethod
+    def of_activities(self, activities: Activities) -> Float[Array, "layer batch"] | None:
+        """Give the term on each layer's activity of each sample, or None if there is none."""
+
+
+class WeightDecay(Regulariser):
+    r"""$\tfrac{\lambda}{2} \sum \|W\|^2$ over the stored weights (biases excepted) of some roles."""
+
+    strength: Float[Array, ""] = eqx.field(converter=as_scalar)
+    roles: tuple[Role, ...] = eqx.field(static=True, default=ROLES, converter=_roles)
+
+    def of_network(self, network: PyTree[Any]) -> Float[Array, ""]:
+        """Give the term on the weights, a scalar."""
+        squares = [jnp.sum(w**2) for _, w in _weights(self.roles, network)]
+        return 0.5 * self.strength * sum(squares)
+
+    def of_activities(self, activities: Activities) -> None:
+        """Give None: this term does not see activities."""
+
+
+class SpectralPenalty(Regulariser):
+    r"""$\lambda \sum \|I - V^\top V\|_F^2$ with $V = aW$ the multiplied weight, for some roles.
+
+    It pulls the singular values of the map that each layer really applies towards 1. For weights
+    with more than two dimensions (convolutions) V is the matrix (out, everything else).
+    """
+
+    strength: Float[Array, ""] = eqx.field(converter=as_scalar)
+    roles: tuple[Role, ...] = eqx.field(static=True, default=ROLES, converter=_roles)
+
+    def of_network(self, network: PyTree[Any]) -> Float[Array, ""]:
+        """Give the term on the weights, a scalar."""
+        total = jnp.zeros(())
+        for block, w in _weights(self.roles, network):
+            # Stacked blocks are one array with a leading layer axis: every matrix has its own term.
+            stacked = w[None] if block.scale.role != "hidden" else w
+            v = block.scale.multiplier * stacked.reshape(*stacked.shape[:2], -1)
+            with jax.default_matmul_precision("highest"):
+                gram = jnp.einsum("loi,loj->lij", v, v)
+            total = total + jnp.sum((jnp.eye(gram.shape[-1]) - gram) ** 2)
+        return self.strength * total
+
+    def of_activities(self, activities: Activities) -> None:
+        """Give None: this term does not see activities."""
+
+
+class ActivityDecay(Regulariser):
+    r"""$\tfrac{\lambda}{2} \sum_l \|z_l\|^2$ per sample, over activities of some roles.
+
+    An activity has the role of the layer that predicts it: `input` is the first hidden activity,
+    `hidden` all the others.
+    """
+
+    strength: Float[Array, ""] = eqx.field(converter=as_scalar)
+    roles: tuple[Role, ...] = eqx.field(
+        static=True, default=("input", "hidden"), converter=_roles
+    )
+
+    def __check_init__(self) -> None:
+        if "readout" in self.roles:
+            raise ValueError(
+                "activity decay on the role readout has no effect: the output is not an activity; "
+                "its roles are input and hidden"
+            )
+
+    def of_network(self, network: PyTree[Any]) -> Float[Array, ""]:
+        """Give zero: this term does not see weights."""
+        return jnp.zeros(())
+
+    def of_activities(self, activities: Activities) -> Float[Array, "layer batch"]:
+        """Give the term on each layer's activity of each sample."""
+        squares = jnp.concatenate([layer_square_norms(z) for z in activities])
+        first = jnp.arange(squares.shape[0]) == 0
+        chosen = jnp.where(first, "input" in self.roles, "hidden" in self.roles)
+        return 0.5 * self.strength * chosen[:, None] * squares
+
+
+def _weights(
+    roles: tuple[Role, ...], network: PyTree[Any]
+) -> list[tuple[ScaledBlock, Float[Array, "..."]]]:
+    return [
+        (block, leaf)
+        for block in scaled_blocks(network)
+        if block.scale.role in roles
+        for leaf in jax.tree.leaves(block.weights)
+    ]
+

@@ -1,0 +1,10 @@
+"""Training: the loop, its records, evaluation, and the configuration of a run."""
+
+from mupc.training.loop import fit as fit
+from mupc.training.metrics import Evaluation as Evaluation
+from mupc.training.metrics import evaluate as evaluate
+from mupc.training.results import Ended as Ended
+from mupc.training.results import FitResult as FitResult
+from mupc.training.results import Record as Record
+from mupc.training.results import TrainRecord as TrainRecord
+from mupc.training.results import ValidationRecord as ValidationRecord

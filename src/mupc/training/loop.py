@@ -1,0 +1,222 @@
+"""The training loop."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import PRNGKeyArray
+
+from mupc.data import Dataset, batch_indices, steps_per_epoch
+from mupc.learning import Batch, LearningRule
+from mupc.networks import Network
+from mupc.training.metrics import evaluate, is_one_hot
+from mupc.training.results import Ended, FitResult, Record, TrainRecord, ValidationRecord
+from mupc.training.step import Inputs, Metrics, begin, train_step
+
+
+def fit(
+    network: Network,
+    data: Dataset,
+    rule: LearningRule,
+    optimiser: optax.GradientTransformation,
+    *,
+    epochs: float | None = None,
+    steps: int | None = None,
+    batch_size: int = 64,
+    evaluate_every: int | None = None,
+    early_stopping: int | None = None,
+    log_every: int = 20,
+    callback: Callable[[Record], None] | None = None,
+    key: PRNGKeyArray,
+) -> FitResult:
+    """Train a network.
+
+    The batch at step t depends on the key and t alone. The validation part is evaluated every
+    `evaluate_every` steps and at the end; the network that did best there is the result. Learning
+    rates are the optimiser's: `fit` adds no scaling of its own. Ctrl-C ends training after the
+    current step, and what was done is returned.
+
+    Args:
+        network: what to train; it is not changed.
+        data: its training part is used in shuffled batches, the last partial one dropped.
+        rule: gives the weight gradients.
+        optimiser: from optax; build it with `mupc.traced` to change numbers without recompiling.
+        epochs: how often to go through the training part; give this or `steps`.
+        steps: how many batches to train on.
+        batch_size: samples a batch.
+        evaluate_every: steps between evaluations of the validation part; an epoch unless given.
+        early_stopping: end after this many evaluations without a better one.
+        log_every: steps between training records.
+        callback: is called with every record.
+        key: draws the order of the data, and whatever the rule draws.
+
+    Raises:
+        ValueError: if an argument is impossible, or would have no effect.
+    """
+    epoch = steps_per_epoch(len(data.train.x), batch_size)
+    total = _total_steps(epochs, steps, epoch)
+    if data.validation is None and (evaluate_every, early_stopping) != (None, None):
+        raise ValueError(
+            "evaluate_every and early_stopping have no effect without a validation part: "
+            "leave them out, or give the data a validation part"
+        )
+    for name, value in {"evaluate_every": evaluate_every, "early_stopping": early_stopping}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+    if log_every < 1:
+        raise ValueError(f"log_every must be at least 1, not {log_every}")
+    trainer = _Trainer(network, data, rule, optimiser, batch_size, callback, key)
+    return trainer.train(total, evaluate_every or epoch, early_stopping, log_every)
+
+
+def _total_steps(epochs: float | None, steps: int | None, epoch: int) -> int:
+    if (epochs is None) == (steps is None):
+        raise ValueError("give either epochs or steps, and not both")
+    total = steps if epochs is None else round(epochs * epoch)
+    if total is None or total < 1:
+        raise ValueError(f"training must make at least one step, not {total}")
+    return total
+
+
+class _Trainer:
+    """The mutable part of one call of `fit`: where it stands, and what it has seen."""
+
+    def __init__(
+        self,
+        network: Network,
+        data: Dataset,
+        rule: LearningRule,
+        optimiser: optax.GradientTransformation,
+        batch_size: int,
+        callback: Callable[[Record], None] | None,
+        key: PRNGKeyArray,
+    ) -> None:
+        order_key, self.key = jax.random.split(key)
+        self.seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max))
+        self.data, self.rule, self.optimiser = data, rule, optimiser
+        self.batch_size, self.callback = batch_size, callback
+        self.state = begin(network, rule, optimiser, self.key)
+        self.classes = is_one_hot(data.train.y)
+        self.records: list[Record] = []
+        self.best, self.best_step, self.best_score = network, 0, -np.inf
+        self.pending: list[Metrics] = []
+        self.began = self.logged = time.perf_counter()
+        self.steps = 0
+
+    def train(
+        self, total: int, evaluate_every: int, early_stopping: int | None, log_every: int
+    ) -> FitResult:
+        """Make the steps; stop for divergence, for an interruption, or early."""
+        ended = Ended.FINISHED
+        evaluations_since_best = 0
+        with _interruptible() as interrupted:
+            while self.steps < total:
+                self._step()
+                last = self.steps == total or interrupted.is_set()
+                if (last or self.steps % log_every == 0) and not self._log():
+                    ended = Ended.DIVERGED
+                    break
+                if self.data.validation and (last or self.steps % evaluate_every == 0):
+                    evaluations_since_best = 0 if self._validate() else evaluations_since_best + 1
+                if interrupted.is_set():
+                    ended = Ended.INTERRUPTED
+                    break
+                if early_stopping is not None and evaluations_since_best >= early_stopping:
+                    ended = Ended.STOPPED_EARLY
+                    break
+        return self._result(ended)
+
+    def _batch(self, step: int) -> Batch:
+        x, y = self.data.train
+        chosen = batch_indices(self.seed, step, len(x), self.batch_size)
+        return jnp.asarray(x[chosen], float), jnp.asarray(y[chosen], float)
+
+    def _inputs(self, step: int) -> Inputs:
+        return Inputs(self.rule, self.optimiser, self._batch(step), jnp.asarray(step), self.key)
+
+    def _step(self) -> None:
+        self.state, metrics = train_step(self._inputs(self.steps), self.state)
+        self.pending.append(metrics)
+        self.steps += 1
+
+    def _log(self) -> bool:
+        """Record the batches since the last record, unless one of them failed."""
+        if int(self.state.failed) >= 0:
+            return False
+        mean = Metrics(*(float(np.mean([m[i] for m in self.pending])) for i in range(len(Metrics._fields))))
+        now = time.perf_counter()
+        self._report(
+            TrainRecord(
+                step=self.steps,
+                epoch=self.steps * self.batch_size / len(self.data.train.x),
+                samples_per_second=len(self.pending) * self.batch_size / (now - self.logged),
+                seconds=now - self.began,
+                **{**mean._asdict(), "accuracy": mean.accuracy if self.classes else None},
+            )
+        )
+        self.pending, self.logged = [], now
+        return True
+
+    def _validate(self) -> bool:
+        """Evaluate the validation part; say whether it is the best so far, and keep that."""
+        assert self.data.validation is not None
+        likelihood = self.rule.likelihood
+        seen = evaluate(self.state.network, self.data.validation, likelihood=likelihood)
+        score = -seen.loss if seen.accuracy is None else seen.accuracy
+        best = score > self.best_score
+        if best:
+            self.best = jax.tree.map(jnp.array, self.state.network)
+            self.best_step, self.best_score = self.steps, score
+        seconds = time.perf_counter() - self.began
+        self._report(ValidationRecord(self.steps, seen.loss, seen.accuracy, best, seconds))
+        return best
+
+    def _report(self, record: Record) -> None:
+        self.records.append(record)
+        if self.callback is not None:
+            self.callback(record)
+
+    def _result(self, ended: Ended) -> FitResult:
+        failed = int(self.state.failed)
+        steps = self.steps if failed < 0 else failed
+        message = f"training ended after {steps} steps: {ended.value}"
+        if failed >= 0:
+            inputs = self._inputs(failed)
+            key = jax.random.fold_in(self.key, failed)
+            where = self.rule.explain(self.state.network, inputs.batch, self.state.rule, key)
+            message = (
+                f"training diverged at step {failed + 1}: it began {where}. Try a smaller "
+                "learning rate, a smaller inference step size (or the stable one), a smaller "
+                "precision, or the parameterisation mupc"
+            )
+        network, step = self.state.network, steps
+        if self.best_step:
+            network, step = self.best, self.best_step
+        return FitResult(network, step, steps, ended, message, tuple(self.records))
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into an event, so that no step is cut in half; the second one raises."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event  # only the main thread may set handlers
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def handle(number: int, frame: object) -> None:
+        del number, frame
+        event.set()
+        signal.signal(signal.SIGINT, previous)
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,75 @@
+"""What training reports, and what it returns."""
+
+import dataclasses
+import enum
+
+from mupc.networks import Network
+
+
+class Ended(enum.Enum):
+    """Why training ended; the value is the sentence."""
+
+    FINISHED = "all steps were made"
+    STOPPED_EARLY = "the validation accuracy had stopped rising"
+    INTERRUPTED = "it was interrupted"
+    DIVERGED = "it diverged"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainRecord:
+    """Means over the batches since the previous record (energies at the rule's own precision).
+
+    `energy_before` and `energy_after` are before and after inference; rules without inference
+    leave both equal, and the four figures of inference at zero. `residual` is relative to where
+    inference started.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    accuracy: float | None
+    energy_before: float
+    energy_after: float
+    inference_steps: float
+    residual: float
+    converged: float
+    diverged: float
+    samples_per_second: float
+    seconds: float
+    kind: str = "train"
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidationRecord:
+    """Loss and accuracy over the whole validation part."""
+
+    step: int
+    loss: float
+    accuracy: float | None
+    best: bool
+    seconds: float
+    kind: str = "validation"
+
+
+Record = TrainRecord | ValidationRecord
+
+
+@dataclasses.dataclass(frozen=True)
+class FitResult:
+    """The outcome of training.
+
+    Attributes:
+        network: the best on the validation part; the last one if there is no validation part.
+        step: how many steps that network was trained for.
+        steps: how many steps were made.
+        ended: why training ended.
+        message: a sentence that says so.
+        records: all records, in order.
+    """
+
+    network: Network
+    step: int
+    steps: int
+    ended: Ended
+    message: str
+    records: tuple[Record, ...]

@@ -1,0 +1,111 @@
+"""One training step: a single compiled program, whatever the depth and the hyperparameters."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from mupc.energies import losses
+from mupc.inference import InferenceResult
+from mupc.learning import Batch, Info, LearningRule
+from mupc.networks import Network
+from mupc.training.metrics import hits
+
+# A loss this many times the first batch's is divergence, though it may still be finite.
+_EXPLOSION = 1e4
+
+
+class State(eqx.Module):
+    """What one step hands to the next."""
+
+    network: Network
+    optimiser: PyTree[Any]
+    rule: PyTree[Any]
+    first_loss: Float[Array, ""]
+    failed: Int[Array, ""]
+    """The first step whose update was refused, because something was not finite; -1 if none."""
+
+
+class Inputs(NamedTuple):
+    """What a step is given besides the state."""
+
+    rule: LearningRule
+    optimiser: optax.GradientTransformation
+    batch: Batch
+    step: Int[Array, ""]
+    key: PRNGKeyArray
+
+
+class Metrics(NamedTuple):
+    """Batch means; see `TrainRecord`."""
+
+    loss: Float[Array, ""]
+    accuracy: Float[Array, ""]
+    energy_before: Float[Array, ""]
+    energy_after: Float[Array, ""]
+    inference_steps: Float[Array, ""]
+    residual: Float[Array, ""]
+    converged: Float[Array, ""]
+    diverged: Float[Array, ""]
+
+
+@eqx.filter_jit(donate="all-except-first")
+def train_step(inputs: Inputs, state: State) -> tuple[State, Metrics]:
+    """Make one step. If it would spoil the network it is not made, and nor are any after it."""
+    rule, optimiser, batch, step, key = inputs
+    gradients, rule_state, info = rule.gradients(
+        state.network, batch, state.rule, jax.random.fold_in(key, step)
+    )
+    metrics = _metrics(rule, batch, info)
+    first_loss = jnp.where(step == 0, metrics.loss, state.first_loss)
+    sound = (metrics.loss <= _EXPLOSION * first_loss) & _finite((gradients, info.layers))
+    params, static = eqx.partition(state.network, eqx.is_inexact_array)
+    updates, optimiser_state = optimiser.update(gradients, state.optimiser, params)
+    network = eqx.combine(optax.apply_updates(params, updates), static)
+    made = sound & (state.failed < 0)
+    failed = jnp.where(sound | (state.failed >= 0), state.failed, step)
+    new = State(network, optimiser_state, rule_state, first_loss, failed)
+    old = eqx.tree_at(lambda s: (s.first_loss, s.failed), state, (first_loss, failed))
+    kept = jax.tree.map(lambda n, o: jnp.where(made, n, o) if eqx.is_array(n) else n, new, old)
+    return kept, metrics
+
+
+def begin(
+    network: Network, rule: LearningRule, optimiser: optax.GradientTransformation, key: PRNGKeyArray
+) -> State:
+    """Give the state before the first step, on copies: steps consume their buffers."""
+    own = jax.tree.map(lambda leaf: jnp.array(leaf) if eqx.is_array(leaf) else leaf, network)
+    return State(
+        network=own,
+        optimiser=optimiser.init(eqx.filter(own, eqx.is_inexact_array)),
+        rule=rule.init(own, key),
+        first_loss=jnp.zeros(()),
+        failed=jnp.full((), -1),
+    )
+
+
+def _finite(tree: PyTree[Any]) -> Bool[Array, ""]:
+    leaves = jax.tree.leaves(tree)
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def _metrics(rule: LearningRule, batch: Batch, info: Info) -> Metrics:
+    _, y = batch
+    energy, zero = jnp.sum(info.layers), jnp.zeros(())
+    loss = jnp.mean(losses(rule.likelihood, y, info.output))
+    accuracy = jnp.mean(hits(info.output, y))
+    if (seen := info.inference) is None:
+        return Metrics(loss, accuracy, energy, energy, zero, zero, zero, zero)
+    return Metrics(
+        loss,
+        accuracy,
+        energy_before=jnp.mean(seen.initial.energy),
+        energy_after=energy,
+        inference_steps=jnp.mean(seen.steps),
+        residual=jnp.mean(seen.relative_residual),
+        converged=jnp.mean(seen.result == InferenceResult.CONVERGED),
+        diverged=jnp.mean(seen.result == InferenceResult.DIVERGED),
+    )
