@@ -11,7 +11,9 @@ from mupc.networks.layers import scaled_blocks as scaled_blocks
 from mupc.networks.mlp import residual_mlp as residual_mlp
 from mupc.networks.network import Feedforward as Feedforward
 from mupc.networks.network import Network as Network
+from mupc.networks.rates import rate_factors as rate_factors
 from mupc.networks.rates import scale_adam as scale_adam
+from mupc.networks.rates import scale_by as scale_by
 from mupc.networks.rates import scale_sgd as scale_sgd
 from mupc.networks.rates import scale_uniform as scale_uniform
 from mupc.networks.stage import Stage as Stage

@@ -1,0 +1,116 @@
+"""The command: `mupc train`, `mupc evaluate`, `mupc doctor`."""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
+
+import tyro
+
+from mupc.data import DataError, Dataset
+from mupc.records import RunError, RunFolder
+from mupc.training.build import build_likelihood
+from mupc.training.config import PRESETS, ConfigError, PresetName, TrainConfig
+from mupc.training.doctor import examine
+from mupc.training.metrics import Evaluation, evaluate
+from mupc.training.progress import Progress
+from mupc.training.results import Ended, Record
+from mupc.training.run import load_run, part, train
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """Evaluate the trained network of a run: the feedforward pass, over all samples of a part."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """Run folder."""
+    part: Literal["test", "validation", "train"] = "test"
+    """Part of the data."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DoctorConfig:
+    """Report versions, devices and data, and check in a few seconds that the numbers are right."""
+
+    data_dir: str | None = None
+    """Folder of data files to look in (else MUPC_DATA)."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; an error of the user's is one sentence on stderr and exit status 2."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(_parse(arguments))
+    except (ConfigError, DataError, RunError) as error:
+        print(f"mupc: {error}", file=sys.stderr)
+        return 2
+
+
+def _parse(arguments: list[str]) -> TrainConfig | EvaluateConfig | DoctorConfig:
+    train_default = PRESETS[_preset(arguments)]
+    commands = (
+        Annotated[TrainConfig, tyro.conf.subcommand("train", default=train_default)]
+        | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
+        | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
+    )
+    return tyro.cli(
+        commands,
+        args=arguments,
+        prog="mupc",
+        description="Train very deep predictive coding networks.",
+    )
+
+
+def _preset(arguments: list[str]) -> PresetName:
+    """Look for the preset before all else: it says what the defaults of the other options are."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", default="default")
+    name = parser.parse_known_args(arguments)[0].preset
+    if name not in PRESETS:
+        raise ConfigError(f"there is no preset {name}: choose {' or '.join(PRESETS)}")
+    return name
+
+
+def _dispatch(config: TrainConfig | EvaluateConfig | DoctorConfig) -> int:
+    if isinstance(config, TrainConfig):
+        return _train(config)
+    if isinstance(config, EvaluateConfig):
+        return _evaluate(config)
+    return examine(config.data_dir)
+
+
+def _train(config: TrainConfig) -> int:
+    run = train(config, begin=_begin)
+    print(run.result.message)
+    if run.test is not None:
+        print(f"network of step {run.result.step}: test {_figures(run.test)}")
+    print(f"run folder: {run.folder.path}")
+    return 1 if run.result.ended is Ended.DIVERGED else 0
+
+
+def _begin(
+    config: TrainConfig, data: Dataset, folder: RunFolder, steps: int
+) -> Callable[[Record], None]:
+    """Say what is about to be done; give what shows the progress."""
+    held_out = 0 if data.validation is None else len(data.validation.x)
+    print(
+        f"{config.depth} layers of width {config.width}, {config.parameterisation}, "
+        f"{config.rule}; {data.name}: {len(data.train.x)} training and {held_out} validation "
+        f"samples, {data.normalisation}"
+    )
+    print(f"run folder: {folder.path}; compiling …", flush=True)
+    return Progress(steps)
+
+
+def _evaluate(config: EvaluateConfig) -> int:
+    trained, data, network = load_run(config.run)
+    likelihood = build_likelihood(trained)
+    seen = evaluate(network, part(data, config.part), likelihood=likelihood)
+    print(f"{config.run}: {config.part} {_figures(seen)}")
+    return 0
+
+
+def _figures(seen: Evaluation) -> str:
+    accuracy = "" if seen.accuracy is None else f"accuracy {100 * seen.accuracy:.2f} %, "
+    return f"{accuracy}loss {seen.loss:.4f} over {seen.samples} samples"

@@ -1,0 +1,142 @@
+"""From a resolved configuration to the objects it names."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from jaxtyping import PRNGKeyArray
+
+from mupc import parameterisations
+from mupc.energies import Categorical, Gaussian, Likelihood
+from mupc.inference import (
+    FeedforwardStart,
+    GradientDescent,
+    NormalStart,
+    Optax,
+    Solver,
+    StableStep,
+    Start,
+    ZeroStart,
+)
+from mupc.hyperparameters import traced
+from mupc.learning import Backpropagation, LearningRule, PredictiveCoding
+from mupc.networks import Chain, identity, rate_factors, residual_mlp, scale_by
+from mupc.parameterisations import Factors, Scale
+from mupc.regularisers import ActivityDecay, Regulariser, SpectralPenalty, WeightDecay
+from mupc.training.config import TrainConfig
+
+_ACTIVATIONS = {
+    "relu": jax.nn.relu,
+    "tanh": jax.numpy.tanh,
+    "gelu": jax.nn.gelu,
+    "silu": jax.nn.silu,
+    "linear": identity,
+}
+
+
+def build_network(config: TrainConfig, inputs: int, outputs: int, key: PRNGKeyArray) -> Chain:
+    """Build the network."""
+    make = getattr(parameterisations, config.parameterisation)
+    initialise = getattr(parameterisations, config.initialisation)
+    gamma = {} if config.gamma is None else {"gamma": config.gamma}
+    return residual_mlp(
+        inputs,
+        outputs,
+        width=config.width,
+        depth=config.depth,
+        activation=_ACTIVATIONS[config.activation],
+        skips=config.skips,
+        biases=config.biases,
+        parameterisation=make(**gamma, initialise=initialise),
+        key=key,
+    )
+
+
+def build_likelihood(config: TrainConfig) -> Likelihood:
+    """Build the output's energy."""
+    return {"gaussian": Gaussian, "categorical": Categorical}[config.likelihood](config.precision)
+
+
+def build_regularisers(config: TrainConfig) -> tuple[Regulariser, ...]:
+    """Build the regularisers whose strength is not zero."""
+    chosen = [
+        (WeightDecay, config.weight_decay, config.weight_decay_roles),
+        (ActivityDecay, config.activity_decay, config.activity_decay_roles),
+        (SpectralPenalty, config.spectral_penalty, config.spectral_penalty_roles),
+    ]
+    return tuple(make(strength, roles) for make, strength, roles in chosen if strength)
+
+
+def build_solver(config: TrainConfig) -> Solver:
+    """Build the method of inference."""
+    if config.solver == "adam":
+        return Optax(traced(optax.adam, learning_rate=config.step_size))
+    step_size = StableStep() if config.step_size == "stable" else config.step_size
+    return GradientDescent(step_size, config.momentum)
+
+
+def build_start(config: TrainConfig) -> Start:
+    """Build the start of inference."""
+    if config.start == "normal":
+        return NormalStart(config.start_std)
+    return {"feedforward": FeedforwardStart, "zeros": ZeroStart}[config.start or "feedforward"]()
+
+
+def build_rule(config: TrainConfig) -> LearningRule:
+    """Build the learning rule."""
+    likelihood, regularisers = build_likelihood(config), build_regularisers(config)
+    if config.rule == "backpropagation":
+        return Backpropagation(likelihood, regularisers)
+    return PredictiveCoding(
+        build_solver(config),
+        config.max_steps,
+        likelihood,
+        regularisers,
+        rtol=config.rtol,
+        atol=config.atol,
+        patience=config.patience,
+        start=build_start(config),
+    )
+
+
+def build_optimiser(
+    config: TrainConfig, network: Chain, steps: int
+) -> optax.GradientTransformation:
+    """Build the optimiser, its schedule over `steps` and its learning-rate rule."""
+    numbers: dict[str, Any] = {"learning_rate": config.learning_rate}
+    optional = {"eps": config.eps, "weight_decay": config.adamw_decay}
+    numbers |= {name: value for name, value in optional.items() if value is not None}
+    if config.sgd_momentum is not None:
+        numbers["momentum"] = config.sgd_momentum
+    if config.learning_rate_rule != "raw":
+        numbers["factors"] = rate_factors(network, _chooser(config))
+    schedule = None if config.schedule == "constant" else (config.warmup or 0, steps)
+    return traced(_factory(config.optimiser, schedule), **numbers)
+
+
+def _chooser(config: TrainConfig) -> Callable[[Scale], Factors]:
+    if config.learning_rate_rule == "uniform":
+        return lambda scale: scale.uniform
+    return (lambda scale: scale.sgd) if config.optimiser == "sgd" else (lambda scale: scale.adam)
+
+
+@functools.cache
+def _factory(
+    name: str, schedule: tuple[int, int] | None
+) -> Callable[..., optax.GradientTransformation]:
+    """Give the same function for the same structure, so that its numbers share a compilation."""
+    optimiser = {"adam": optax.adam, "adamw": optax.adamw, "sgd": optax.sgd}[name]
+
+    def make(
+        learning_rate: Any, factors: Any = None, **numbers: Any
+    ) -> optax.GradientTransformation:
+        rate = learning_rate
+        if schedule is not None:
+            shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, *schedule)
+            rate = lambda count: learning_rate * shape(count)  # noqa: E731
+        base = optimiser(rate, **numbers)
+        return base if factors is None else optax.chain(base, scale_by(factors))
+
+    return make

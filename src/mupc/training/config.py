@@ -1,0 +1,274 @@
+"""The configuration of a run: the one place where strings become objects.
+
+Fields whose default is None apply only to some choices (a momentum only to SGD, say). `resolve`
+fills them where they apply, from the preset, and refuses them where they would have no effect.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+PresetName = Literal["default", "paper"]
+Activation = Literal["relu", "tanh", "gelu", "silu", "linear"]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run, with a sentence that says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Train a deep predictive coding network and report its test accuracy."""
+
+    preset: PresetName = "default"
+    """Where defaults come from; `paper` is the setting of arXiv 2505.13124."""
+    dataset: str = "digits"
+    """digits, mnist, fashion-mnist, cifar10, or your own arrays: a path to an .npz (x, y)."""
+    data_dir: str | None = None
+    """Folder of data files already on disk (else MUPC_DATA, else a cache filled by download)."""
+    validation: float = 0.1
+    """Fraction of the training data set apart for choosing the best network."""
+
+    depth: int = 128
+    """Number of hidden layers H."""
+    width: int = 128
+    """Width N of every hidden layer."""
+    activation: Activation = "relu"
+    """Activation function φ."""
+    skips: bool = True
+    """Residual (skip) connections."""
+    biases: bool = False
+    """Biases in every layer."""
+    parameterisation: Literal["mupc", "ntk", "standard"] = "mupc"
+    """How initial weights, multipliers and rate factors scale with size."""
+    gamma: float | None = None
+    """γ of mupc: divides the readout's multiplier (default 1)."""
+    initialisation: Literal["normal", "orthogonal"] = "normal"
+    """Distribution of the initial weights."""
+
+    rule: Literal["predictive-coding", "backpropagation"] = "predictive-coding"
+    """Learning rule."""
+    likelihood: Literal["gaussian", "categorical"] = "gaussian"
+    """Energy of the output: squared error or cross-entropy."""
+    precision: float = 1.0
+    """Output precision π."""
+    solver: Literal["gradient-descent", "adam"] | None = None
+    """How activities settle (default gradient-descent)."""
+    step_size: float | Literal["stable"] | None = None
+    """Step of inference, per sample; `stable` takes it from the Hessian's largest eigenvalue."""
+    momentum: float | None = None
+    """Nesterov momentum of gradient descent on activities (default: none)."""
+    max_steps: int | None = None
+    """Largest number of inference steps T."""
+    rtol: float | None = None
+    """A sample is done when its residual is this fraction of the initial one."""
+    atol: float | None = None
+    """... plus this."""
+    patience: int | None = None
+    """A sample is done when its energy has not fallen for this many steps; 0: never."""
+    start: Literal["feedforward", "zeros", "normal"] | None = None
+    """Where inference starts (default feedforward)."""
+    start_std: float | None = None
+    """Standard deviation of the start normal (default 1)."""
+
+    weight_decay: float = 0.0
+    """λ of the energy term λ/2 ‖W‖²."""
+    weight_decay_roles: tuple[Literal["input", "hidden", "readout"], ...] | None = None
+    """Layers with weight decay (default all)."""
+    activity_decay: float = 0.0
+    """λ of the energy term λ/2 ‖z‖²."""
+    activity_decay_roles: tuple[Literal["input", "hidden"], ...] | None = None
+    """Activities with decay: input is the first hidden one, hidden the others (default both)."""
+    spectral_penalty: float = 0.0
+    """λ of the energy term λ ‖I − VᵀV‖², V the multiplied weight."""
+    spectral_penalty_roles: tuple[Literal["input", "hidden", "readout"], ...] | None = None
+    """Layers with the spectral penalty (default hidden)."""
+
+    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
+    """Optimiser of the weights."""
+    learning_rate: float = 0.1
+    """Learning rate."""
+    learning_rate_rule: Literal["raw", "mup", "uniform"] = "raw"
+    """Factors on the learning rate by layer: none, those of Depth-μP, or one for all layers."""
+    eps: float | None = None
+    """ε of adam and adamw; below the gradients, or layers freeze (default 1e-8)."""
+    adamw_decay: float | None = None
+    """Decoupled weight decay of adamw (default 1e-4)."""
+    sgd_momentum: float | None = None
+    """Momentum of sgd (default 0.9)."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning-rate schedule; cosine falls to zero at the end of training."""
+    warmup: int | None = None
+    """Steps over which cosine rises linearly at first (default 0)."""
+
+    epochs: float | None = None
+    """Passes through the training data (default: see the preset; steps replaces it)."""
+    steps: int | None = None
+    """Number of batches to train on, instead of epochs."""
+    batch_size: int = 64
+    """Samples a batch."""
+    evaluate_every: int | None = None
+    """Steps between evaluations of the validation part (default: an epoch)."""
+    early_stopping: int | None = None
+    """End after this many evaluations without a better one (default: never)."""
+    log_every: int = 20
+    """Steps between records."""
+    seed: int = 0
+    """Seed of everything random."""
+    out: str | None = None
+    """Run folder; must be new (default: a name made of the settings, under runs/)."""
+
+
+PRESETS: dict[PresetName, TrainConfig] = {
+    "default": TrainConfig(),
+    # arXiv 2505.13124: one MNIST epoch, N = 512, Adam 0.1, no validation part.
+    "paper": TrainConfig(preset="paper", dataset="mnist", validation=0.0, width=512),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Conditional:
+    """When a field applies, in words for when it does not, and its default by preset."""
+
+    applies: Callable[[TrainConfig], bool]
+    reason: str
+    default: Callable[[TrainConfig], Any] = lambda config: None
+
+
+def _pc(config: TrainConfig) -> bool:
+    return config.rule == "predictive-coding"
+
+
+def _paper(paper: Any, default: Any) -> Callable[[TrainConfig], Any]:
+    return lambda config: paper if config.preset == "paper" else default
+
+
+_NO_INFERENCE = "the rule {rule} has no inference"
+
+# In this order: a field's condition may look at fields above it.
+_CONDITIONALS: dict[str, _Conditional] = {
+    "gamma": _Conditional(
+        lambda c: c.parameterisation == "mupc",
+        "the parameterisation {parameterisation} has no γ",
+        lambda c: 1.0,
+    ),
+    "solver": _Conditional(_pc, _NO_INFERENCE, lambda c: "gradient-descent"),
+    # The published scripts' 0.5 acts on a batch-mean energy of 64 samples.
+    "step_size": _Conditional(_pc, _NO_INFERENCE, _paper(0.5 / 64, 0.25)),
+    "momentum": _Conditional(
+        lambda c: c.solver == "gradient-descent", "only the solver gradient-descent has momentum"
+    ),
+    "max_steps": _Conditional(
+        _pc, _NO_INFERENCE, lambda c: c.depth if c.preset == "paper" else 8
+    ),
+    "rtol": _Conditional(_pc, _NO_INFERENCE, _paper(0.0, 1e-3)),
+    "atol": _Conditional(_pc, _NO_INFERENCE, lambda c: 0.0),
+    "patience": _Conditional(_pc, _NO_INFERENCE, _paper(0, 10)),
+    "start": _Conditional(_pc, _NO_INFERENCE, lambda c: "feedforward"),
+    "start_std": _Conditional(
+        lambda c: c.start == "normal", "only the start normal has one", lambda c: 1.0
+    ),
+    "weight_decay_roles": _Conditional(
+        lambda c: c.weight_decay != 0,
+        "weight_decay is 0",
+        lambda c: ("input", "hidden", "readout"),
+    ),
+    "activity_decay_roles": _Conditional(
+        lambda c: c.activity_decay != 0, "activity_decay is 0", lambda c: ("input", "hidden")
+    ),
+    "spectral_penalty_roles": _Conditional(
+        lambda c: c.spectral_penalty != 0, "spectral_penalty is 0", lambda c: ("hidden",)
+    ),
+    "eps": _Conditional(
+        lambda c: c.optimiser != "sgd", "the optimiser sgd has no ε", lambda c: 1e-8
+    ),
+    "adamw_decay": _Conditional(
+        lambda c: c.optimiser == "adamw", "the optimiser is {optimiser}", lambda c: 1e-4
+    ),
+    "sgd_momentum": _Conditional(
+        lambda c: c.optimiser == "sgd", "the optimiser is {optimiser}", lambda c: 0.9
+    ),
+    "warmup": _Conditional(
+        lambda c: c.schedule == "cosine", "the schedule is {schedule}", lambda c: 0
+    ),
+    "epochs": _Conditional(
+        lambda c: c.steps is None, "steps is given", lambda c: 1.0 if c.preset == "paper" else 10.0
+    ),
+    "evaluate_every": _Conditional(lambda c: c.validation > 0, "there is no validation part"),
+    "early_stopping": _Conditional(lambda c: c.validation > 0, "there is no validation part"),
+}
+
+
+def option(name: str) -> str:
+    """Spell a field as on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Fill in every default that depends on other choices, and check the whole.
+
+    Raises:
+        ConfigError: for a value that is impossible, or that would have no effect.
+    """
+    for name, condition in _CONDITIONALS.items():
+        value = getattr(config, name)
+        if value is None and condition.applies(config):
+            config = dataclasses.replace(config, **{name: condition.default(config)})
+        elif value is not None and not condition.applies(config):
+            reason = condition.reason.format(**dataclasses.asdict(config))
+            raise ConfigError(f"{option(name)} would have no effect, since {reason}: leave it out")
+    _check_ranges(config)
+    return config
+
+
+_POSITIVE = "above 0"
+_NOT_NEGATIVE = "at least 0"
+_RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(
+        ["depth", "width", "max_steps", "steps", "batch_size", "log_every", "evaluate_every"]
+        + ["early_stopping"],
+        ("at least 1", lambda v: v >= 1),
+    ),
+    **dict.fromkeys(
+        ["gamma", "precision", "step_size", "learning_rate", "eps", "epochs", "start_std"],
+        (_POSITIVE, lambda v: v == "stable" or 0 < v < float("inf")),
+    ),
+    **dict.fromkeys(
+        ["weight_decay", "activity_decay", "spectral_penalty", "adamw_decay", "rtol", "atol"]
+        + ["patience", "warmup", "seed"],
+        (_NOT_NEGATIVE, lambda v: 0 <= v < float("inf")),
+    ),
+    **dict.fromkeys(
+        ["momentum", "sgd_momentum", "validation"],
+        ("at least 0 and below 1", lambda v: 0 <= v < 1),
+    ),
+}
+
+
+def _check_ranges(config: TrainConfig) -> None:
+    for name, (wanted, holds) in _RANGES.items():
+        value = getattr(config, name)
+        if value is not None and not holds(value):
+            raise ConfigError(f"{option(name)} must be {wanted}, not {value}")
+    if config.solver == "adam" and config.step_size == "stable":
+        raise ConfigError(
+            "--step-size stable is for the solver gradient-descent; give adam a number"
+        )
+    if config.depth == 1 and not config.skips:
+        raise ConfigError("--no-skips would have no effect, since --depth 1 has no hidden block")
+    if config.schedule == "cosine" and config.steps is not None:
+        if (config.warmup or 0) >= config.steps:
+            raise ConfigError("--warmup must be smaller than --steps")
+
+
+def from_dict(values: dict[str, Any]) -> TrainConfig:
+    """Rebuild a configuration that was stored.
+
+    Raises:
+        ConfigError: if a field is unknown.
+    """
+    known = {field.name for field in dataclasses.fields(TrainConfig)}
+    if unknown := sorted(set(values) - known):
+        raise ConfigError(f"unknown settings in the stored configuration: {', '.join(unknown)}")
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return resolve(TrainConfig(**values))

@@ -1,0 +1,77 @@
+"""What `mupc doctor` looks at: versions, devices, data, precision, and whether numbers are right."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mupc.data import available
+from mupc.energies import FreeEnergy, Gaussian
+from mupc.inference import GradientDescent, StableStep, infer
+from mupc.networks import residual_mlp
+from mupc.records import environment
+
+
+def examine(data_dir: str | None) -> int:
+    """Print a report; give 0 if every check passed, else 1."""
+    for name, version in environment().items():
+        print(f"{name:<14}{version}")
+    for device in jax.devices():
+        print(f"{'device':<14}{device.platform}: {device.device_kind}")
+    print(f"{'float':<14}{jnp.result_type(float)} (JAX_ENABLE_X64=1 for float64)")
+    for name, state in available(data_dir).items():
+        print(f"{name:<14}{state}")
+    checks = {"products": _check_products, "gradients": _check_gradients, "inference": _check_energy}
+    passed = True
+    for name, check in checks.items():
+        began = time.perf_counter()
+        good, sentence = check()
+        passed &= good
+        seconds = time.perf_counter() - began
+        print(f"{name:<14}{'good' if good else 'BAD'}: {sentence} ({seconds:.1f} s)")
+    return 0 if passed else 1
+
+
+def _batch(width: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return generator.normal(size=(8, width)), np.eye(8)[:, :4]
+
+
+def _check_products() -> tuple[bool, str]:
+    """Compare a feedforward pass with NumPy's in float64: TF32 would be off by a thousandth."""
+    network = residual_mlp(256, 4, width=256, depth=2, key=jax.random.key(0))
+    x, _ = _batch(256)
+    stage = network.stages[0]
+    first, second = (np.asarray(w, np.float64) for w in (stage.entry.weights, stage.blocks.weights[0]))
+    z = x @ first.T / 16
+    z = z + np.maximum(z, 0) @ second.T / np.sqrt(256 * 3)
+    seen = network.feedforward(jnp.asarray(x, float)).activities[0][-1]
+    error = float(np.max(np.abs(seen - z)))
+    return error < 1e-4, f"float32 matrix products are off by at most {error:.1e}"
+
+
+def _check_gradients() -> tuple[bool, str]:
+    """Compare an activity gradient with a central difference of the energy."""
+    network = residual_mlp(16, 4, width=16, depth=32, activation=jnp.tanh, key=jax.random.key(0))
+    x, y = (jnp.asarray(v, float) for v in _batch(16))
+    energy = FreeEnergy(network, x, y, Gaussian())
+    z = jax.random.normal(jax.random.key(1), (32, 8, 16))
+    direction = jax.random.normal(jax.random.key(2), z.shape)
+    step = 1e-2
+    rise = energy.samples((z + step * direction,)) - energy.samples((z - step * direction,))
+    (gradient,) = energy.activity_gradient((z,))
+    slope = jnp.sum(gradient * direction, axis=(0, 2))
+    error = float(jnp.max(jnp.abs(rise / (2 * step) - slope) / jnp.abs(slope).max()))
+    return error < 1e-2, f"activity gradients agree with differences to {error:.1e}"
+
+
+def _check_energy() -> tuple[bool, str]:
+    """Let a small network settle."""
+    network = residual_mlp(16, 4, width=16, depth=4, activation=jnp.tanh, key=jax.random.key(0))
+    x, y = (jnp.asarray(v, float) for v in _batch(16))
+    energy = FreeEnergy(network, x, y, Gaussian())
+    start = network.feedforward(x).activities
+    solution = infer(energy, GradientDescent(StableStep()), start, max_steps=500, rtol=1e-2)
+    residual = float(jnp.max(solution.relative_residual))
+    return residual <= 1e-2, f"a network of 4 layers settles to a relative residual of {residual:.1e}"

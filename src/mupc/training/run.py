@@ -1,0 +1,157 @@
+"""One run from its configuration: data, network, training, test, and a folder that tells of it."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+
+from mupc.data import Dataset, Split, load, steps_per_epoch
+from mupc.networks import Chain
+from mupc.records import RunError, RunFolder, environment
+from mupc.training.build import build_likelihood, build_network, build_optimiser, build_rule
+from mupc.training.config import TrainConfig, from_dict, resolve
+from mupc.training.loop import fit
+from mupc.training.metrics import Evaluation, evaluate
+from mupc.training.results import FitResult, Record
+
+
+class Run(NamedTuple):
+    """A finished run: its folder, resolved configuration, the result of `fit`, and the test."""
+
+    folder: RunFolder
+    config: TrainConfig
+    result: FitResult
+    test: Evaluation | None
+
+
+def load_data(config: TrainConfig) -> Dataset:
+    """Load the data set of a configuration."""
+    return load(config.dataset, data_dir=config.data_dir, validation=config.validation)
+
+
+def train(
+    config: TrainConfig,
+    *,
+    begin: Callable[[TrainConfig, Dataset, RunFolder, int], Callable[[Record], None]] | None = None,
+) -> Run:
+    """Train as a configuration says, and leave a run folder.
+
+    Args:
+        config: the configuration, resolved or not.
+        begin: is called before the first step with what is about to happen (the resolved
+            configuration, data, folder and number of steps), and gives a callback for records.
+
+    Raises:
+        ConfigError, DataError, RunError: before anything is trained.
+    """
+    config = resolve(config)
+    data = load_data(config)
+    epoch = steps_per_epoch(len(data.train.x), config.batch_size)
+    steps = config.steps or max(1, round((config.epochs or 0) * epoch))
+    network_key, fit_key = jax.random.split(jax.random.key(config.seed))
+    network = build_network(config, data.inputs, data.outputs, network_key)
+    optimiser = build_optimiser(config, network, steps)
+    folder = RunFolder.create(_folder(config), dataclasses.asdict(config), _environment())
+    callback = None if begin is None else begin(config, data, folder, steps)
+
+    def report(record: Record) -> None:
+        folder.append(dataclasses.asdict(record))
+        if callback is not None:
+            callback(record)
+
+    result = fit(
+        network,
+        data,
+        build_rule(config),
+        optimiser,
+        steps=steps,
+        batch_size=config.batch_size,
+        evaluate_every=config.evaluate_every,
+        early_stopping=config.early_stopping,
+        log_every=config.log_every,
+        callback=report,
+        key=fit_key,
+    )
+    _save(folder, result.network)
+    test = None
+    if data.test is not None:
+        test = evaluate(result.network, data.test, likelihood=build_likelihood(config))
+    folder.finish(_summary(result, test))
+    return Run(folder, config, result, test)
+
+
+def _summary(result: FitResult, test: Evaluation | None) -> dict[str, Any]:
+    return {
+        "ended": result.ended.name.lower(),
+        "message": result.message,
+        "steps": result.steps,
+        "network_from_step": result.step,
+        "test": None if test is None else test._asdict(),
+    }
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        **environment(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "x64": bool(jax.config.read("jax_enable_x64")),
+    }
+
+
+def _folder(config: TrainConfig) -> Path:
+    """Choose a new folder, by the settings that a reader looks for first, unless one is named."""
+    if config.out is not None:
+        return Path(config.out)
+    dataset = Path(config.dataset).stem
+    name = f"{dataset}-{config.parameterisation}-{config.rule}-{config.depth}x{config.width}"
+    path, count = Path("runs") / f"{name}-seed{config.seed}", 1
+    while path.exists():
+        count += 1
+        path = path.with_name(f"{name}-seed{config.seed}-{count}")
+    return path
+
+
+def _save(folder: RunFolder, network: Any) -> None:
+    part = folder.network.with_suffix(".part")
+    eqx.tree_serialise_leaves(part, network)
+    os.replace(part, folder.network)
+
+
+def load_run(path: str | Path) -> tuple[TrainConfig, Dataset, Chain]:
+    """Read a run's configuration, its data and its trained network.
+
+    Raises:
+        RunError: if there is no run, or no whole network in it.
+    """
+    folder = RunFolder.open(path)
+    config = from_dict(folder.config())
+    data = load_data(config)
+    if not folder.network.is_file():
+        raise RunError(f"the run {path} holds no trained network: it did not end by itself")
+    like = eqx.filter_eval_shape(
+        build_network, config, data.inputs, data.outputs, jax.random.key(0)
+    )
+    try:
+        return config, data, eqx.tree_deserialise_leaves(folder.network, like)
+    except (ValueError, EOFError, RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunError(
+            f"{folder.network} is not the network of this run, or is damaged ({reason}); "
+            "train again"
+        ) from error
+
+
+def part(data: Dataset, name: str) -> Split:
+    """Give the part of a data set that has this name.
+
+    Raises:
+        RunError: if the data set has no such part.
+    """
+    split = {"train": data.train, "validation": data.validation, "test": data.test}[name]
+    if split is None:
+        raise RunError(f"{data.name} has no {name} part in this run")
+    return split

@@ -1,0 +1,292 @@
+"""Digits, the user's own arrays, the validation part, and the order of batches."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import datasets
+
+from mupc.data import (
+    DataError,
+    Split,
+    available,
+    batch_indices,
+    evaluation_batches,
+    load,
+    steps_per_epoch,
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_data_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv("MUPC_DATA", raising=False)
+    monkeypatch.setenv("MUPC_CACHE", str(tmp_path / "cache"))
+
+
+def save(tmp_path, **arrays):
+    path = tmp_path / "mine.npz"
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def rows(x, labels):
+    """The samples as a sorted list of tuples, to compare sets of samples with repetitions."""
+    return sorted((*map(float, image), int(label)) for image, label in zip(x, labels, strict=True))
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("fashion_mnist", "fashion-mnist"), ("CIFAR-10", "cifar10"), ("digit", "digits")],
+)
+def test_an_unknown_name_is_answered_with_the_nearest_and_all_known(name, nearest):
+    with pytest.raises(DataError, match=f"'{name}': did you mean {nearest}\\? .*mnist, .*npz"):
+        load(name)
+
+
+def test_a_name_like_no_other_gets_no_suggestion():
+    with pytest.raises(DataError, match=r"'qqq': Known are digits, mnist, fashion-mnist, cifar10"):
+        load("qqq")
+
+
+@pytest.mark.parametrize("name", ["digits", "mine.npz"])
+def test_a_data_folder_that_would_not_be_read_is_refused(name, tmp_path):
+    with pytest.raises(DataError, match=f"{name} is not read from a data folder"):
+        load(name, data_dir=tmp_path)
+
+
+def test_importing_data_loads_neither_jax_nor_the_download_nor_scikit_learn():
+    script = (
+        "import sys, types, importlib.util as u\n"
+        "package = types.ModuleType('mupc')\n"  # without what mupc/__init__ itself imports
+        "package.__path__ = u.find_spec('mupc').submodule_search_locations\n"
+        "sys.modules['mupc'] = package\n"
+        "import mupc.data\n"
+        "print({'jax', 'pooch', 'requests', 'sklearn'} & set(sys.modules))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert run.stdout == "set()\n", run.stderr
+
+
+# Digits
+
+
+def test_digits_are_scikit_learns_standardised_and_split_once():
+    data = load("digits")
+    assert (data.name, data.inputs, data.outputs) == ("digits", 64, 10)
+    assert [len(part.x) for part in (data.train, data.validation, data.test)] == [1293, 144, 360]
+    x = np.concatenate([data.train.x, data.validation.x, data.test.x])
+    y = np.concatenate([data.train.y, data.validation.y, data.test.y])
+    assert x.dtype == y.dtype == np.float32
+    assert set(np.unique(y)) == {0, 1}
+    np.testing.assert_array_equal(y.sum(1), 1)
+    images, labels = datasets.load_digits(return_X_y=True)
+    assert rows(np.round(x * 6.0179 + 4.8861), y.argmax(1)) == rows(images, labels)
+    np.testing.assert_allclose(x * 6.0179 + 4.8861, np.round(x * 6.0179 + 4.8861), atol=1e-5)
+    # Stratified: a fifth of each class, up to rounding.
+    assert np.abs(data.test.y.sum(0) - np.bincount(labels) / 5).max() < 1
+    assert "4.8861" in data.normalisation
+    assert "6.0179" in data.normalisation
+
+
+def test_the_constants_of_digits_are_those_of_the_training_part():
+    x = load("digits", validation=0).train.x
+    assert abs(x.mean(dtype=float)) < 1e-5
+    assert abs(x.std(dtype=float) - 1) < 1e-5
+
+
+# The validation part
+
+
+@given(n=st.integers(2, 200), fraction=st.floats(0.01, 0.5))
+def test_training_and_validation_parts_make_up_the_data(n, fraction, tmp_path_factory):
+    path = save(tmp_path_factory.mktemp("v"), x=np.arange(n)[:, None], y=np.arange(n))
+    data = load(path, validation=fraction)
+    train, held = data.train.x[:, 0], data.validation.x[:, 0]
+    assert len(held) == max(1, round(fraction * n))
+    assert not set(train) & set(held)
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, held])), np.arange(n))
+    np.testing.assert_array_equal(data.train.y.argmax(1), train)  # the targets moved along
+    np.testing.assert_array_equal(data.validation.y.argmax(1), held)
+    np.testing.assert_array_equal(load(path, validation=fraction).validation.x[:, 0], held)
+
+
+def test_the_validation_part_is_no_stretch_of_the_file(tmp_path):
+    path = save(tmp_path, x=np.arange(1000.0)[:, None], y=np.zeros(1000, int))
+    held = load(path).validation.x
+    assert abs(held.mean() - 499.5) < 100  # 3.5 standard errors of a uniform sample of 100
+    np.testing.assert_array_equal(load(path, validation=0).train.x[:, 0], np.arange(1000))
+    assert load(path, validation=0).validation is None
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, float("nan")])
+def test_a_validation_fraction_out_of_range_is_refused(fraction):
+    with pytest.raises(DataError, match=r"validation is .*at least 0, below 1"):
+        load("digits", validation=fraction)
+
+
+def test_a_validation_part_that_takes_everything_is_refused(tmp_path):
+    path = save(tmp_path, x=np.ones((3, 2)), y=np.arange(3))
+    with pytest.raises(DataError, match=r"of the 3 training samples of mine.npz leaves none"):
+        load(path, validation=0.9)
+
+
+# The user's arrays
+
+
+def test_arrays_with_labels_are_flattened_and_encoded_over_both_parts(tmp_path):
+    x = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    path = save(tmp_path, x=x, y=[2, 0], x_test=x[:1] / 2, y_test=[3], extra=[None])
+    data = load(path, validation=0)
+    assert (data.name, data.inputs, data.outputs) == ("mine.npz", 12, 4)
+    np.testing.assert_array_equal(data.train.x, [range(12), range(12, 24)])
+    np.testing.assert_array_equal(data.train.y, [[0, 0, 1, 0], [1, 0, 0, 0]])
+    np.testing.assert_array_equal(data.test.x, [np.arange(12) / 2])
+    np.testing.assert_array_equal(data.test.y, [[0, 0, 0, 1]])
+    assert {part.dtype for part in (*data.train, *data.test)} == {np.dtype(np.float32)}
+    assert "as given" in data.normalisation
+
+
+def test_arrays_with_a_matrix_of_targets_are_taken_as_they_are(tmp_path):
+    y = np.array([[0.5, -2], [1e3, 4]])
+    data = load(save(tmp_path, x=np.eye(2), y=y), validation=0)
+    np.testing.assert_array_equal(data.train.y, y)
+    assert data.test is None
+
+
+TWO = np.ones((2, 3))
+LABELS = np.array([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"y": LABELS}, "lacks the array 'x'.*savez"),
+        ({"x": TWO}, "lacks the array 'y'.*savez"),
+        ({"x": TWO, "y": LABELS, "x_test": TWO}, "only one of x_test and y_test"),
+        ({"x": TWO, "y": LABELS, "y_test": LABELS}, "only one of x_test and y_test"),
+        ({"x": TWO, "y": np.arange(3)}, "2 samples in x but 3 in y"),
+        ({"x": TWO, "y": LABELS, "x_test": TWO, "y_test": [0]}, "2 samples in x_test but 1 in y"),
+        ({"x": np.array([["a"], ["b"]]), "y": LABELS}, "^x of .*<U1.*real numbers"),
+        ({"x": TWO * 1j, "y": LABELS}, "^x of .*complex128.*real numbers"),
+        ({"x": np.array([[None], [1]]), "y": LABELS}, "cannot be read .Object arrays"),
+        ({"x": [[1, np.nan]], "y": [0]}, "^x of .*NaN or infinite"),
+        ({"x": [[1, 2]], "y": [[np.inf]]}, "^y of .*NaN or infinite"),
+        ({"x": [[1e300]], "y": [0]}, "^x of .*infinite.*float32"),
+        ({"x": np.ones((0, 3)), "y": np.ones(0, int)}, "^x of .*empty .shape .0, 3."),
+        ({"x": np.ones((2, 0)), "y": LABELS}, "^x of .*empty .shape .2, 0."),
+        ({"x": np.ones(2), "y": LABELS}, "^x of .*shape .2,.*one row for each sample"),
+        ({"x": TWO, "y": [0.0, np.nan]}, "^y of .*float64 of shape .2,.*integer class labels"),
+        ({"x": TWO, "y": [[0], [1]]}, "^y of .*int64 of shape .2, 1.*integer class labels"),
+        ({"x": TWO, "y": [-1, 1]}, "^y of .*negative label -1"),
+        ({"x": TWO, "y": [0, 2**62]}, "^y of .*needs 4611686018427387905 classes"),
+        ({"x": TWO, "y": LABELS, "x_test": TWO, "y_test": np.eye(2)}, "only one is labels"),
+        ({"x": TWO, "y": LABELS, "x_test": np.ones((2, 4)), "y_test": LABELS}, "^x_test .*width 4"),
+        ({"x": TWO, "y": LABELS, "x_test": TWO, "y_test": np.ones((2, 3))}, "^y_test .*width 3"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(arrays, words, tmp_path):
+    with pytest.raises(DataError, match=words):
+        load(save(tmp_path, **arrays), validation=0)
+
+
+def test_a_file_that_is_no_npz_is_refused(tmp_path):
+    path = tmp_path / "mine.npz"
+    with pytest.raises(DataError, match=r"mine.npz does not exist"):
+        load(str(path))
+    path.write_bytes(b"no zip")
+    with pytest.raises(DataError, match=r"mine.npz is not an .npz file"):
+        load(str(path))
+    save(tmp_path, x=TWO, y=LABELS)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-30])  # without the end of the table of contents
+    with pytest.raises(DataError, match=r"mine.npz is not an .npz file, or a truncated one"):
+        load(str(path))
+    path.write_bytes(whole.replace(TWO.tobytes(), (2 * TWO).tobytes()))
+    with pytest.raises(DataError, match=r"mine.npz cannot be read .Bad CRC"):
+        load(str(path))
+
+
+def test_available_knows_digits_and_finds_nothing_else_here():
+    states = available()
+    assert states.pop("digits") == "built in"
+    assert states == dict.fromkeys(
+        ("mnist", "fashion-mnist", "cifar10"), "not on this machine; fetched when first used"
+    )
+
+
+# The order of batches
+
+
+@given(seed=st.integers(0, 2**40), size=st.integers(1, 60), data=st.data())
+def test_an_epoch_takes_each_sample_at_most_once_and_drops_less_than_a_batch(seed, size, data):
+    batch_size = data.draw(st.integers(1, size))
+    steps = steps_per_epoch(size, batch_size)
+    assert steps * batch_size <= size < (steps + 1) * batch_size
+    epoch = data.draw(st.integers(0, 5))
+    batches = [batch_indices(seed, epoch * steps + k, size, batch_size) for k in range(steps)]
+    assert all(len(batch) == batch_size for batch in batches)
+    taken = np.concatenate(batches)
+    assert len(set(taken)) == len(taken)
+    assert set(taken) <= set(range(size))
+
+
+def test_epochs_and_seeds_differ_in_their_order():
+    orders = [batch_indices(seed, epoch, 100, 100) for seed in (0, 1) for epoch in (0, 1, 2)]
+    assert len({tuple(order) for order in orders}) == 6
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.arange(100))
+
+
+def test_a_step_is_the_same_alone_as_in_sequence():
+    # Backwards over ten epochs: each permutation is made anew, none is met in the cache.
+    forward = [batch_indices(3, step, 10, 3).tolist() for step in range(30)]
+    backward = [batch_indices(3, step, 10, 3).tolist() for step in reversed(range(30))]
+    assert forward == backward[::-1]
+    fresh = (
+        "from mupc.data import batch_indices as batch\n"
+        "print(*(batch(3, step, 10, 3).tolist() for step in (17, 4)))"
+    )
+    run = subprocess.run([sys.executable, "-c", fresh], capture_output=True, text=True)
+    assert run.stdout.strip() == f"{forward[17]} {forward[4]}", run.stderr
+
+
+def test_a_batch_cannot_be_written_to():
+    with pytest.raises(ValueError, match=r"read-only"):
+        batch_indices(0, 0, 4, 2)[0] = 1
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 5])
+def test_a_batch_size_out_of_range_is_refused(batch_size):
+    for call in (
+        lambda: batch_indices(0, 0, 4, batch_size),
+        lambda: steps_per_epoch(4, batch_size),
+    ):
+        with pytest.raises(ValueError, match=f"batch_size is {batch_size}: choose one from 1 to 4"):
+            call()
+
+
+@pytest.mark.parametrize(("seed", "step"), [(-1, 0), (0, -1)])
+def test_a_negative_seed_or_step_is_refused(seed, step):
+    with pytest.raises(ValueError, match=f"seed is {seed} and step is {step}"):
+        batch_indices(seed, step, 4, 2)
+
+
+@given(size=st.integers(1, 40), batch_size=st.integers(1, 50))
+def test_evaluation_covers_every_sample_once_in_order(size, batch_size):
+    split = Split(np.arange(size, dtype=np.float32)[:, None], -np.arange(size)[:, None])
+    batches = list(evaluation_batches(split, batch_size))
+    assert len(batches) == -(-size // batch_size)
+    assert all(len(batch.x) == batch_size for batch in batches[:-1])
+    np.testing.assert_array_equal(np.concatenate([batch.x for batch in batches]), split.x)
+    np.testing.assert_array_equal(np.concatenate([batch.y for batch in batches]), split.y)
+
+
+def test_an_evaluation_batch_size_below_one_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"batch_size is 0: choose at least 1"):
+        evaluation_batches(Split(np.ones((2, 1)), np.ones((2, 1))), 0)
