@@ -1,0 +1,94 @@
+"""Learning rules: what their gradients are, and what they tend to."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference import batch
+
+import mupc
+
+RULES = {
+    "predictive coding": mupc.PredictiveCoding(mupc.GradientDescent(0.25), 8),
+    "backpropagation": mupc.Backpropagation(),
+}
+
+
+def problem(depth=3, width=6):
+    network = mupc.residual_mlp(
+        6, 3, width=width, depth=depth, activation=jnp.tanh, key=jax.random.key(0)
+    )
+    x, y = batch(6, 3, 8)
+    return network, (jnp.asarray(x), jnp.asarray(y))
+
+
+@pytest.mark.usefixtures("float64")
+def test_backpropagation_is_the_gradient_of_the_loss_of_the_feedforward_pass():
+    network, (x, y) = problem()
+    rule = mupc.Backpropagation(mupc.Gaussian(0.5))
+    gradients, _, info = rule.gradients(network, (x, y), None, jax.random.key(0))
+    loss = lambda n: 0.25 * jnp.mean(jnp.sum((y - n.feedforward(x).output) ** 2, -1))
+    expected = eqx.filter_grad(loss)(network)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-14), gradients, expected
+    )
+    np.testing.assert_allclose(info.layers[-1], loss(network))
+    np.testing.assert_allclose(info.output, network.feedforward(x).output)
+
+
+@pytest.mark.usefixtures("float64")
+def test_predictive_coding_tends_to_backpropagation_with_an_error_of_order_precision():
+    """Layer by layer, the slope of log difference over log precision is 1."""
+    network, data = problem()
+    key = jax.random.key(0)
+    wanted, *_ = mupc.Backpropagation().gradients(network, data, None, key)
+    precisions = np.array([1e-1, 1e-2, 1e-3])
+
+    def difference(precision):
+        rule = mupc.PredictiveCoding(
+            mupc.GradientDescent(0.3),
+            20_000,
+            mupc.Gaussian(precision),
+            rtol=1e-9,
+            patience=0,
+        )
+        gradients, *_ = rule.gradients(network, data, None, key)
+        norm = lambda a, b: jnp.linalg.norm(a / precision - b)
+        entry, *blocks, readout = (
+            pair
+            for a, b in zip(jax.tree.leaves(gradients), jax.tree.leaves(wanted), strict=True)
+            for pair in (zip(a, b, strict=True) if a.ndim == 3 else [(a, b)])
+        )
+        return [norm(*entry), *(norm(*pair) for pair in blocks), norm(*readout)]
+
+    differences = np.log([difference(precision) for precision in precisions])
+    slopes = np.polyfit(np.log(precisions), differences, 1)[0]
+    # The readout, too: its error is the difference of the output at and before equilibrium.
+    np.testing.assert_allclose(slopes, 1.0, atol=0.05)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_every_rule_learns_and_keeps_the_networks_structure(rule):
+    network, batch = problem()
+    gradients, _, info = rule.gradients(network, batch, rule.init(network, None), jax.random.key(0))
+    assert jax.tree.structure(gradients) == jax.tree.structure(network)
+    downhill = eqx.apply_updates(network, jax.tree.map(lambda g: -0.05 * g, gradients))
+    *_, after = rule.gradients(downhill, batch, None, jax.random.key(0))
+    assert jnp.mean((after.output - batch[1]) ** 2) < jnp.mean((info.output - batch[1]) ** 2)
+    assert info.layers.shape == (4,)
+
+
+def test_rules_explain_where_things_go_wrong():
+    network, batch = problem(depth=6)
+    key = jax.random.key(0)
+    steep = mupc.PredictiveCoding(mupc.GradientDescent(5.0), 64)
+    assert "in inference, whose energy rises from" in steep.explain(network, batch, None, key)
+    huge = eqx.tree_at(
+        lambda n: n.stages[0].blocks.weights, network, replace_fn=lambda w: w.at[2].mul(1e9)
+    )
+    for rule in RULES.values():
+        sentence = rule.explain(huge, batch, None, key)
+        # The third block predicts the fourth hidden layer, of six and an output.
+        assert "in the feedforward pass" in sentence
+        assert "at layer 4 of 7" in sentence
