@@ -114,3 +114,7 @@ def _evaluate(config: EvaluateConfig) -> int:
 def _figures(seen: Evaluation) -> str:
     accuracy = "" if seen.accuracy is None else f"accuracy {100 * seen.accuracy:.2f} %, "
     return f"{accuracy}loss {seen.loss:.4f} over {seen.samples} samples"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -81,8 +81,9 @@ class Solution(NamedTuple):
 
     @property
     def relative_residual(self) -> Float[Array, " batch"]:
-        """The residual as a fraction of the initial one."""
-        return self.residual / self.initial.residual
+        """The residual as a fraction of the initial one; of a sample that began at rest, as it is."""
+        began = self.initial.residual
+        return self.residual / jnp.where(began > 0, began, 1)
 
 
 class _Carry(NamedTuple):

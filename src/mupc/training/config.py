@@ -88,7 +88,7 @@ class TrainConfig:
     """Optimiser of the weights."""
     learning_rate: float = 0.1
     """Learning rate."""
-    learning_rate_rule: Literal["raw", "mup", "uniform"] = "raw"
+    learning_rate_rule: Literal["raw", "mup", "uniform"] = "mup"
     """Factors on the learning rate by layer: none, those of Depth-μP, or one for all layers."""
     eps: float | None = None
     """ε of adam and adamw; below the gradients, or layers freeze (default 1e-8)."""
@@ -122,7 +122,9 @@ class TrainConfig:
 PRESETS: dict[PresetName, TrainConfig] = {
     "default": TrainConfig(),
     # arXiv 2505.13124: one MNIST epoch, N = 512, Adam 0.1, no validation part.
-    "paper": TrainConfig(preset="paper", dataset="mnist", validation=0.0, width=512),
+    "paper": TrainConfig(
+        preset="paper", dataset="mnist", validation=0.0, width=512, learning_rate_rule="raw"
+    ),
 }
 
 

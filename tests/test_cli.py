@@ -1,0 +1,139 @@
+"""The command, as a person uses it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from mupc.cli import main
+from mupc.records import RunFolder
+
+SMALL = ["--depth", "3", "--width", "16", "--steps", "60", "--log-every", "30"]
+
+
+def train(tmp_path, *options):
+    return main(["train", *SMALL, "--out", str(tmp_path / "run"), *options])
+
+
+def test_train_then_evaluate_tell_the_same_story(tmp_path, capsys):
+    assert train(tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "3 layers of width 16, mupc, predictive-coding; digits: 1293 training" in printed
+    assert "step 60/60: loss" in printed
+    assert "inference steps" in printed
+    run = RunFolder.open(tmp_path / "run")
+    result = run.result()
+    assert result["ended"] == "finished"
+    assert result["test"]["accuracy"] > 0.8
+    assert result["test"]["samples"] == 360
+    steps = [r["step"] for r in run.records() if r["kind"] == "train"]
+    assert steps == [30, 60]
+    config = run.config()
+    assert (config["depth"], config["max_steps"], config["optimiser"]) == (3, 8, "adam")
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert {"python", "jax", "mupc", "devices"} <= set(environment)
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    accuracy, loss = 100 * result["test"]["accuracy"], result["test"]["loss"]
+    expected = f"test accuracy {accuracy:.2f} %, loss {loss:.4f} over 360 samples"
+    assert expected in capsys.readouterr().out
+    assert main(["evaluate", str(tmp_path / "run"), "--part", "validation"]) == 0
+    assert "over 144 samples" in capsys.readouterr().out
+
+
+def test_the_users_own_arrays(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    y = generator.integers(0, 3, 300)
+    x = generator.normal(size=(300, 5)) + 4 * np.eye(5)[y]
+    np.savez(tmp_path / "own.npz", x=x[:200], y=y[:200], x_test=x[200:], y_test=y[200:])
+    assert train(tmp_path, "--dataset", str(tmp_path / "own.npz")) == 0
+    assert RunFolder.open(tmp_path / "run").result()["test"]["accuracy"] > 0.9
+
+
+def test_doctor_passes_and_names_what_it_found(capsys):
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    for word in ("jax", "device", "digits        built in", "products      good", "inference"):
+        assert word in printed
+
+
+def test_a_run_that_diverges_says_so_and_exits_with_1(tmp_path, capsys):
+    options = ["--step-size", "3", "--max-steps", "400", "--patience", "0"]
+    assert train(tmp_path, *options) == 1
+    assert "diverged at step 1: it began in inference" in capsys.readouterr().out
+    assert RunFolder.open(tmp_path / "run").result()["ended"] == "diverged"
+
+
+def wrong(capsys, *arguments):
+    assert main(list(arguments)) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("mupc: ")
+    assert printed.err.count("\n") == 1
+    return printed.err
+
+
+def test_wrong_input_gets_one_sentence(tmp_path, capsys):
+    """What a library test cannot show: status 2, and one line on stderr."""
+    say = lambda *arguments: wrong(capsys, *arguments)
+    assert "unknown data set" in say("train", "--dataset", "minst").lower()
+    assert "mnist" in say("train", "--dataset", "minst")
+    assert "there is no preset papr: choose default or paper" in say("train", "--preset", "papr")
+    assert "--depth must be at least 1" in say("train", "--depth", "0")
+    assert "batch_size is 99999" in say("train", "--batch-size", "99999")
+    assert "no effect" in say("train", "--rule", "backpropagation", "--momentum", "0.5")
+    assert "there is no run at" in say("evaluate", str(tmp_path / "nowhere"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("precious")
+    assert "is not empty" in say("train", "--out", str(tmp_path / "full"))
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "precious"
+
+
+def test_a_damaged_run_gets_one_sentence(tmp_path, capsys):
+    train(tmp_path)
+    capsys.readouterr()
+    folder = tmp_path / "run"
+    whole = (folder / "network.eqx").read_bytes()
+    (folder / "network.eqx").write_bytes(whole[: len(whole) // 2])
+    assert "is damaged" in wrong(capsys, "evaluate", str(folder))
+    (folder / "network.eqx").unlink()
+    assert "holds no trained network" in wrong(capsys, "evaluate", str(folder))
+    (folder / "config.json").write_text("{")
+    assert "is damaged (line 1" in wrong(capsys, "evaluate", str(folder))
+
+
+def test_a_part_that_the_run_has_not(tmp_path, capsys):
+    train(tmp_path, "--validation", "0", "--steps", "1", "--log-every", "1")
+    capsys.readouterr()
+    sentence = wrong(capsys, "evaluate", str(tmp_path / "run"), "--part", "validation")
+    assert "digits has no validation part in this run" in sentence
+
+
+def test_ctrl_c_ends_cleanly_with_what_was_done(tmp_path):
+    command = [sys.executable, "-m", "mupc.cli", "train", "--depth", "3", "--width", "16"]
+    command += ["--steps", "1000000", "--log-every", "5", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert "it was interrupted" in printed
+    result = RunFolder.open(tmp_path / "run").result()
+    assert result["ended"] == "interrupted"
+    assert result["test"]["samples"] == 360
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+
+
+@pytest.mark.parametrize(
+    "module", ["tyro", "rich", "matplotlib", "sklearn", "pooch", "requests", "mupc.cli"]
+)
+def test_import_is_light(module):
+    code = f"import sys, mupc; sys.exit({module!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

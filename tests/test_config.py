@@ -1,0 +1,155 @@
+"""Every configuration field does something, and every wrong one gets a sentence."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from mupc.training.config import PRESETS, ConfigError, TrainConfig, from_dict, resolve
+from mupc.training.run import train
+
+BASE = {"depth": 3, "width": 8, "steps": 4, "log_every": 1, "evaluate_every": 2}
+ADAM, SGD = {"learning_rate": 0.03}, {"optimiser": "sgd", "learning_rate": 0.3}
+
+# For every field: what else must be set, and another value than the one it then has.
+FIELDS = {
+    "preset": ({"dataset": "digits", "max_steps": 8}, "paper"),
+    "dataset": ({}, "npz"),
+    "validation": ({}, 0.3),
+    "depth": ({}, 4),
+    "width": ({}, 9),
+    "activation": ({}, "tanh"),
+    "skips": ({}, False),
+    "biases": ({}, True),
+    "parameterisation": ({}, "ntk"),
+    "gamma": ({}, 2.0),
+    "initialisation": ({}, "orthogonal"),
+    "rule": ({}, "backpropagation"),
+    "likelihood": ({}, "categorical"),
+    "precision": ({}, 0.5),
+    "solver": ({"step_size": 0.1}, "adam"),
+    "step_size": ({}, "stable"),
+    "momentum": ({}, 0.5),
+    "max_steps": ({}, 5),
+    "rtol": ({"max_steps": 20}, 0.5),
+    "atol": ({"max_steps": 20}, 0.05),
+    "patience": ({"step_size": 2.0, "max_steps": 12}, 1),
+    "start": ({}, "zeros"),
+    "start_std": ({"start": "normal"}, 0.1),
+    "weight_decay": ({}, 0.1),
+    "weight_decay_roles": ({"weight_decay": 0.1}, ("hidden",)),
+    "activity_decay": ({}, 0.1),
+    "activity_decay_roles": ({"activity_decay": 0.1}, ("input",)),
+    "spectral_penalty": ({}, 0.1),
+    "spectral_penalty_roles": ({"spectral_penalty": 0.1}, ("input",)),
+    "optimiser": ({}, "sgd"),
+    "learning_rate": ({}, 0.01),
+    "learning_rate_rule": ({}, "uniform"),
+    "eps": ({}, 1e-3),
+    "adamw_decay": ({"optimiser": "adamw"}, 0.3),
+    "sgd_momentum": (SGD, 0.1),
+    "schedule": ({}, "cosine"),
+    "warmup": ({"schedule": "cosine"}, 2),
+    "epochs": ({"steps": None, "epochs": 0.2}, 0.3),
+    "steps": ({}, 5),
+    "batch_size": ({}, 32),
+    "evaluate_every": ({}, 1),
+    "early_stopping": ({"optimiser": "sgd", "learning_rate": 1e-9, "evaluate_every": 1}, 1),
+    "log_every": ({}, 2),
+    "seed": ({}, 1),
+}
+# Where files lie, on the way in and out, changes no figure; tests of the data and of the command
+# see to these two.
+PATHS = {"data_dir", "out"}
+
+
+@functools.cache
+def _npz(folder):
+    generator = np.random.default_rng(0)
+    path = folder / "own.npz"
+    np.savez(path, x=generator.normal(size=(200, 5)), y=generator.integers(0, 3, 200))
+    return str(path)
+
+
+def outcome(folder, **settings):
+    """All that a run computes: records but for times, and the weights."""
+    count = len(list(folder.iterdir()))
+    run = train(TrainConfig(**{**BASE, **settings, "out": str(folder / f"run{count}")}))
+    timed = {"seconds", "samples_per_second"}
+    records = [
+        {k: v for k, v in dataclasses.asdict(r).items() if k not in timed}
+        for r in run.result.records
+    ]
+    leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(run.result.network)]
+    return records, leaves, run.test
+
+
+def test_the_table_has_every_field():
+    assert set(FIELDS) | PATHS == {field.name for field in dataclasses.fields(TrainConfig)}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_field_changes_the_outcome(name, tmp_path):
+    settings, value = FIELDS[name]
+    if value == "npz":
+        value = _npz(tmp_path)
+    one = outcome(tmp_path, **settings)
+    assert outcome(tmp_path, **{**settings, name: value}) != one
+    assert outcome(tmp_path, **settings) == one
+
+
+WRONG = [
+    ({"depth": 0}, "--depth must be at least 1, not 0"),
+    ({"width": -3}, "--width must be at least 1, not -3"),
+    ({"batch_size": 0}, "--batch-size must be at least 1, not 0"),
+    ({"learning_rate": 0.0}, "--learning-rate must be above 0, not 0.0"),
+    ({"learning_rate": float("nan")}, "--learning-rate must be above 0, not nan"),
+    ({"precision": -1.0}, "--precision must be above 0"),
+    ({"step_size": float("inf")}, "--step-size must be above 0, not inf"),
+    ({"momentum": 1.0}, "--momentum must be at least 0 and below 1, not 1.0"),
+    ({"validation": 1.0}, "--validation must be at least 0 and below 1"),
+    ({"weight_decay": -0.1}, "--weight-decay must be at least 0"),
+    ({"max_steps": 0}, "--max-steps must be at least 1"),
+    ({"seed": -1}, "--seed must be at least 0"),
+    ({"rule": "backpropagation", "step_size": 0.1}, "--step-size would have no effect.*no inf"),
+    ({"rule": "backpropagation", "max_steps": 3}, "--max-steps would have no effect"),
+    ({"parameterisation": "ntk", "gamma": 2.0}, "--gamma would have no effect.*ntk has no γ"),
+    ({"optimiser": "sgd", "eps": 1e-3}, "--eps would have no effect.*sgd has no ε"),
+    ({"sgd_momentum": 0.5}, "--sgd-momentum would have no effect.*optimiser is adam"),
+    ({"warmup": 5}, "--warmup would have no effect.*schedule is constant"),
+    ({"weight_decay_roles": ("hidden",)}, "--weight-decay-roles would have no effect"),
+    ({"steps": 3, "epochs": 1.0}, "--epochs would have no effect, since steps is given"),
+    ({"validation": 0.0, "early_stopping": 2}, "--early-stopping would have no effect"),
+    ({"solver": "adam", "momentum": 0.5}, "--momentum would have no effect"),
+    ({"solver": "adam", "step_size": "stable"}, "--step-size stable is for the solver gradient"),
+    ({"depth": 1, "skips": False}, "--no-skips would have no effect"),
+    ({"schedule": "cosine", "warmup": 9, "steps": 9}, "--warmup must be smaller than --steps"),
+]
+
+
+@pytest.mark.parametrize(("settings", "sentence"), WRONG)
+def test_wrong_settings_get_a_sentence(settings, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        resolve(TrainConfig(**settings))
+
+
+def test_the_paper_preset_is_the_papers_setting():
+    config = resolve(dataclasses.replace(PRESETS["paper"], depth=30))
+    assert (config.dataset, config.width, config.batch_size) == ("mnist", 512, 64)
+    assert (config.optimiser, config.learning_rate, config.eps) == ("adam", 0.1, 1e-8)
+    assert (config.learning_rate_rule, config.precision) == ("raw", 1.0)
+    # 0.5 on a batch-mean energy of 64 samples; T = H steps, none cut short.
+    assert (config.step_size, config.max_steps) == (0.5 / 64, 30)
+    assert (config.rtol, config.atol, config.patience) == (0, 0, 0)
+    assert (config.activation, config.skips, config.biases) == ("relu", True, False)
+    assert config.validation == 0
+
+
+def test_a_stored_configuration_is_the_same_again():
+    config = resolve(TrainConfig(weight_decay=0.1, weight_decay_roles=("input",)))
+    stored = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(config).items()}
+    assert from_dict(stored) == config
+    with pytest.raises(ConfigError, match="unknown settings.*colour"):
+        from_dict({**stored, "colour": "blue"})

@@ -1,0 +1,228 @@
+"""The training loop: what it promises about data, results, failures and compilation."""
+
+import dataclasses
+import os
+import signal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from test_precision import equations
+
+import mupc
+from mupc.data import Dataset, Split, batch_indices
+from mupc.training.step import Inputs, begin, train_step
+
+KEY = jax.random.key(0)
+
+
+def toy(size=40, validation=10, seed=0):
+    """Two Gaussian clouds: a problem that any network learns."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 2, size + validation + 7)
+    x = generator.normal(size=(len(labels), 4)) + 3 * labels[:, None]
+    x, y = x.astype("f"), np.eye(2, dtype="f")[labels]
+    parts = [Split(x[a:b], y[a:b]) for a, b in [(0, size), (size, size + validation), (-7, None)]]
+    return Dataset("toy", parts[0], parts[1] if validation else None, parts[2], "None.")
+
+
+def network(depth=3, width=8):
+    return mupc.residual_mlp(4, 2, width=width, depth=depth, key=KEY)
+
+
+PC = mupc.PredictiveCoding(mupc.GradientDescent(0.25), 8)
+
+
+def fit(data=None, rule=PC, optimiser=None, **kwargs):
+    optimiser = optimiser or optax.adam(0.03)
+    options = {"steps": 30, "batch_size": 8, "key": KEY, **kwargs}
+    return mupc.fit(network(), data or toy(), rule, optimiser, **options)
+
+
+@pytest.mark.parametrize("rule", [PC, mupc.Backpropagation()])
+def test_fit_is_the_loop_it_stands_for(rule):
+    """Rule, optimiser and batch order, called one after the other, give the same weights."""
+    data, optimiser = toy(validation=0), optax.adam(0.03)
+    result = fit(data, rule, optimiser, steps=7)
+    order_key, rule_key = jax.random.split(KEY)
+    seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max))
+    plain = network()
+    state = optimiser.init(eqx.filter(plain, eqx.is_inexact_array))
+    for step in range(7):
+        i = batch_indices(seed, step, 40, 8)
+        batch = (jnp.asarray(data.train.x[i]), jnp.asarray(data.train.y[i]))
+        gradients, *_ = rule.gradients(plain, batch, None, jax.random.fold_in(rule_key, step))
+        updates, state = optimiser.update(gradients, state)
+        plain = eqx.apply_updates(plain, updates)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), result.network, plain
+    )
+
+
+def test_fit_leaves_the_users_network_alone_and_repeats_itself():
+    data, start = toy(), network()
+    before = np.asarray(start.readout.weights).copy()
+    results = [
+        mupc.fit(start, data, PC, optax.adam(0.03), steps=5, batch_size=8, key=KEY)
+        for _ in range(2)
+    ]
+    np.testing.assert_array_equal(start.readout.weights, before)
+    np.testing.assert_array_equal(*(r.network.readout.weights for r in results))
+
+
+def test_the_result_is_the_network_that_did_best_on_the_validation_part():
+    data = toy()
+    result = fit(data, evaluate_every=3, optimiser=optax.adam(0.3))
+    scores = {r.step: r.accuracy for r in result.records if r.kind == "validation"}
+    assert list(scores) == list(range(3, 31, 3))
+    best = max(scores, key=lambda step: (scores[step], -step))
+    assert result.step == best
+    assert mupc.evaluate(result.network, data.validation).accuracy == scores[best]
+    again = fit(dataclasses.replace(data, validation=None), steps=best, optimiser=optax.adam(0.3))
+    np.testing.assert_allclose(result.network.readout.weights, again.network.readout.weights)
+
+
+def test_early_stopping_counts_evaluations_without_a_better_one():
+    result = fit(optimiser=optax.sgd(0.0), evaluate_every=2, early_stopping=3)
+    assert result.ended is mupc.Ended.STOPPED_EARLY
+    # The first evaluation is the best, and the next three are no better.
+    assert (result.steps, result.step) == (8, 2)
+
+
+def test_evaluation_counts_every_sample():
+    data = toy()
+    for batch_size in (1, 3, 7, 100):  # 7 test samples: 3 leaves a partial batch
+        seen = mupc.evaluate(network(), data.test, batch_size=batch_size)
+        output = np.asarray(network().feedforward(data.test.x).output)
+        hits = np.argmax(output, -1) == np.argmax(data.test.y, -1)
+        assert seen.samples == 7
+        assert seen.accuracy == np.mean(hits)
+        squares = np.sum((output - data.test.y) ** 2, -1)
+        assert seen.loss == pytest.approx(0.5 * np.mean(squares), rel=1e-5)
+
+
+def test_targets_that_are_no_classes_have_no_accuracy():
+    data = toy()
+    values = Split(data.test.x, data.test.y * 0.5)
+    assert mupc.evaluate(network(), values).accuracy is None
+
+
+def test_records_are_means_over_the_batches_since_the_last():
+    fine = fit(toy(validation=0), log_every=1, steps=6).records
+    coarse = fit(toy(validation=0), log_every=3, steps=6).records
+    assert [r.step for r in coarse] == [3, 6]
+    for index, record in enumerate(coarse):
+        part = fine[3 * index : 3 * index + 3]
+        for name in ("loss", "accuracy", "energy_before", "energy_after", "residual"):
+            mean = np.mean([getattr(r, name) for r in part])
+            assert getattr(record, name) == pytest.approx(mean, rel=1e-6)
+        assert record.energy_after < record.energy_before
+        assert record.inference_steps == 8
+
+
+def test_divergence_stops_with_a_sentence_and_keeps_the_last_sound_network():
+    rule = mupc.PredictiveCoding(mupc.GradientDescent(3.0), 200, patience=0, rtol=0)
+    result = fit(toy(validation=0), rule)
+    assert result.ended is mupc.Ended.DIVERGED
+    assert result.steps == 0
+    assert "diverged at step 1: it began in inference, whose energy rises" in result.message
+    assert "Try a smaller learning rate" in result.message
+    np.testing.assert_array_equal(result.network.readout.weights, network().readout.weights)
+
+
+def test_a_batch_that_is_not_a_number_is_named_by_its_step():
+    data = toy(validation=0)
+    data.train.x[3] = np.nan
+    order_key, _ = jax.random.split(KEY)
+    seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max))
+    first = next(step for step in range(5) if 3 in batch_indices(seed, step, 40, 8))
+    result = fit(data, steps=10, log_every=10)
+    assert result.ended is mupc.Ended.DIVERGED
+    assert result.steps == first
+    assert f"diverged at step {first + 1}: it began in the feedforward pass" in result.message
+    assert "at layer 1 of 4" in result.message
+    clean = fit(toy(validation=0), steps=first) if first else None
+    expected = network() if clean is None else clean.network
+    np.testing.assert_array_equal(result.network.readout.weights, expected.readout.weights)
+
+
+def test_an_exploding_loss_is_divergence_before_it_overflows():
+    result = fit(toy(validation=0), mupc.Backpropagation(), optax.sgd(100.0))
+    assert result.ended is mupc.Ended.DIVERGED
+    assert result.steps < 29
+
+
+def test_interruption_ends_after_the_current_step_with_what_was_done():
+    def interrupt(record):
+        if record.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    result = fit(toy(validation=0), log_every=2, callback=interrupt)
+    assert result.ended is mupc.Ended.INTERRUPTED
+    assert result.steps == 4
+    expected = fit(toy(validation=0), steps=4).network
+    np.testing.assert_array_equal(result.network.readout.weights, expected.readout.weights)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"batch_size": 41}, "batch_size is 41: choose one from 1 to 40"),
+        ({"steps": 0}, "at least one step, not 0"),
+        ({"steps": None}, "give either epochs or steps"),
+        ({"epochs": 1}, "give either epochs or steps"),
+        ({"early_stopping": 0}, "early_stopping must be at least 1, not 0"),
+        ({"evaluate_every": -1}, "evaluate_every must be at least 1, not -1"),
+        ({"log_every": 0}, "log_every must be at least 1, not 0"),
+        ({"data": toy(validation=0), "early_stopping": 2}, "have no effect without a validation"),
+    ],
+)
+def test_impossible_arguments_are_named(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        fit(**options)
+
+
+def test_new_numbers_never_compile_again():
+    """One trace serves every learning rate, step size, precision, tolerance and T."""
+    traces = []
+
+    class Counting(mupc.PredictiveCoding):
+        def gradients(self, *args):
+            traces.append(1)
+            return super().gradients(*args)
+
+    for value in (0.01, 0.02, 0.03):
+        rule = Counting(
+            mupc.GradientDescent(value, momentum=value),
+            int(1000 * value),
+            mupc.Gaussian(value),
+            (mupc.WeightDecay(value),),
+            rtol=value,
+            atol=value,
+            patience=int(1000 * value),
+        )
+        fit(rule=rule, optimiser=mupc.traced(optax.adam, learning_rate=value, eps=value), steps=3)
+    assert len(traces) == 1
+
+
+def traced_step(depth):
+    start, optimiser = network(depth), optax.adam(0.1)
+    state = begin(start, PC, optimiser, KEY)
+    batch = (jnp.ones((8, 4)), jnp.ones((8, 2)))
+    leaves, tree = jax.tree.flatten((batch, jnp.asarray(0), state))
+
+    def step(*leaves):
+        batch, count, state = jax.tree.unflatten(tree, leaves)
+        inputs = Inputs(PC, optimiser, batch, count, KEY)
+        return jax.tree.leaves(train_step.__wrapped__(inputs, state))
+
+    return sum(1 for _ in equations(jax.make_jaxpr(step)(*leaves).jaxpr))
+
+
+def test_the_traced_step_is_the_same_at_any_depth():
+    assert traced_step(8) == traced_step(512) > 100
