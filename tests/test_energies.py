@@ -153,5 +153,7 @@ def test_roles_that_do_not_exist_are_refused(make, sentence):
 def test_y_of_the_wrong_width_is_named():
     energy, x, _, z = problem()
     wrong = mupc.FreeEnergy(energy.network, x, jnp.zeros((5, 4)), mupc.Gaussian())
-    with pytest.raises(ValueError, match=r"y has shape \(5, 4\) but the network's output has shape .5, 3"):
+    with pytest.raises(
+        ValueError, match=r"y has shape \(5, 4\) but the network's output has shape .5, 3"
+    ):
         wrong((z,))

@@ -166,7 +166,7 @@ def test_stable_step_measures_the_largest_eigenvalue_of_each_sample():
 
 
 def test_starts():
-    energy, start = problem(size=400)
+    _, start = problem(size=400)
     key = jax.random.key(0)
     np.testing.assert_array_equal(mupc.FeedforwardStart()(start, key)[0], start[0])
     np.testing.assert_array_equal(mupc.ZeroStart()(start, key)[0], 0)

@@ -30,9 +30,7 @@ def test_backpropagation_is_the_gradient_of_the_loss_of_the_feedforward_pass():
     gradients, _, info = rule.gradients(network, (x, y), None, jax.random.key(0))
     loss = lambda n: 0.25 * jnp.mean(jnp.sum((y - n.feedforward(x).output) ** 2, -1))
     expected = eqx.filter_grad(loss)(network)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-14), gradients, expected
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-14), gradients, expected)
     np.testing.assert_allclose(info.layers[-1], loss(network))
     np.testing.assert_allclose(info.output, network.feedforward(x).output)
 

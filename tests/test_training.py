@@ -57,9 +57,7 @@ def test_fit_is_the_loop_it_stands_for(rule):
         gradients, *_ = rule.gradients(plain, batch, None, jax.random.fold_in(rule_key, step))
         updates, state = optimiser.update(gradients, state)
         plain = eqx.apply_updates(plain, updates)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), result.network, plain
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), result.network, plain)
 
 
 def test_fit_leaves_the_users_network_alone_and_repeats_itself():

@@ -100,7 +100,7 @@ def _begin(
         f"samples, {data.normalisation}"
     )
     print(f"run folder: {folder.path}; compiling …", flush=True)
-    return Progress(steps)
+    return Progress(steps, config.batch_size)
 
 
 def _evaluate(config: EvaluateConfig) -> int:

@@ -1,7 +1,7 @@
 """Optimisers whose numbers are traced arguments of a compiled program, not constants in it."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import equinox as eqx
 import jax
@@ -39,5 +39,6 @@ def traced(
     """
     scalars = jax.tree.map(as_scalar, numbers)
     return optax.GradientTransformation(
-        _Method(factory, "init", scalars), _Method(factory, "update", scalars)
+        cast(optax.TransformInitFn, _Method(factory, "init", scalars)),
+        cast(optax.TransformUpdateFn, _Method(factory, "update", scalars)),
     )

@@ -5,9 +5,10 @@ $aW$ with `multiplier` $a$. What distinguishes `standard`, `ntk` and `mupc` is h
 layer's learning-rate factors, scale with the size of the network; each entry of the table is a
 power law, $\text{width}^{p}\,\text{depth}^{q}\,\gamma^{r}$.
 
-- $a$ and `std` are laws in the layer's fan-in, the number of weight layers $L = H + 1$, and $\gamma$.
+- $a$ and `std` are laws in the layer's fan-in, the number of weight layers $L = H + 1$, and
+  $\gamma$.
 - rate factors are laws in $N / N_0$, $L / L_0$ and $\gamma$, with the base shape $N_0 = 128$,
-  $L_0 = 129$, so that a learning rate tuned at 128 hidden layers of width 128 means the same elsewhere.
+  $L_0 = 129$, so that a rate tuned at 128 hidden layers of width 128 means the same elsewhere.
 
 Source: μPC (arXiv 2505.13124), Table 1; Depth-μP (arXiv 2310.02244) for the rate factors.
 """
@@ -78,6 +79,9 @@ class Factors(NamedTuple):
     bias: float
 
 
+_UNSCALED = Factors(1.0, 1.0)
+
+
 @dataclass(frozen=True)
 class Scale:
     """The numbers of one layer, fixed when the network is built.
@@ -90,9 +94,9 @@ class Scale:
     role: Role
     std: float = 1.0
     multiplier: float = 1.0
-    adam: Factors = Factors(1.0, 1.0)
-    sgd: Factors = Factors(1.0, 1.0)
-    uniform: Factors = Factors(1.0, 1.0)
+    adam: Factors = _UNSCALED
+    sgd: Factors = _UNSCALED
+    uniform: Factors = _UNSCALED
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ def standard(*, initialise: Initialiser = normal) -> Parameterisation:
 
 
 def ntk(*, initialise: Initialiser = normal) -> Parameterisation:
-    r"""Weights from $N(0, 1)$, multiplier $1/\sqrt{\text{fan-in}}$, and $1/\sqrt{L}$ on residual branches."""
+    r"""Weights from $N(0, 1)$, multiplier $1/\sqrt{\text{fan-in}}$, with skips $1/\sqrt{L}$ too."""
     row = Laws(std=_ONE, multiplier=_FAN_IN)
     residual = Laws(std=_ONE, multiplier=_FAN_IN_AND_DEPTH)
     return Parameterisation("ntk", row, residual, row, row, initialise=initialise)

@@ -1,10 +1,10 @@
 """Run folders: what a run leaves on disk. It is written from the start, and readable without JAX.
 
-    config.json        the complete configuration
-    environment.json   versions, devices
-    metrics.jsonl      one record a line, in the order in which they came
-    result.json        how the run ended, and its last figures
-    network.eqx        the trained network (written and read by `mupc.training`)
+config.json        the complete configuration
+environment.json   versions, devices
+metrics.jsonl      one record a line, in the order in which they came
+result.json        how the run ended, and its last figures
+network.eqx        the trained network (written and read by `mupc.training`)
 """
 
 import importlib.metadata

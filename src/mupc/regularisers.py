@@ -15,7 +15,8 @@ from mupc.parameterisations import ROLES, Role
 
 
 def _roles(roles: Iterable[str]) -> tuple[Role, ...]:
-    known = tuple(role for role in ROLES if role in (roles := tuple(roles)))
+    roles = tuple(roles)
+    known: tuple[Role, ...] = tuple(role for role in ROLES if role in roles)
     if len(known) != len(roles) or not known:
         raise ValueError(f"roles must be some of {', '.join(ROLES)}, not {roles}")
     return known
@@ -37,7 +38,7 @@ class Regulariser(eqx.Module):
 
 
 class WeightDecay(Regulariser):
-    r"""$\tfrac{\lambda}{2} \sum \|W\|^2$ over the stored weights (biases excepted) of some roles."""
+    r"""$\tfrac{\lambda}{2} \sum \|W\|^2$ over the stored weights, not the biases, of some roles."""
 
     strength: Float[Array, ""] = eqx.field(converter=as_scalar)
     roles: tuple[Role, ...] = eqx.field(static=True, default=ROLES, converter=_roles)
@@ -85,9 +86,7 @@ class ActivityDecay(Regulariser):
     """
 
     strength: Float[Array, ""] = eqx.field(converter=as_scalar)
-    roles: tuple[Role, ...] = eqx.field(
-        static=True, default=("input", "hidden"), converter=_roles
-    )
+    roles: tuple[Role, ...] = eqx.field(static=True, default=("input", "hidden"), converter=_roles)
 
     def __check_init__(self) -> None:
         if "readout" in self.roles:
@@ -117,4 +116,3 @@ def _weights(
         if block.scale.role in roles
         for leaf in jax.tree.leaves(block.weights)
     ]
-

@@ -3,7 +3,6 @@
 from mupc.inference.gradient import FixedStep as FixedStep
 from mupc.inference.gradient import GradientDescent as GradientDescent
 from mupc.inference.gradient import StepSize as StepSize
-from mupc.inference.transformation import Optax as Optax
 from mupc.inference.solve import InferenceResult as InferenceResult
 from mupc.inference.solve import Progress as Progress
 from mupc.inference.solve import Solution as Solution
@@ -14,3 +13,4 @@ from mupc.inference.starts import FeedforwardStart as FeedforwardStart
 from mupc.inference.starts import NormalStart as NormalStart
 from mupc.inference.starts import Start as Start
 from mupc.inference.starts import ZeroStart as ZeroStart
+from mupc.inference.transformation import Optax as Optax

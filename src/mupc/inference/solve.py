@@ -13,7 +13,7 @@ from mupc.arrays import over_samples, sample_norms
 from mupc.energies import Energy
 from mupc.networks import Activities
 
-# A sample whose energy ends this much above where it began has diverged; a smaller rise is round-off.
+# A sample whose energy ends this much above where it began has diverged; less is round-off.
 _RISE = 1e-3
 
 
@@ -81,7 +81,7 @@ class Solution(NamedTuple):
 
     @property
     def relative_residual(self) -> Float[Array, " batch"]:
-        """The residual as a fraction of the initial one; of a sample that began at rest, as it is."""
+        """The residual as a fraction of the initial one (as it is, if that was zero)."""
         began = self.initial.residual
         return self.residual / jnp.where(began > 0, began, 1)
 
@@ -204,7 +204,9 @@ def _classify(seen: Progress, converged: Bool[Array, " batch"]) -> Int[Array, " 
 
 
 def _move(active: Bool[Array, " batch"], moved: Activities, stay: Activities) -> Activities:
-    return jax.tree.map(lambda new, old: jnp.where(over_samples(active, old), new, old), moved, stay)
+    return jax.tree.map(
+        lambda new, old: jnp.where(over_samples(active, old), new, old), moved, stay
+    )
 
 
 def _finish(energy: Energy, end: _Carry, tolerance: Float[Array, " batch"]) -> Solution:

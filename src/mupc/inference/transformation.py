@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
@@ -40,7 +40,7 @@ class Optax(Solver):
         updates, state = jax.vmap(
             self.transformation.update, in_axes=(1, axes, 1), out_axes=(1, axes)
         )(gradient, state, activities)
-        moved = optax.apply_updates(activities, updates)
+        moved = jax.tree.map(jnp.add, activities, updates)
         return moved, state, Progress(samples, sample_norms(gradient))
 
     def _state_axes(self, activities: Activities) -> PyTree[int]:

@@ -51,9 +51,7 @@ class Backpropagation(LearningRule):
         gradients, info = eqx.filter_grad(total, has_aux=True)(network)
         return gradients, state, info
 
-    def explain(
-        self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray
-    ) -> str:
+    def explain(self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray) -> str:
         """Look for the layer where feedforward activities or gradients go wrong."""
         gradients, _, _ = self.gradients(network, batch, state, key)
         return explain_feedforward(network, batch[0]) or explain_gradients(gradients)

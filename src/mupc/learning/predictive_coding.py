@@ -20,7 +20,6 @@ from mupc.learning.rule import (
 from mupc.networks import Activities, Network
 from mupc.regularisers import Regulariser
 
-
 # Inference that multiplies the energy by this much, instead of lowering it, has gone wrong.
 _RISE = 10.0
 
@@ -38,7 +37,7 @@ class PredictiveCoding(LearningRule):
         regularisers: further terms of the energy.
         rtol: relative tolerance of inference, see `mupc.infer`.
         atol: absolute tolerance of inference.
-        patience: steps without a new lowest energy after which a sample is called stalled; 0: never.
+        patience: steps without a new lowest energy after which a sample has stalled; 0: never.
         start: where inference starts; `mupc.FeedforwardStart()` unless given.
     """
 
@@ -68,9 +67,7 @@ class PredictiveCoding(LearningRule):
         layers = jnp.mean(energy.layers(solution.activities), axis=1)
         return gradients, state, Info(output, layers, solution._replace(activities=()))
 
-    def explain(
-        self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray
-    ) -> str:
+    def explain(self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray) -> str:
         """Look for the step and the layer where inference goes wrong, if the start does not."""
         if (sentence := explain_feedforward(network, batch[0])) is not None:
             return sentence

@@ -53,9 +53,7 @@ class LearningRule(eqx.Module):
         """Give weight gradients (of the batch mean, shaped like the network), state and info."""
 
     @abstractmethod
-    def explain(
-        self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray
-    ) -> str:
+    def explain(self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray) -> str:
         """Say in words where the gradient of a batch goes wrong: the move, and the layer."""
 
 

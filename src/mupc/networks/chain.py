@@ -49,7 +49,7 @@ class Chain(Network):
     def predictions(
         self, x: Float[Array, "batch ..."], activities: Activities
     ) -> tuple[Activities, Float[Array, "batch ..."]]:
-        r"""Predict every activity from the one below, $u_l(z_{l-1})$ with $z_0 = x$, and the output."""
+        r"""Predict each activity from the one below, $u_l(z_{l-1})$, $z_0 = x$, and the output."""
         with jax.default_matmul_precision("highest"):
             befores = (x, *(z[-1] for z in activities))
             predicted = tuple(

@@ -28,8 +28,10 @@ class Block(eqx.Module):
     A block owns its skip connection and its multipliers: networks only call it.
     """
 
-    linear: eqx.AbstractVar[bool]
-    """Whether the map is affine; closed-form solutions ask it."""
+    @property
+    @abstractmethod
+    def linear(self) -> bool:
+        """Whether the map is affine; closed-form solutions ask it."""
 
     @abstractmethod
     def __call__(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -49,7 +51,7 @@ class ScaledBlock(Block):
 
 
 def scaled_blocks(network: PyTree[Any]) -> list[ScaledBlock]:
-    """List the scaled blocks of a network; stacked blocks count as one, with a leading layer axis."""
+    """List the scaled blocks of a network; stacked blocks are one, with a leading layer axis."""
     leaves = jax.tree.leaves(network, is_leaf=_is_scaled)
     return [leaf for leaf in leaves if _is_scaled(leaf)]
 
@@ -130,16 +132,19 @@ class Scaled(ScaledBlock):
     weights: PyTree[Any]
     biases: PyTree[Any]
     scale: Scale = eqx.field(static=True)
-    linear: bool = eqx.field(static=True)
+    affine: bool = eqx.field(static=True)
 
-    def __init__(
-        self, module: Callable[..., Array], scale: Scale, *, linear: bool = False
-    ) -> None:
+    def __init__(self, module: Callable[..., Array], scale: Scale, *, linear: bool = False) -> None:
         self.weights, self.biases = eqx.partition(
             module, lambda leaf: eqx.is_inexact_array(leaf) and leaf.ndim >= 2
         )
         self.scale = scale
-        self.linear = linear
+        self.affine = linear
+
+    @property
+    def linear(self) -> bool:
+        """Whether the module is affine."""
+        return self.affine
 
     def __call__(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
         """Predict the next activity of one example."""

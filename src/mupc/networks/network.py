@@ -19,8 +19,10 @@ class Feedforward(NamedTuple):
 class Network(eqx.Module):
     """A network that can be run forwards, and whose layers can be predicted one by one."""
 
-    linear: eqx.AbstractVar[bool]
-    """Whether the output is affine in the input and the activities."""
+    @property
+    @abstractmethod
+    def linear(self) -> bool:
+        """Whether every layer is affine."""
 
     @abstractmethod
     def feedforward(
@@ -37,4 +39,4 @@ class Network(eqx.Module):
     def predictions(
         self, x: Float[Array, "batch ..."], activities: Activities
     ) -> tuple[Activities, Float[Array, "batch ..."]]:
-        r"""Predict every activity from the one below, $u_l(z_{l-1})$ with $z_0 = x$, and the output."""
+        r"""Predict each activity from the one below, $u_l(z_{l-1})$, $z_0 = x$, and the output."""

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import optax
@@ -10,6 +10,7 @@ from jaxtyping import PRNGKeyArray
 
 from mupc import parameterisations
 from mupc.energies import Categorical, Gaussian, Likelihood
+from mupc.hyperparameters import traced
 from mupc.inference import (
     FeedforwardStart,
     GradientDescent,
@@ -20,12 +21,13 @@ from mupc.inference import (
     Start,
     ZeroStart,
 )
-from mupc.hyperparameters import traced
 from mupc.learning import Backpropagation, LearningRule, PredictiveCoding
 from mupc.networks import Chain, identity, rate_factors, residual_mlp, scale_by
 from mupc.parameterisations import Factors, Scale
 from mupc.regularisers import ActivityDecay, Regulariser, SpectralPenalty, WeightDecay
-from mupc.training.config import TrainConfig
+from mupc.training.config import ConfigError, TrainConfig
+
+T = TypeVar("T")
 
 _ACTIVATIONS = {
     "relu": jax.nn.relu,
@@ -34,6 +36,13 @@ _ACTIVATIONS = {
     "silu": jax.nn.silu,
     "linear": identity,
 }
+
+
+def _given(value: T | None) -> T:
+    """Give the value of a field that applies: `resolve` has filled it in."""
+    if value is None:
+        raise ConfigError("the configuration has not been resolved: call resolve first")
+    return value
 
 
 def build_network(config: TrainConfig, inputs: int, outputs: int, key: PRNGKeyArray) -> Chain:
@@ -66,21 +75,21 @@ def build_regularisers(config: TrainConfig) -> tuple[Regulariser, ...]:
         (ActivityDecay, config.activity_decay, config.activity_decay_roles),
         (SpectralPenalty, config.spectral_penalty, config.spectral_penalty_roles),
     ]
-    return tuple(make(strength, roles) for make, strength, roles in chosen if strength)
+    return tuple(make(strength, _given(roles)) for make, strength, roles in chosen if strength)
 
 
 def build_solver(config: TrainConfig) -> Solver:
     """Build the method of inference."""
     if config.solver == "adam":
         return Optax(traced(optax.adam, learning_rate=config.step_size))
-    step_size = StableStep() if config.step_size == "stable" else config.step_size
+    step_size = StableStep() if config.step_size == "stable" else _given(config.step_size)
     return GradientDescent(step_size, config.momentum)
 
 
 def build_start(config: TrainConfig) -> Start:
     """Build the start of inference."""
     if config.start == "normal":
-        return NormalStart(config.start_std)
+        return NormalStart(_given(config.start_std))
     return {"feedforward": FeedforwardStart, "zeros": ZeroStart}[config.start or "feedforward"]()
 
 
@@ -90,13 +99,13 @@ def build_rule(config: TrainConfig) -> LearningRule:
     if config.rule == "backpropagation":
         return Backpropagation(likelihood, regularisers)
     return PredictiveCoding(
-        build_solver(config),
-        config.max_steps,
-        likelihood,
-        regularisers,
-        rtol=config.rtol,
-        atol=config.atol,
-        patience=config.patience,
+        solver=build_solver(config),
+        max_steps=_given(config.max_steps),
+        likelihood=likelihood,
+        regularisers=regularisers,
+        rtol=_given(config.rtol),
+        atol=_given(config.atol),
+        patience=_given(config.patience),
         start=build_start(config),
     )
 

@@ -88,8 +88,11 @@ class TrainConfig:
     """Optimiser of the weights."""
     learning_rate: float = 0.1
     """Learning rate."""
-    learning_rate_rule: Literal["raw", "mup", "uniform"] = "mup"
-    """Factors on the learning rate by layer: none, those of Depth-μP, or one for all layers."""
+    learning_rate_rule: Literal["raw", "mup", "uniform"] = "raw"
+    """Factors on the learning rate by layer: none, those of Depth-μP, or one for all layers.
+
+    `raw` is the default because truncated inference reaches the same few top layers at any depth;
+    take `mup` where all layers learn (backpropagation)."""
     eps: float | None = None
     """ε of adam and adamw; below the gradients, or layers freeze (default 1e-8)."""
     adamw_decay: float | None = None
@@ -122,9 +125,7 @@ class TrainConfig:
 PRESETS: dict[PresetName, TrainConfig] = {
     "default": TrainConfig(),
     # arXiv 2505.13124: one MNIST epoch, N = 512, Adam 0.1, no validation part.
-    "paper": TrainConfig(
-        preset="paper", dataset="mnist", validation=0.0, width=512, learning_rate_rule="raw"
-    ),
+    "paper": TrainConfig(preset="paper", dataset="mnist", validation=0.0, width=512),
 }
 
 
@@ -160,9 +161,7 @@ _CONDITIONALS: dict[str, _Conditional] = {
     "momentum": _Conditional(
         lambda c: c.solver == "gradient-descent", "only the solver gradient-descent has momentum"
     ),
-    "max_steps": _Conditional(
-        _pc, _NO_INFERENCE, lambda c: c.depth if c.preset == "paper" else 8
-    ),
+    "max_steps": _Conditional(_pc, _NO_INFERENCE, lambda c: c.depth if c.preset == "paper" else 8),
     "rtol": _Conditional(_pc, _NO_INFERENCE, _paper(0.0, 1e-3)),
     "atol": _Conditional(_pc, _NO_INFERENCE, lambda c: 0.0),
     "patience": _Conditional(_pc, _NO_INFERENCE, _paper(0, 10)),
@@ -223,27 +222,21 @@ def resolve(config: TrainConfig) -> TrainConfig:
     return config
 
 
-_POSITIVE = "above 0"
-_NOT_NEGATIVE = "at least 0"
+_COUNTS = "depth width max_steps steps batch_size log_every evaluate_every early_stopping"
+_POSITIVE = "gamma precision step_size learning_rate eps epochs start_std"
+_NOT_NEGATIVE = (
+    "weight_decay activity_decay spectral_penalty adamw_decay rtol atol patience warmup seed"
+)
+_FRACTIONS = "momentum sgd_momentum validation"
+
+# For each field: what it must be, in words and as a predicate (false for nan).
 _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(_COUNTS.split(), ("at least 1", lambda v: v >= 1)),
     **dict.fromkeys(
-        ["depth", "width", "max_steps", "steps", "batch_size", "log_every", "evaluate_every"]
-        + ["early_stopping"],
-        ("at least 1", lambda v: v >= 1),
+        _POSITIVE.split(), ("above 0", lambda v: v == "stable" or 0 < v < float("inf"))
     ),
-    **dict.fromkeys(
-        ["gamma", "precision", "step_size", "learning_rate", "eps", "epochs", "start_std"],
-        (_POSITIVE, lambda v: v == "stable" or 0 < v < float("inf")),
-    ),
-    **dict.fromkeys(
-        ["weight_decay", "activity_decay", "spectral_penalty", "adamw_decay", "rtol", "atol"]
-        + ["patience", "warmup", "seed"],
-        (_NOT_NEGATIVE, lambda v: 0 <= v < float("inf")),
-    ),
-    **dict.fromkeys(
-        ["momentum", "sgd_momentum", "validation"],
-        ("at least 0 and below 1", lambda v: 0 <= v < 1),
-    ),
+    **dict.fromkeys(_NOT_NEGATIVE.split(), ("at least 0", lambda v: 0 <= v < float("inf"))),
+    **dict.fromkeys(_FRACTIONS.split(), ("at least 0 and below 1", lambda v: 0 <= v < 1)),
 }
 
 
@@ -258,9 +251,8 @@ def _check_ranges(config: TrainConfig) -> None:
         )
     if config.depth == 1 and not config.skips:
         raise ConfigError("--no-skips would have no effect, since --depth 1 has no hidden block")
-    if config.schedule == "cosine" and config.steps is not None:
-        if (config.warmup or 0) >= config.steps:
-            raise ConfigError("--warmup must be smaller than --steps")
+    if config.warmup and config.steps is not None and config.warmup >= config.steps:
+        raise ConfigError("--warmup must be smaller than --steps")
 
 
 def from_dict(values: dict[str, Any]) -> TrainConfig:

@@ -1,4 +1,4 @@
-"""What `mupc doctor` looks at: versions, devices, data, precision, and whether numbers are right."""
+"""What `mupc doctor` looks at: versions, devices, data, and whether numbers come out right."""
 
 import time
 
@@ -22,7 +22,11 @@ def examine(data_dir: str | None) -> int:
     print(f"{'float':<14}{jnp.result_type(float)} (JAX_ENABLE_X64=1 for float64)")
     for name, state in available(data_dir).items():
         print(f"{name:<14}{state}")
-    checks = {"products": _check_products, "gradients": _check_gradients, "inference": _check_energy}
+    checks = {
+        "products": _check_products,
+        "gradients": _check_gradients,
+        "inference": _check_energy,
+    }
     passed = True
     for name, check in checks.items():
         began = time.perf_counter()
@@ -42,10 +46,9 @@ def _check_products() -> tuple[bool, str]:
     """Compare a feedforward pass with NumPy's in float64: TF32 would be off by a thousandth."""
     network = residual_mlp(256, 4, width=256, depth=2, key=jax.random.key(0))
     x, _ = _batch(256)
-    stage = network.stages[0]
-    first, second = (np.asarray(w, np.float64) for w in (stage.entry.weights, stage.blocks.weights[0]))
+    first, second, _ = (np.asarray(w, np.float64) for w in jax.tree.leaves(network))
     z = x @ first.T / 16
-    z = z + np.maximum(z, 0) @ second.T / np.sqrt(256 * 3)
+    z = z + np.maximum(z, 0) @ second[0].T / np.sqrt(256 * 3)
     seen = network.feedforward(jnp.asarray(x, float)).activities[0][-1]
     error = float(np.max(np.abs(seen - z)))
     return error < 1e-4, f"float32 matrix products are off by at most {error:.1e}"
@@ -74,4 +77,7 @@ def _check_energy() -> tuple[bool, str]:
     start = network.feedforward(x).activities
     solution = infer(energy, GradientDescent(StableStep()), start, max_steps=500, rtol=1e-2)
     residual = float(jnp.max(solution.relative_residual))
-    return residual <= 1e-2, f"a network of 4 layers settles to a relative residual of {residual:.1e}"
+    return (
+        residual <= 1e-2,
+        f"a network of 4 layers settles to a relative residual of {residual:.1e}",
+    )

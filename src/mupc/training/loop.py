@@ -3,8 +3,9 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
 
-from mupc.data import Dataset, batch_indices, steps_per_epoch
+from mupc.data import Dataset, Split, batch_indices, steps_per_epoch
 from mupc.learning import Batch, LearningRule
 from mupc.networks import Network
 from mupc.training.metrics import evaluate, is_one_hot
@@ -107,14 +108,14 @@ class _Trainer:
         self.best, self.best_step, self.best_score = network, 0, -np.inf
         self.pending: list[Metrics] = []
         self.began = self.logged = time.perf_counter()
-        self.steps = 0
+        self.steps = self.timed = 0
 
     def train(
         self, total: int, evaluate_every: int, early_stopping: int | None, log_every: int
     ) -> FitResult:
         """Make the steps; stop for divergence, for an interruption, or early."""
         ended = Ended.FINISHED
-        evaluations_since_best = 0
+        validation, evaluations_since_best = self.data.validation, 0
         with _interruptible() as interrupted:
             while self.steps < total:
                 self._step()
@@ -122,8 +123,10 @@ class _Trainer:
                 if (last or self.steps % log_every == 0) and not self._log():
                     ended = Ended.DIVERGED
                     break
-                if self.data.validation and (last or self.steps % evaluate_every == 0):
-                    evaluations_since_best = 0 if self._validate() else evaluations_since_best + 1
+                if validation is not None and (last or self.steps % evaluate_every == 0):
+                    evaluations_since_best = (
+                        0 if self._validate(validation) else evaluations_since_best + 1
+                    )
                 if interrupted.is_set():
                     ended = Ended.INTERRUPTED
                     break
@@ -143,38 +146,46 @@ class _Trainer:
     def _step(self) -> None:
         self.state, metrics = train_step(self._inputs(self.steps), self.state)
         self.pending.append(metrics)
-        self.steps += 1
+        self.steps, self.timed = self.steps + 1, self.timed + 1
+        if self.steps == 1:  # it compiled: that is no measure of speed
+            jax.block_until_ready(metrics)
+            self.logged, self.timed = time.perf_counter(), 0
 
     def _log(self) -> bool:
         """Record the batches since the last record, unless one of them failed."""
         if int(self.state.failed) >= 0:
             return False
-        mean = Metrics(*(float(np.mean([m[i] for m in self.pending])) for i in range(len(Metrics._fields))))
+        means = {
+            name: float(np.mean([getattr(metrics, name) for metrics in self.pending]))
+            for name in Metrics._fields
+        }
+        accuracy = means["accuracy"] if self.classes else None
         now = time.perf_counter()
         self._report(
             TrainRecord(
                 step=self.steps,
                 epoch=self.steps * self.batch_size / len(self.data.train.x),
-                samples_per_second=len(self.pending) * self.batch_size / (now - self.logged),
+                samples_per_second=self.timed * self.batch_size / (now - self.logged),
                 seconds=now - self.began,
-                **{**mean._asdict(), "accuracy": mean.accuracy if self.classes else None},
+                **cast(dict[str, Any], means | {"accuracy": accuracy}),
             )
         )
-        self.pending, self.logged = [], now
+        self.pending, self.logged, self.timed = [], now, 0
         return True
 
-    def _validate(self) -> bool:
+    def _validate(self, validation: Split) -> bool:
         """Evaluate the validation part; say whether it is the best so far, and keep that."""
-        assert self.data.validation is not None
+        begun = time.perf_counter()
         likelihood = self.rule.likelihood
-        seen = evaluate(self.state.network, self.data.validation, likelihood=likelihood)
+        seen = evaluate(self.state.network, validation, likelihood=likelihood)
         score = -seen.loss if seen.accuracy is None else seen.accuracy
         best = score > self.best_score
         if best:
             self.best = jax.tree.map(jnp.array, self.state.network)
             self.best_step, self.best_score = self.steps, score
-        seconds = time.perf_counter() - self.began
-        self._report(ValidationRecord(self.steps, seen.loss, seen.accuracy, best, seconds))
+        now = time.perf_counter()
+        self.logged += now - begun  # not a part of the time of training steps
+        self._report(ValidationRecord(self.steps, seen.loss, seen.accuracy, best, now - self.began))
         return best
 
     def _report(self, record: Record) -> None:
@@ -202,8 +213,8 @@ class _Trainer:
 
 
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into an event, so that no step is cut in half; the second one raises."""
+def _interruptible() -> Generator[threading.Event]:
+    """Turn the first Ctrl-C into an event, so that no step is cut in half; the second raises."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event  # only the main thread may set handlers

@@ -69,3 +69,8 @@ def hits(output: Float[Array, "batch ..."], y: Float[Array, "batch ..."]) -> Arr
 def is_one_hot(y: Float[np.ndarray, "n outputs"]) -> bool:
     """Say whether targets are classes: every row has a single 1, and zeros elsewhere."""
     return bool(np.all((y == 0) | (y == 1)) and np.all(np.sum(y, axis=-1) == 1))
+
+
+def is_distribution(y: Float[np.ndarray, "n outputs"]) -> bool:
+    """Say whether every row of targets is a distribution: none negative, and their sum 1."""
+    return bool(np.all(y >= 0) and np.allclose(np.sum(y, axis=-1), 1, atol=1e-5))

@@ -1,7 +1,5 @@
 """What a person sees of a run: a line that says where training stands."""
 
-import time
-
 from mupc.training.results import Record, ValidationRecord
 
 
@@ -10,14 +8,14 @@ class Progress:
 
     Args:
         steps: how many steps the run will make.
+        batch_size: how many samples a step.
     """
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, batch_size: int) -> None:
         from rich.console import Console
 
         self.console = Console(highlight=False, soft_wrap=True)
-        self.steps = steps
-        self.began = time.perf_counter()
+        self.steps, self.batch_size = steps, batch_size
 
     def __call__(self, record: Record) -> None:
         """Show a record."""
@@ -26,7 +24,7 @@ class Progress:
             score = _accuracy(record.accuracy)
             self._line(f"  validation at step {record.step}: {score}loss {record.loss:.4f}{best}")
             return
-        left = (self.steps - record.step) * (time.perf_counter() - self.began) / record.step
+        left = (self.steps - record.step) * self.batch_size / max(record.samples_per_second, 1e-9)
         inference = (
             f"energy {record.energy_before:.4g} → {record.energy_after:.4g} "
             f"in {record.inference_steps:.0f} inference steps"

@@ -13,9 +13,9 @@ from mupc.data import Dataset, Split, load, steps_per_epoch
 from mupc.networks import Chain
 from mupc.records import RunError, RunFolder, environment
 from mupc.training.build import build_likelihood, build_network, build_optimiser, build_rule
-from mupc.training.config import TrainConfig, from_dict, resolve
+from mupc.training.config import ConfigError, TrainConfig, from_dict, resolve
 from mupc.training.loop import fit
-from mupc.training.metrics import Evaluation, evaluate
+from mupc.training.metrics import Evaluation, evaluate, is_distribution
 from mupc.training.results import FitResult, Record
 
 
@@ -50,7 +50,7 @@ def train(
     """
     config = resolve(config)
     data = load_data(config)
-    epoch = steps_per_epoch(len(data.train.x), config.batch_size)
+    epoch = _check_data(config, data)
     steps = config.steps or max(1, round((config.epochs or 0) * epoch))
     network_key, fit_key = jax.random.split(jax.random.key(config.seed))
     network = build_network(config, data.inputs, data.outputs, network_key)
@@ -82,6 +82,19 @@ def train(
         test = evaluate(result.network, data.test, likelihood=build_likelihood(config))
     folder.finish(_summary(result, test))
     return Run(folder, config, result, test)
+
+
+def _check_data(config: TrainConfig, data: Dataset) -> int:
+    """Check what can only be checked with the data at hand; give the steps of an epoch."""
+    if config.likelihood == "categorical" and not is_distribution(data.train.y):
+        raise ConfigError(
+            f"--likelihood categorical needs targets that are distributions over classes, and "
+            f"those of {data.name} are not: take gaussian"
+        )
+    try:
+        return steps_per_epoch(len(data.train.x), config.batch_size)
+    except ValueError as error:
+        raise ConfigError(f"--batch-size: {error}") from error
 
 
 def _summary(result: FitResult, test: Evaluation | None) -> dict[str, Any]:

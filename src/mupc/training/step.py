@@ -1,6 +1,6 @@
 """One training step: a single compiled program, whatever the depth and the hyperparameters."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -63,8 +63,8 @@ def train_step(inputs: Inputs, state: State) -> tuple[State, Metrics]:
     first_loss = jnp.where(step == 0, metrics.loss, state.first_loss)
     sound = (metrics.loss <= _EXPLOSION * first_loss) & _finite((gradients, info.layers))
     params, static = eqx.partition(state.network, eqx.is_inexact_array)
-    updates, optimiser_state = optimiser.update(gradients, state.optimiser, params)
-    network = eqx.combine(optax.apply_updates(params, updates), static)
+    updates, optimiser_state = optimiser.update(cast(Any, gradients), state.optimiser, params)
+    network = eqx.combine(jax.tree.map(jnp.add, params, updates), static)
     made = sound & (state.failed < 0)
     failed = jnp.where(sound | (state.failed >= 0), state.failed, step)
     new = State(network, optimiser_state, rule_state, first_loss, failed)

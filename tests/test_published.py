@@ -1,0 +1,52 @@
+"""What is published works: examples, README's commands and its code."""
+
+import importlib.util
+import pathlib
+import re
+import shlex
+
+import pytest
+
+from mupc.training.config import PRESETS, TrainConfig, resolve
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_users_own_block_learns():
+    assert load(ROOT / "examples" / "own_block.py").main() > 0.9
+
+
+def test_the_training_example_learns():
+    assert load(ROOT / "examples" / "train.py").main(depth=16, width=64) > 0.9
+
+
+@pytest.mark.parametrize("index", range(README.count("```python")))
+def test_the_code_of_the_readme_runs(index, monkeypatch, tmp_path):
+    code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[index]
+    monkeypatch.chdir(tmp_path)
+    # The depth of the page, at a size for a test.
+    assert "depth=128, width=128" in code or "depth" not in code
+    small = code.replace("depth=128, width=128", "depth=8, width=64")
+    scope = {}
+    exec(compile(small, "README.md", "exec"), scope)
+    assert scope["test"].accuracy > 0.9
+
+
+def test_every_train_command_of_the_readme_is_one_that_resolves():
+    from mupc.cli import _parse
+
+    lines = re.findall(r"^(?:.*&& )?(mupc train[^#\n]*)", README, re.MULTILINE)
+    assert len(lines) >= 3
+    for line in lines:
+        config = _parse(shlex.split(line)[1:])
+        assert isinstance(config, TrainConfig)
+        resolve(config)
+    assert PRESETS["default"] in [_parse(shlex.split(line)[1:]) for line in lines]
