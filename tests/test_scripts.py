@@ -73,19 +73,7 @@ def test_cases_take_turns(script):
 
 def test_inference_step_reports_its_own_medians(script, tmp_path, capsys):
     path = tmp_path / "report.json"
-    arguments = [
-        "--sizes",
-        "4x8",
-        "3x16",
-        "--steps",
-        "1",
-        "5",
-        "--rounds",
-        "1",
-        "--batch",
-        "2",
-        "--json",
-    ]
+    arguments = words("--sizes 3x16 --steps 1 5 --rounds 1 --batch 2 --json")
     report = script("benchmarks/inference_step").main([*arguments, str(path)])
     check_report(report, path, capsys.readouterr().out, "two bare products")
     (result,) = report["results"]
@@ -104,19 +92,7 @@ def test_bare_products_are_the_two_products_of_a_step(script):
 
 
 def test_inference_that_ends_early_is_not_timed(script):
-    arguments = [
-        "--sizes",
-        "4x8",
-        "--steps",
-        "1",
-        "200",
-        "--rounds",
-        "1",
-        "--batch",
-        "2",
-        "--step-size",
-        "9",
-    ]
+    arguments = words("--sizes 4x8 --steps 1 200 --rounds 1 --batch 2 --step-size 9")
     with pytest.raises(SystemExit, match="lower --step-size"):
         script("benchmarks/inference_step").main(arguments)
 
@@ -132,21 +108,7 @@ def test_equations_count_a_loops_body_once(script):
 
 def test_the_training_step_has_as_many_equations_at_any_depth(script, tmp_path, capsys):
     path = tmp_path / "report.json"
-    arguments = [
-        "--depths",
-        "4",
-        "9",
-        "--equations",
-        "4",
-        "64",
-        "--width",
-        "8",
-        "--rounds",
-        "1",
-        "--batch",
-        "2",
-        "--json",
-    ]
+    arguments = words("--depths 4 9 --equations 4 64 --width 8 --rounds 1 --batch 2 --json")
     report = script("benchmarks/compile_time").main([*arguments, str(path)])
     counted, timed = report["results"]
     assert counted["equations"][4] == counted["equations"][64] > 100
@@ -160,7 +122,7 @@ def test_the_training_step_has_as_many_equations_at_any_depth(script, tmp_path, 
 
 def test_training_step_reports_its_own_medians(script, tmp_path, capsys):
     path = tmp_path / "report.json"
-    arguments = ["--sizes", "4x8", "--steps", "2", "--rounds", "1", "--batch", "2", "--json"]
+    arguments = words("--sizes 4x8 --steps 2 --rounds 1 --batch 2 --json")
     report = script("benchmarks/training_step").main([*arguments, str(path)])
     check_report(report, path, capsys.readouterr().out, "backpropagation")
     names = [ratio["name"] for ratio in report["results"][0]["ratios"]]
@@ -168,7 +130,7 @@ def test_training_step_reports_its_own_medians(script, tmp_path, capsys):
 
 
 def test_memory_does_not_depend_on_the_number_of_inference_steps(script, capsys):
-    arguments = ["--depth", "4", "--width", "8", "--batch", "3", "--steps", "8", "512"]
+    arguments = words("--depth 4 --width 8 --batch 3 --steps 8 512")
     few, many, program = script("benchmarks/memory").main(arguments)["results"]
     assert few["bytes"] == many["bytes"]
     assert program["one_program"]
@@ -210,24 +172,12 @@ def test_mnist_paper_tells_what_became_of_the_standard_network(script):
 
 def test_mnist_paper_refuses_an_empty_selection(script, capsys):
     with pytest.raises(SystemExit):
-        script("experiments/mnist_paper").main(["--depths", "128", "--steps", "900"])
+        script("experiments/mnist_paper").main(words("--depths 128 --steps 900"))
     assert "no case is left" in capsys.readouterr().err
 
 
 def test_depth_1024_reports_a_falling_loss(script, tmp_path, capsys):
-    arguments = [
-        "--depth",
-        "8",
-        "--width",
-        "32",
-        "--epochs",
-        "1",
-        "--learning-rate",
-        "0.03",
-        "--seeds",
-        "4",
-        "--out",
-    ]
+    arguments = words("--depth 8 --width 32 --epochs 1 --learning-rate 0.03 --seeds 4 --out")
     (outcome,) = script("experiments/depth_1024").main([*arguments, str(tmp_path)])
     (folder,) = tmp_path.iterdir()
     losses = [
@@ -244,7 +194,7 @@ def test_depth_1024_reports_a_falling_loss(script, tmp_path, capsys):
 
 
 def test_default_command_reads_what_the_processes_left(script, tmp_path, capsys):
-    settings = ["--", "--depth", "4", "--width", "8", "--steps", "3"]
+    settings = words("-- --depth 4 --width 8 --steps 3")
     arguments = ["--seeds", "5", "--learning-rate", "0.02", "--out", str(tmp_path), *settings]
     outcomes = script("experiments/default_command").main(arguments)
     text = capsys.readouterr().out

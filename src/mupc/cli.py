@@ -15,7 +15,7 @@ from mupc.training.config import PRESETS, ConfigError, PresetName, TrainConfig
 from mupc.training.doctor import examine
 from mupc.training.metrics import Evaluation, evaluate
 from mupc.training.progress import Progress
-from mupc.training.results import Ended, Record
+from mupc.training.results import Ended, Record, TrainRecord
 from mupc.training.run import load_run, part, train
 
 
@@ -83,6 +83,12 @@ def _dispatch(config: TrainConfig | EvaluateConfig | DoctorConfig) -> int:
 def _train(config: TrainConfig) -> int:
     run = train(config, begin=_begin)
     print(run.result.message)
+    seen = [r for r in run.result.records if isinstance(r, TrainRecord) and r.inference_steps]
+    if seen:
+        print(
+            f"inference at the end: relative residual {seen[-1].residual:.2g} after "
+            f"{seen[-1].inference_steps:.0f} steps, {seen[-1].converged:.0%} of samples converged"
+        )
     if run.test is not None:
         print(f"network of step {run.result.step}: test {_figures(run.test)}")
     print(f"run folder: {run.folder.path}")

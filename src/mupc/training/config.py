@@ -55,17 +55,20 @@ class TrainConfig:
     solver: Literal["gradient-descent", "adam"] | None = None
     """How activities settle (default gradient-descent)."""
     step_size: float | Literal["stable"] | None = None
-    """Step of inference, per sample; `stable` takes it from the Hessian's largest eigenvalue."""
+    """Step of inference, per sample, or `stable`: from the Hessian's largest eigenvalue
+    (default 0.25; paper 0.5/64)."""
     momentum: float | None = None
     """Nesterov momentum of gradient descent on activities (default: none)."""
     max_steps: int | None = None
-    """Largest number of inference steps T."""
+    """Largest number of inference steps T (default 8; paper: the depth)."""
     rtol: float | None = None
-    """A sample is done when its residual is this fraction of the initial one."""
+    """A sample is done when its residual is this fraction of the initial one (default 1e-3;
+    paper 0)."""
     atol: float | None = None
-    """... plus this."""
+    """... plus this (default 0)."""
     patience: int | None = None
-    """A sample is done when its energy has not fallen for this many steps; 0: never."""
+    """A sample is done when its energy has not fallen for this many steps; 0: never
+    (default 10; paper 0)."""
     start: Literal["feedforward", "zeros", "normal"] | None = None
     """Where inference starts (default feedforward)."""
     start_std: float | None = None
@@ -105,7 +108,7 @@ class TrainConfig:
     """Steps over which cosine rises linearly at first (default 0)."""
 
     epochs: float | None = None
-    """Passes through the training data (default: see the preset; steps replaces it)."""
+    """Passes through the training data (default 10; paper 1; steps replaces it)."""
     steps: int | None = None
     """Number of batches to train on, instead of epochs."""
     batch_size: int = 64
