@@ -38,7 +38,7 @@ class GatedBlock(eqx.Module):
 
 
 def build(inputs: int, outputs: int, key: PRNGKeyArray) -> mupc.Chain:
-    """A chain of one stage: an entry layer, a stack of gated blocks, and a readout."""
+    """Build a chain of one stage: an entry layer, a stack of gated blocks, and a readout."""
     plain_key, blocks_key = jax.random.split(key)
     # Entry and readout are those of the residual MLP.
     plain = mupc.residual_mlp(inputs, outputs, width=WIDTH, depth=DEPTH, key=plain_key)

@@ -54,6 +54,23 @@ def test_the_users_own_arrays(tmp_path, capsys):
     assert RunFolder.open(tmp_path / "run").result()["test"]["accuracy"] > 0.9
 
 
+def test_own_arrays_without_a_test_part_are_evaluated_from_any_folder(
+    tmp_path, capsys, monkeypatch
+):
+    generator = np.random.default_rng(0)
+    np.savez(tmp_path / "own.npz", x=generator.normal(size=(200, 5)), y=np.arange(200) % 3)
+    monkeypatch.chdir(tmp_path)
+    assert train(tmp_path, "--dataset", "own.npz", "--steps", "2") == 0
+    assert "the data set has no test part" in capsys.readouterr().out
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["evaluate", "../run", "--part", "validation"]) == 0
+    capsys.readouterr()
+    assert "no test part in this run: take --part train or val" in wrong(
+        capsys, "evaluate", "../run"
+    )
+
+
 def test_doctor_passes_and_names_what_it_found(capsys):
     assert main(["doctor"]) == 0
     printed = capsys.readouterr().out
@@ -82,6 +99,9 @@ def test_wrong_input_gets_one_sentence(tmp_path, capsys):
     say = lambda *arguments: wrong(capsys, *arguments)
     assert "did you mean mnist?" in say("train", "--dataset", "minst")
     assert "there is no preset papr: choose default or paper" in say("train", "--preset", "papr")
+    assert "smaller than the 5 steps" in say(
+        "train", "--steps", "5", "--schedule", "cosine", "--warmup", "9"
+    )
     assert "--depth must be at least 1" in say("train", "--depth", "0")
     assert "batch_size is 99999" in say("train", "--batch-size", "99999")
     assert "no effect" in say("train", "--rule", "backpropagation", "--momentum", "0.5")
@@ -102,7 +122,11 @@ def test_a_damaged_run_gets_one_sentence(tmp_path, capsys):
     (folder / "network.eqx").unlink()
     assert "holds no trained network" in wrong(capsys, "evaluate", str(folder))
     (folder / "config.json").write_text("{")
-    assert "is damaged (line 1" in wrong(capsys, "evaluate", str(folder))
+    assert "is damaged (Expecting" in wrong(capsys, "evaluate", str(folder))
+    (folder / "config.json").write_text("[]")
+    assert "is damaged (it holds no table" in wrong(capsys, "evaluate", str(folder))
+    (folder / "config.json").write_text('{"depth": "two"}')
+    assert "a stored setting has a wrong type" in wrong(capsys, "evaluate", str(folder))
 
 
 def test_a_part_that_the_run_has_not(tmp_path, capsys):

@@ -125,7 +125,8 @@ WRONG = [
     ({"solver": "adam", "momentum": 0.5}, "--momentum would have no effect"),
     ({"solver": "adam", "step_size": "stable"}, "--step-size stable is for the solver gradient"),
     ({"depth": 1, "skips": False}, "--no-skips would have no effect"),
-    ({"schedule": "cosine", "warmup": 9, "steps": 9}, "--warmup must be smaller than --steps"),
+    ({"parameterisation": "ntk", "learning_rate_rule": "mup"}, "rule mup would have no effect"),
+    ({"activation": "foo"}, "--activation must be one of relu, tanh.*, not foo"),
 ]
 
 

@@ -123,6 +123,19 @@ def test_spectral_penalty_adds_its_gradient_to_its_roles_once(role):
         np.testing.assert_allclose(layer.weights, expected.reshape(W.shape), atol=1e-12)
 
 
+def test_spectral_penalty_tells_a_matrix_from_a_stack_of_matrices():
+    """The entry of a second stage is a hidden layer, yet one matrix."""
+    one, two = build(depth=3), build(depth=3, seed=1)
+    width = mupc.residual_mlp(5, 3, width=5, depth=3, key=jax.random.key(2)).stages[0]
+    entry = eqx.tree_at(lambda e: e.weights, two.stages[0].blocks, jnp.eye(5) * 7)
+    network = mupc.Chain((one.stages[0], mupc.Stage(entry, width.blocks)), one.readout)
+    layers = [one.stages[0].blocks, entry, width.blocks]
+    matrices = [a.scale.multiplier * m for a in layers for m in np.reshape(a.weights, (-1, 5, 5))]
+    expected = sum(np.sum((np.eye(5) - V.T @ V) ** 2) for V in matrices)
+    penalty = mupc.SpectralPenalty(1.0, ("hidden",)).of_network(network)
+    np.testing.assert_allclose(penalty, expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize(("role", "chosen"), [("input", [1, 0, 0, 0]), ("hidden", [0, 1, 1, 1])])
 def test_activity_decay_adds_its_gradient_to_its_roles_per_sample(role, chosen):
     plain, *_, z = problem()

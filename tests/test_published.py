@@ -32,12 +32,14 @@ def test_the_training_example_learns():
 def test_the_code_of_the_readme_runs(index, monkeypatch, tmp_path):
     code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[index]
     monkeypatch.chdir(tmp_path)
-    # The depth of the page, at a size for a test.
-    assert "depth=128, width=128" in code or "depth" not in code
+    # The page's depth, at a size for a test.
     small = code.replace("depth=128, width=128", "depth=8, width=64")
     scope = {}
     exec(compile(small, "README.md", "exec"), scope)
-    assert scope["test"].accuracy > 0.9
+    if index == 0:
+        assert scope["test"].accuracy > 0.9
+    else:
+        assert scope["solution"].relative_residual.max() <= 1e-2
 
 
 def test_every_train_command_of_the_readme_is_one_that_resolves():

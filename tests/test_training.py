@@ -151,6 +151,38 @@ def test_an_exploding_loss_is_divergence_before_it_overflows():
     result = fit(toy(validation=0), mupc.Backpropagation(), optax.sgd(100.0))
     assert result.ended is mupc.Ended.DIVERGED
     assert result.steps < 29
+    assert np.isfinite(mupc.evaluate(result.network, toy().test).loss)
+
+
+def test_a_network_spoilt_by_the_very_last_step_is_no_success():
+    result = fit(toy(validation=0), mupc.Backpropagation(), optax.sgd(1e30), steps=1)
+    assert result.ended is mupc.Ended.DIVERGED
+
+
+def test_divergence_is_never_reported_as_early_stopping():
+    rule = mupc.PredictiveCoding(mupc.GradientDescent(5.0), 200, patience=0)
+    result = fit(rule=rule, log_every=1000, evaluate_every=2, early_stopping=2)
+    assert result.ended is mupc.Ended.DIVERGED
+    assert (result.step, result.steps) == (0, 0)
+
+
+def test_depth_one_trains_and_explains_its_divergence():
+    one = mupc.residual_mlp(4, 2, width=8, depth=1, key=KEY)
+    train = lambda optimiser: mupc.fit(one, toy(), PC, optimiser, steps=200, batch_size=8, key=KEY)
+    assert mupc.evaluate(train(optax.adam(0.1)).network, toy().test).accuracy > 0.9
+    assert "diverged at step" in train(optax.sgd(1e4)).message
+
+
+def test_blocks_may_hold_functions():
+    """An Equinox MLP keeps its activation as a leaf."""
+    plain = network()
+    scale = mupc.Scale(role="hidden", multiplier=0.3)
+    make = lambda key: mupc.Scaled(eqx.nn.MLP(8, 8, 8, 1, key=key), scale)
+    blocks = eqx.filter_vmap(make)(jax.random.split(KEY, 3))
+    own = mupc.Chain((mupc.Stage(plain.stages[0].entry, blocks),), plain.readout)
+    result = mupc.fit(own, toy(), PC, optax.adam(0.03), steps=30, batch_size=8, key=KEY)
+    loss = lambda n: mupc.evaluate(n, toy().train).loss
+    assert loss(result.network) < 0.95 * loss(own)
 
 
 def test_interruption_ends_after_the_current_step_with_what_was_done():

@@ -45,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, DataError, RunError) as error:
         print(f"mupc: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("mupc: interrupted", file=sys.stderr)
+        return 130
 
 
 def _parse(arguments: list[str]) -> TrainConfig | EvaluateConfig | DoctorConfig:
@@ -91,6 +94,8 @@ def _train(config: TrainConfig) -> int:
         )
     if run.test is not None:
         print(f"network of step {run.result.step}: test {_figures(run.test)}")
+    else:
+        print("the data set has no test part")
     print(f"run folder: {run.folder.path}")
     return 1 if run.result.ended is Ended.DIVERGED else 0
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mupc.arrays import as_scalar, layer_square_norms
+from mupc.arrays import as_positive, layer_square_norms
 from mupc.networks import Activities, Network
 from mupc.regularisers import Regulariser
 
@@ -30,7 +30,7 @@ class Likelihood(eqx.Module):
 class Gaussian(Likelihood):
     r"""$\ell = \tfrac{\pi}{2} \|y - \hat y\|^2$: a Gaussian of precision π about the output."""
 
-    precision: Float[Array, ""] = eqx.field(default=1.0, converter=as_scalar)
+    precision: Float[Array, ""] = eqx.field(default=1.0, converter=as_positive)
 
     def loss(self, y: Float[Array, "..."], output: Float[Array, "..."]) -> Float[Array, ""]:
         """Give half the squared distance."""
@@ -40,7 +40,7 @@ class Gaussian(Likelihood):
 class Categorical(Likelihood):
     r"""$\ell = -\pi\, y^\top \log \text{softmax}(\hat y)$, with $y$ a distribution over classes."""
 
-    precision: Float[Array, ""] = eqx.field(default=1.0, converter=as_scalar)
+    precision: Float[Array, ""] = eqx.field(default=1.0, converter=as_positive)
 
     def loss(self, y: Float[Array, "..."], output: Float[Array, "..."]) -> Float[Array, ""]:
         """Give the cross-entropy, from logits (so it cannot overflow)."""

@@ -163,8 +163,8 @@ def mupc(gamma: float = 1.0, *, initialise: Initialiser = normal) -> Parameteris
     r"""Depth-μP for predictive coding (arXiv 2505.13124, Table 1).
 
     As `ntk`, but with a readout multiplier of $1/(\gamma\,\text{fan-in})$. The rate factors keep
-    the change of every layer's activity, per update, independent of width and depth; residual
-    biases add up coherently along depth, hence their $1/L$.
+    the change of every layer's activity, per update by exact gradients, independent of width and
+    depth; residual biases add up coherently along depth, hence their $1/L$.
 
     Args:
         gamma: $\gamma$; larger means more feature learning. The paper's is 1.

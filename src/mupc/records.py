@@ -13,7 +13,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 _PACKAGES = ("mupc", "jax", "jaxlib", "equinox", "optax", "numpy", "scikit-learn")
 
@@ -115,8 +115,11 @@ class RunFolder:
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
-            return json.loads(path.read_text())
+            content = json.loads(path.read_text())
         except OSError as error:
             raise RunError(f"cannot read {path}: {error.strerror}") from error
-        except json.JSONDecodeError as error:
-            raise RunError(f"{path} is damaged (line {error.lineno}: {error.msg})") from error
+        except ValueError as error:  # not UTF-8, or not JSON
+            raise RunError(f"{path} is damaged ({error})") from error
+        if not isinstance(content, dict):
+            raise RunError(f"{path} is damaged (it holds no table of names and values)")
+        return cast(dict[str, Any], content)

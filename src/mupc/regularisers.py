@@ -10,14 +10,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from mupc.arrays import as_scalar, layer_square_norms
-from mupc.networks import Activities, ScaledBlock, scaled_blocks
+from mupc.networks import Activities, scaled_blocks
 from mupc.parameterisations import ROLES, Role
 
 
 def _roles(roles: Iterable[str]) -> tuple[Role, ...]:
     roles = tuple(roles)
     known: tuple[Role, ...] = tuple(role for role in ROLES if role in roles)
-    if len(known) != len(roles) or not known:
+    if set(known) != set(roles) or not known:
         raise ValueError(f"roles must be some of {', '.join(ROLES)}, not {roles}")
     return known
 
@@ -45,7 +45,7 @@ class WeightDecay(Regulariser):
 
     def of_network(self, network: PyTree[Any]) -> Float[Array, ""]:
         """Give the term on the weights, a scalar."""
-        squares = [jnp.sum(w**2) for _, w in _weights(self.roles, network)]
+        squares = [jnp.sum(w**2) for _, w, _ in _weights(self.roles, network)]
         return 0.5 * self.strength * sum(squares)
 
     def of_activities(self, activities: Activities) -> None:
@@ -65,10 +65,10 @@ class SpectralPenalty(Regulariser):
     def of_network(self, network: PyTree[Any]) -> Float[Array, ""]:
         """Give the term on the weights, a scalar."""
         total = jnp.zeros(())
-        for block, w in _weights(self.roles, network):
+        for multiplier, w, stacked in _weights(self.roles, network):
             # Stacked blocks are one array with a leading layer axis: every matrix has its own term.
-            stacked = w[None] if block.scale.role != "hidden" else w
-            v = block.scale.multiplier * stacked.reshape(*stacked.shape[:2], -1)
+            matrices = w if stacked else w[None]
+            v = multiplier * matrices.reshape(*matrices.shape[:2], -1)
             with jax.default_matmul_precision("highest"):
                 gram = jnp.einsum("loi,loj->lij", v, v)
             total = total + jnp.sum((jnp.eye(gram.shape[-1]) - gram) ** 2)
@@ -109,10 +109,11 @@ class ActivityDecay(Regulariser):
 
 def _weights(
     roles: tuple[Role, ...], network: PyTree[Any]
-) -> list[tuple[ScaledBlock, Float[Array, "..."]]]:
+) -> list[tuple[float, Float[Array, "..."], bool]]:
+    """Give the multiplier of each array of weights, the array, and whether it is a stack."""
     return [
-        (block, leaf)
-        for block in scaled_blocks(network)
+        (block.scale.multiplier, leaf, stacked)
+        for block, stacked in scaled_blocks(network)
         if block.scale.role in roles
         for leaf in jax.tree.leaves(block.weights)
     ]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from mupc.arrays import as_scalar, over_samples, sample_norms
+from mupc.arrays import as_positive, as_scalar, over_samples, sample_norms
 from mupc.energies import Energy
 from mupc.inference.solve import Progress, Solver
 from mupc.networks import Activities
@@ -26,7 +26,7 @@ class StepSize(eqx.Module):
 class FixedStep(StepSize):
     """The same step for every sample."""
 
-    size: Float[Array, ""] = eqx.field(converter=as_scalar)
+    size: Float[Array, ""] = eqx.field(converter=as_positive)
 
     def __call__(self, energy: Energy, activities: Activities) -> Float[Array, ""]:
         """Give the size."""

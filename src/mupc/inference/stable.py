@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mupc.arrays import as_scalar, over_samples, sample_norms
+from mupc.arrays import as_positive, over_samples, sample_norms
 from mupc.energies import Energy
 from mupc.inference.gradient import StepSize
 from mupc.networks import Activities
@@ -55,8 +55,12 @@ class StableStep(StepSize):
         iterations: power iterations, about two sweeps each, once per inference.
     """
 
-    fraction: Float[Array, ""] = eqx.field(default=1.0, converter=as_scalar)
+    fraction: Float[Array, ""] = eqx.field(default=1.0, converter=as_positive)
     iterations: int = eqx.field(default=8, static=True)
+
+    def __check_init__(self) -> None:
+        if self.iterations < 1:
+            raise ValueError(f"iterations must be at least 1, not {self.iterations}")
 
     def __call__(self, energy: Energy, activities: Activities) -> Float[Array, " batch"]:
         """Measure λ at the start of inference."""

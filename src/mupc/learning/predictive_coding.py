@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from mupc.arrays import as_scalar
+from mupc.arrays import as_count, as_scalar
 from mupc.energies import FreeEnergy, Gaussian, Likelihood
 from mupc.inference import FeedforwardStart, Solution, Solver, Start, infer
 from mupc.learning.rule import (
@@ -42,17 +42,13 @@ class PredictiveCoding(LearningRule):
     """
 
     solver: Solver
-    max_steps: Int[Array, ""] = eqx.field(converter=jnp.asarray)
+    max_steps: Int[Array, ""] = eqx.field(converter=as_count)
     likelihood: Likelihood = eqx.field(default_factory=Gaussian)
     regularisers: tuple[Regulariser, ...] = eqx.field(default=(), converter=tuple)
     rtol: Float[Array, ""] = eqx.field(default=1e-3, converter=as_scalar)
     atol: Float[Array, ""] = eqx.field(default=0.0, converter=as_scalar)
-    patience: Int[Array, ""] = eqx.field(default=10, converter=jnp.asarray)
+    patience: Int[Array, ""] = eqx.field(default=10, converter=as_count)
     start: Start = eqx.field(default_factory=FeedforwardStart)
-
-    def __check_init__(self) -> None:
-        if not eqx.is_array(self.max_steps) or self.max_steps.ndim:
-            raise ValueError(f"max_steps must be one whole number, not {self.max_steps}")
 
     def init(self, network: Network, key: PRNGKeyArray) -> None:
         """Give None: batches are independent."""
@@ -73,17 +69,24 @@ class PredictiveCoding(LearningRule):
             return sentence
         energy, start, _ = self._begin(network, batch, key)
         before = float(jnp.mean(energy.samples(start)))
-        steps = 1
-        while steps <= int(self.max_steps):
-            after = jnp.mean(energy.layers(self._infer(energy, start, steps).activities), axis=1)
-            if not float(jnp.sum(after)) <= _RISE * before:
-                worst = int(np.argmax(np.nan_to_num(after, nan=np.inf)))
-                return (
-                    f"in inference, whose energy rises from {before:.3g} to {jnp.sum(after):.3g} "
-                    f"within {steps} steps, most at layer {worst + 1} of {len(after)}"
-                )
-            steps *= 2
-        return explain_gradients(self.gradients(network, batch, state, key)[0])
+
+        def layers(steps: int) -> np.ndarray:
+            solution = self._infer(energy, start, steps)
+            samples = np.asarray(energy.layers(solution.activities), np.float64)
+            return np.mean(np.nan_to_num(samples, nan=np.inf, posinf=np.inf), axis=1)
+
+        # Bisect for the first step after which the energy is out of bounds.
+        good, bad = 0, int(self.max_steps)
+        if np.sum(layers(bad)) <= _RISE * before:
+            return explain_gradients(self.gradients(network, batch, state, key)[0])
+        while bad - good > 1:
+            middle = (good + bad) // 2
+            good, bad = (good, middle) if np.sum(layers(middle)) > _RISE * before else (middle, bad)
+        after = layers(bad)
+        return (
+            f"in inference, whose energy rises from {before:.3g} to {np.sum(after):.3g} "
+            f"within {bad} steps, most at layer {int(np.argmax(after)) + 1} of {len(after)}"
+        )
 
     def _begin(
         self, network: Network, batch: Batch, key: PRNGKeyArray

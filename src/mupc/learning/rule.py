@@ -72,9 +72,9 @@ def explain_feedforward(network: Network, x: Float[Array, "batch ..."]) -> str |
 
 def explain_gradients(gradients: Network) -> str:
     """Say which weights have the largest gradients."""
-    leaves = jax.tree_util.tree_leaves_with_path(gradients)
+    leaves = [pair for pair in jax.tree_util.tree_leaves_with_path(gradients) if pair[1].size]
     sizes = [float(jnp.max(jnp.abs(leaf))) for _, leaf in leaves]
-    largest = int(np.argmax(np.nan_to_num(sizes, nan=np.inf)))
+    largest = int(np.argmax(np.nan_to_num(sizes, nan=np.inf, posinf=np.inf)))
     name = jax.tree_util.keystr(leaves[largest][0])
     return f"in the weights: network{name} has gradients of up to {sizes[largest]:.3g}"
 

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import equinox as eqx
 import jax
@@ -50,13 +50,21 @@ class ScaledBlock(Block):
     scale: eqx.AbstractVar[Scale]
 
 
-def scaled_blocks(network: PyTree[Any]) -> list[ScaledBlock]:
-    """List the scaled blocks of a network; stacked blocks are one, with a leading layer axis."""
-    leaves = jax.tree.leaves(network, is_leaf=_is_scaled)
-    return [leaf for leaf in leaves if _is_scaled(leaf)]
+def scaled_blocks(network: PyTree[Any]) -> list[tuple[ScaledBlock, bool]]:
+    """List the scaled blocks of a network, and whether their arrays have a leading layer axis.
+
+    They have it where they are the `blocks` of a stage.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(network, is_leaf=is_scaled)
+    return [
+        (leaf, any(getattr(key, "name", None) == "blocks" for key in path))
+        for path, leaf in leaves
+        if is_scaled(leaf)
+    ]
 
 
-def _is_scaled(node: object) -> bool:
+def is_scaled(node: object) -> TypeGuard[ScaledBlock]:
+    """Say whether a node of a network is where a scale stands."""
     return isinstance(node, ScaledBlock)
 
 

@@ -8,7 +8,7 @@ import jax
 import optax
 from jaxtyping import PyTree
 
-from mupc.networks.layers import ScaledBlock
+from mupc.networks.layers import is_scaled
 from mupc.parameterisations import Factors, Scale
 
 
@@ -54,13 +54,13 @@ def rate_factors(network: PyTree[Any], choose: Callable[[Scale], Factors]) -> Py
     return jax.tree.map(
         lambda node: _factors(node, choose),
         network,
-        is_leaf=lambda node: isinstance(node, ScaledBlock),
+        is_leaf=is_scaled,
     )
 
 
 def _factors(node: Any, choose: Callable[[Scale], Factors]) -> Any:
     """Give the factor of each trainable array of a scaled block, None for what does not train."""
-    if not isinstance(node, ScaledBlock):
+    if not is_scaled(node):
         if eqx.is_inexact_array(node):
             raise ValueError(
                 f"an array of shape {node.shape} lies in no scaled block, so it has no "

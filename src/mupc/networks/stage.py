@@ -55,9 +55,9 @@ class Stage(eqx.Module):
         def layer(block: Any, z: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
             return jax.vmap(cast(Block, eqx.combine(block, rest)))(z)
 
-        # On an accelerator all layers are one batched product. On a CPU the elementwise work between
-        # products is bound by memory: a layer at a time it stays in the cache (a tenth to a quarter
-        # less time for an inference step at H = N = 128; benchmarks/inference_step.py).
+        # On an accelerator all layers are one batched product. On a CPU the elementwise work
+        # between products is bound by memory: layer by layer it stays in the cache (a tenth to a
+        # quarter less time for an inference step at H = N = 128, benchmarks/inference_step.py).
         if jax.default_backend() == "cpu":
             others = jax.lax.map(lambda pair: layer(*pair), (arrays, activities[:-1]))
         else:

@@ -6,7 +6,7 @@ fills them where they apply, from the preset, and refuses them where they would 
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 PresetName = Literal["default", "paper"]
 Activation = Literal["relu", "tanh", "gelu", "silu", "linear"]
@@ -214,6 +214,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     Raises:
         ConfigError: for a value that is impossible, or that would have no effect.
     """
+    _check_choices(config)
     for name, condition in _CONDITIONALS.items():
         value = getattr(config, name)
         if value is None and condition.applies(config):
@@ -223,6 +224,17 @@ def resolve(config: TrainConfig) -> TrainConfig:
             raise ConfigError(f"{option(name)} would have no effect, since {reason}: leave it out")
     _check_ranges(config)
     return config
+
+
+def _check_choices(config: TrainConfig) -> None:
+    """Check names against the types of the fields: a stored or a Python-made one may be any."""
+    for name, hint in get_type_hints(TrainConfig).items():
+        kinds = get_args(hint) or (hint,)
+        choices = [c for kind in kinds for c in get_args(kind)] or list(kinds)
+        names = [choice for choice in choices if isinstance(choice, str)]
+        value = getattr(config, name)
+        if names and isinstance(value, str) and value not in names:
+            raise ConfigError(f"{option(name)} must be one of {', '.join(names)}, not {value}")
 
 
 _COUNTS = "depth width max_steps steps batch_size log_every evaluate_every early_stopping"
@@ -252,10 +264,13 @@ def _check_ranges(config: TrainConfig) -> None:
         raise ConfigError(
             "--step-size stable is for the solver gradient-descent; give adam a number"
         )
+    if config.learning_rate_rule == "mup" and config.parameterisation != "mupc":
+        raise ConfigError(
+            f"--learning-rate-rule mup would have no effect, since all factors of the "
+            f"parameterisation {config.parameterisation} are 1: take raw"
+        )
     if config.depth == 1 and not config.skips:
         raise ConfigError("--no-skips would have no effect, since --depth 1 has no hidden block")
-    if config.warmup and config.steps is not None and config.warmup >= config.steps:
-        raise ConfigError("--warmup must be smaller than --steps")
 
 
 def from_dict(values: dict[str, Any]) -> TrainConfig:
@@ -268,4 +283,7 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
     if unknown := sorted(set(values) - known):
         raise ConfigError(f"unknown settings in the stored configuration: {', '.join(unknown)}")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return resolve(TrainConfig(**values))
+    try:
+        return resolve(TrainConfig(**values))
+    except TypeError as error:
+        raise ConfigError(f"a stored setting has a wrong type: {error}") from error

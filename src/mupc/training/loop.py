@@ -18,7 +18,7 @@ from mupc.learning import Batch, LearningRule
 from mupc.networks import Network
 from mupc.training.metrics import evaluate, is_one_hot
 from mupc.training.results import Ended, FitResult, Record, TrainRecord, ValidationRecord
-from mupc.training.step import Inputs, Metrics, begin, train_step
+from mupc.training.step import Inputs, Metrics, begin, copy_arrays, train_step
 
 
 def fit(
@@ -120,17 +120,21 @@ class _Trainer:
             while self.steps < total:
                 self._step()
                 last = self.steps == total or interrupted.is_set()
-                if (last or self.steps % log_every == 0) and not self._log():
-                    ended = Ended.DIVERGED
+                log = last or self.steps % log_every == 0
+                validate = validation is not None and (last or self.steps % evaluate_every == 0)
+                if (log or validate) and int(self.state.failed) >= 0:
                     break
-                if validation is not None and (last or self.steps % evaluate_every == 0):
+                if log:
+                    self._log()
+                if validation is not None and validate:
                     evaluations_since_best = (
                         0 if self._validate(validation) else evaluations_since_best + 1
                     )
                 if interrupted.is_set():
                     ended = Ended.INTERRUPTED
                     break
-                if early_stopping is not None and evaluations_since_best >= early_stopping:
+                stale = early_stopping is not None and evaluations_since_best >= early_stopping
+                if stale and self.steps < total:
                     ended = Ended.STOPPED_EARLY
                     break
         return self._result(ended)
@@ -151,27 +155,26 @@ class _Trainer:
             jax.block_until_ready(metrics)
             self.logged, self.timed = time.perf_counter(), 0
 
-    def _log(self) -> bool:
-        """Record the batches since the last record, unless one of them failed."""
-        if int(self.state.failed) >= 0:
-            return False
+    def _log(self) -> None:
+        """Record the batches since the last record."""
         means = {
-            name: float(np.mean([getattr(metrics, name) for metrics in self.pending]))
+            name: float(np.mean([float(getattr(metrics, name)) for metrics in self.pending]))
             for name in Metrics._fields
         }
         accuracy = means["accuracy"] if self.classes else None
         now = time.perf_counter()
+        # A first record of one step has nothing but the step that compiled.
+        timed, since = (self.timed, self.logged) if self.timed else (1, self.began)
         self._report(
             TrainRecord(
                 step=self.steps,
                 epoch=self.steps * self.batch_size / len(self.data.train.x),
-                samples_per_second=self.timed * self.batch_size / (now - self.logged),
+                samples_per_second=timed * self.batch_size / (now - since),
                 seconds=now - self.began,
                 **cast(dict[str, Any], means | {"accuracy": accuracy}),
             )
         )
         self.pending, self.logged, self.timed = [], now, 0
-        return True
 
     def _validate(self, validation: Split) -> bool:
         """Evaluate the validation part; say whether it is the best so far, and keep that."""
@@ -181,7 +184,7 @@ class _Trainer:
         score = -seen.loss if seen.accuracy is None else seen.accuracy
         best = score > self.best_score
         if best:
-            self.best = jax.tree.map(jnp.array, self.state.network)
+            self.best = copy_arrays(self.state.network)
             self.best_step, self.best_score = self.steps, score
         now = time.perf_counter()
         self.logged += now - begun  # not a part of the time of training steps
@@ -193,11 +196,20 @@ class _Trainer:
         if self.callback is not None:
             self.callback(record)
 
+    def _sound(self) -> bool:
+        """Say whether the last step left a network whose loss is finite: no later step looks."""
+        x, y = self._batch(self.steps - 1)
+        seen = evaluate(self.state.network, Split(np.asarray(x), np.asarray(y)))
+        return bool(np.isfinite(seen.loss))
+
     def _result(self, ended: Ended) -> FitResult:
         failed = int(self.state.failed)
         steps = self.steps if failed < 0 else failed
+        if failed < 0 and not self._sound():
+            ended = Ended.DIVERGED
         message = f"training ended after {steps} steps: {ended.value}"
         if failed >= 0:
+            ended = Ended.DIVERGED
             inputs = self._inputs(failed)
             key = jax.random.fold_in(self.key, failed)
             where = self.rule.explain(self.state.network, inputs.batch, self.state.rule, key)

@@ -10,7 +10,7 @@ class Ended(enum.Enum):
     """Why training ended; the value is the sentence."""
 
     FINISHED = "all steps were made"
-    STOPPED_EARLY = "the validation accuracy had stopped rising"
+    STOPPED_EARLY = "the validation part was no longer predicted better"
     INTERRUPTED = "it was interrupted"
     DIVERGED = "it diverged"
 
@@ -59,7 +59,8 @@ class FitResult:
     """The outcome of training.
 
     Attributes:
-        network: the best on the validation part; the last one if there is no validation part.
+        network: the best on the validation part; without one the last, and after divergence the
+            one before the step that failed.
         step: how many steps that network was trained for.
         steps: how many steps were made.
         ended: why training ended.

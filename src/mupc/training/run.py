@@ -48,10 +48,10 @@ def train(
     Raises:
         ConfigError, DataError, RunError: before anything is trained.
     """
-    config = resolve(config)
+    config = _with_absolute_paths(resolve(config))
     data = load_data(config)
-    epoch = _check_data(config, data)
-    steps = config.steps or max(1, round((config.epochs or 0) * epoch))
+    steps = _check_data(config, data)
+    rule = build_rule(config)
     network_key, fit_key = jax.random.split(jax.random.key(config.seed))
     network = build_network(config, data.inputs, data.outputs, network_key)
     optimiser = build_optimiser(config, network, steps)
@@ -66,7 +66,7 @@ def train(
     result = fit(
         network,
         data,
-        build_rule(config),
+        rule,
         optimiser,
         steps=steps,
         batch_size=config.batch_size,
@@ -85,16 +85,29 @@ def train(
 
 
 def _check_data(config: TrainConfig, data: Dataset) -> int:
-    """Check what can only be checked with the data at hand; give the steps of an epoch."""
+    """Check what can only be checked with the data at hand; give the number of steps."""
     if config.likelihood == "categorical" and not is_distribution(data.train.y):
         raise ConfigError(
             f"--likelihood categorical needs targets that are distributions over classes, and "
             f"those of {data.name} are not: take gaussian"
         )
     try:
-        return steps_per_epoch(len(data.train.x), config.batch_size)
+        epoch = steps_per_epoch(len(data.train.x), config.batch_size)
     except ValueError as error:
         raise ConfigError(f"--batch-size: {error}") from error
+    steps = config.steps or max(1, round((config.epochs or 0) * epoch))
+    if config.warmup and config.warmup >= steps:
+        raise ConfigError(f"--warmup must be smaller than the {steps} steps of the whole run")
+    return steps
+
+
+def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """Make paths hold from any folder: the run may be evaluated from another one."""
+    if config.dataset.endswith(".npz"):
+        config = dataclasses.replace(config, dataset=str(Path(config.dataset).resolve()))
+    if config.data_dir is not None:
+        config = dataclasses.replace(config, data_dir=str(Path(config.data_dir).resolve()))
+    return config
 
 
 def _summary(result: FitResult, test: Evaluation | None) -> dict[str, Any]:
@@ -164,7 +177,8 @@ def part(data: Dataset, name: str) -> Split:
     Raises:
         RunError: if the data set has no such part.
     """
-    split = {"train": data.train, "validation": data.validation, "test": data.test}[name]
-    if split is None:
-        raise RunError(f"{data.name} has no {name} part in this run")
+    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    if (split := parts[name]) is None:
+        there = " or ".join(part for part, held in parts.items() if held is not None)
+        raise RunError(f"{data.name} has no {name} part in this run: take --part {there}")
     return split

@@ -14,7 +14,7 @@ from mupc.learning import Batch, Info, LearningRule
 from mupc.networks import Network
 from mupc.training.metrics import hits
 
-# A loss this many times the first batch's is divergence, though it may still be finite.
+# A loss this many times the first batch's (or 1) is divergence, though it may still be finite.
 _EXPLOSION = 1e4
 
 
@@ -54,17 +54,21 @@ class Metrics(NamedTuple):
 
 @eqx.filter_jit(donate="all-except-first")
 def train_step(inputs: Inputs, state: State) -> tuple[State, Metrics]:
-    """Make one step. If it would spoil the network it is not made, and nor are any after it."""
+    """Make one step, unless loss, energy, gradients or new weights are out of bounds.
+
+    A step that is refused leaves the network as it was, and no step is made after it.
+    """
     rule, optimiser, batch, step, key = inputs
     gradients, rule_state, info = rule.gradients(
         state.network, batch, state.rule, jax.random.fold_in(key, step)
     )
     metrics = _metrics(rule, batch, info)
     first_loss = jnp.where(step == 0, metrics.loss, state.first_loss)
-    sound = (metrics.loss <= _EXPLOSION * first_loss) & _finite((gradients, info.layers))
     params, static = eqx.partition(state.network, eqx.is_inexact_array)
     updates, optimiser_state = optimiser.update(cast(Any, gradients), state.optimiser, params)
     network = eqx.combine(jax.tree.map(jnp.add, params, updates), static)
+    bounded = metrics.loss <= _EXPLOSION * jnp.maximum(first_loss, 1)
+    sound = bounded & _finite((gradients, info.layers, eqx.filter(network, eqx.is_inexact_array)))
     made = sound & (state.failed < 0)
     failed = jnp.where(sound | (state.failed >= 0), state.failed, step)
     new = State(network, optimiser_state, rule_state, first_loss, failed)
@@ -73,11 +77,16 @@ def train_step(inputs: Inputs, state: State) -> tuple[State, Metrics]:
     return kept, metrics
 
 
+def copy_arrays(network: Network) -> Network:
+    """Copy a network: its arrays are new, all else is shared."""
+    return jax.tree.map(lambda leaf: jnp.array(leaf) if eqx.is_array(leaf) else leaf, network)
+
+
 def begin(
     network: Network, rule: LearningRule, optimiser: optax.GradientTransformation, key: PRNGKeyArray
 ) -> State:
     """Give the state before the first step, on copies: steps consume their buffers."""
-    own = jax.tree.map(lambda leaf: jnp.array(leaf) if eqx.is_array(leaf) else leaf, network)
+    own = copy_arrays(network)
     return State(
         network=own,
         optimiser=optimiser.init(eqx.filter(own, eqx.is_inexact_array)),
