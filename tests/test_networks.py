@@ -65,6 +65,19 @@ def test_depth_one_is_entry_and_readout_alone():
     assert network.depth == 1
 
 
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("size", [63, 64])
+def test_large_and_small_layers_are_predicted_alike(size):
+    """On a CPU large layers are predicted one by one, small ones all at once."""
+    network = mupc.residual_mlp(6, 3, width=128, depth=4, key=jax.random.key(0))
+    x, _ = batch(6, 3, size)
+    z = np.random.default_rng(1).normal(size=(4, size, 128))
+    (predictions,), _ = network.predictions(x, (z,))
+    plain = Reference(network)
+    for i, below in enumerate([x, *z[:-1]]):
+        np.testing.assert_allclose(predictions[i], plain.layer(i, below), atol=1e-12)
+
+
 class Bottleneck(eqx.Module):
     """A user's block: two matrices, and a skip of its own."""
 

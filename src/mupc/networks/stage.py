@@ -9,6 +9,11 @@ from jaxtyping import Array, Float
 
 from mupc.networks.layers import Block
 
+# Elements of a layer's activity from which a loop over layers pays on a CPU: at batch 64 an
+# inference step takes a tenth to a quarter less time at width 128, but a fifth more at width 64,
+# and a training step more memory (benchmarks/inference_step.py, benchmarks/memory.py).
+_LARGE_LAYER = 64 * 128
+
 
 class Stage(eqx.Module):
     """Layers whose activities have one shape, and are one array.
@@ -55,10 +60,9 @@ class Stage(eqx.Module):
         def layer(block: Any, z: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
             return jax.vmap(cast(Block, eqx.combine(block, rest)))(z)
 
-        # On an accelerator all layers are one batched product. On a CPU the elementwise work
-        # between products is bound by memory: layer by layer it stays in the cache (a tenth to a
-        # quarter less time for an inference step at H = N = 128, benchmarks/inference_step.py).
-        if jax.default_backend() == "cpu":
+        # One batched product for all layers; on a CPU, where the elementwise work between products
+        # is bound by memory, layer by layer if a layer is large: then it stays in the cache.
+        if jax.default_backend() == "cpu" and activities[0].size >= _LARGE_LAYER:
             others = jax.lax.map(lambda pair: layer(*pair), (arrays, activities[:-1]))
         else:
             others = jax.vmap(layer)(arrays, activities[:-1])
