@@ -65,19 +65,6 @@ def test_depth_one_is_entry_and_readout_alone():
     assert network.depth == 1
 
 
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("size", [63, 64])
-def test_large_and_small_layers_are_predicted_alike(size):
-    """On a CPU large layers are predicted one by one, small ones all at once."""
-    network = mupc.residual_mlp(6, 3, width=128, depth=4, key=jax.random.key(0))
-    x, _ = batch(6, 3, size)
-    z = np.random.default_rng(1).normal(size=(4, size, 128))
-    (predictions,), _ = network.predictions(x, (z,))
-    plain = Reference(network)
-    for i, below in enumerate([x, *z[:-1]]):
-        np.testing.assert_allclose(predictions[i], plain.layer(i, below), atol=1e-12)
-
-
 class Bottleneck(eqx.Module):
     """A user's block: two matrices, and a skip of its own."""
 
@@ -93,9 +80,8 @@ class Bottleneck(eqx.Module):
         return z + self.up(jnp.tanh(self.down(z)))
 
 
-@pytest.mark.usefixtures("float64")
-def test_chain_of_two_stages_of_a_users_own_blocks():
-    """Stages differ in width; only matrices are multiplied, biases are not."""
+def two_stages():
+    """Give a chain whose stages differ in width, and a plain loop over the same layers."""
     scale = mupc.Scale(role="hidden", multiplier=0.5)
 
     def stage(inputs, width, blocks, key):
@@ -118,6 +104,13 @@ def test_chain_of_two_stages_of_a_users_own_blocks():
                 z = z + 0.5 * block.up.weight @ inner
         return eqx.nn.Linear(4, 3, key=keys[2])(z)
 
+    return network, loop
+
+
+@pytest.mark.usefixtures("float64")
+def test_chain_of_two_stages_of_a_users_own_blocks():
+    """Stages differ in width; only matrices are multiplied, biases are not."""
+    network, loop = two_stages()
     x, y = batch(6, 3)
     seen = network.feedforward(x)
     np.testing.assert_allclose(seen.output, np.stack([loop(v) for v in x]), atol=1e-12)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mupc.arrays import as_positive, layer_square_norms
-from mupc.networks import Activities, Network
+from mupc.networks import Activities, Network, with_gradient
 from mupc.regularisers import Regulariser
 
 
@@ -148,6 +148,28 @@ class FreeEnergy(Energy):
         hidden = hidden + activity_terms(self.regularisers, activities)
         readout = self.likelihood.precision * losses(self.likelihood, self.y, output)
         return jnp.concatenate([hidden, readout[None]])
+
+    def samples_and_gradient(
+        self, activities: Activities
+    ) -> tuple[Float[Array, " batch"], Activities]:
+        """Give each sample's energy, and the activity gradient of their sum, in one pass."""
+
+        def hidden(u: Float[Array, "batch ..."], z: Float[Array, "batch ..."]) -> Array:
+            return 0.5 * layer_square_norms((u - z)[None])[0]
+
+        def output(output: Float[Array, "batch ..."]) -> Array:
+            return self.likelihood.precision * losses(self.likelihood, self.y, output)
+
+        def decay(*activities: Float[Array, "layer batch ..."]) -> Array:
+            terms = activity_terms(self.regularisers, activities)
+            return jnp.zeros(len(self.x)) + jnp.sum(jnp.atleast_2d(terms), axis=0)
+
+        seen = self.network.local_gradient(hidden, output, self.x, activities)
+        if seen is None:
+            return super().samples_and_gradient(activities)
+        samples, gradient = seen
+        more, decaying = with_gradient(decay, *activities)
+        return samples + more, jax.tree.map(jnp.add, gradient, decaying)
 
     def of_weights(self) -> Float[Array, ""]:
         """Give the sum of the regularisers' terms on the weights."""

@@ -17,3 +17,4 @@ from mupc.networks.rates import scale_by as scale_by
 from mupc.networks.rates import scale_sgd as scale_sgd
 from mupc.networks.rates import scale_uniform as scale_uniform
 from mupc.networks.stage import Stage as Stage
+from mupc.networks.stage import with_gradient as with_gradient

@@ -1,6 +1,7 @@
 """A stage: an entry layer and a stack of identical blocks, with depth as an array axis."""
 
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -9,10 +10,20 @@ from jaxtyping import Array, Float
 
 from mupc.networks.layers import Block
 
+Term = Callable[..., Float[Array, " batch"]]
+"""A part of an energy: each sample's value, from arrays of one layer (batch, ...)."""
+
 # Elements of a layer's activity from which a loop over layers pays on a CPU: at batch 64 an
-# inference step takes a tenth to a quarter less time at width 128, but a fifth more at width 64,
-# and a training step more memory (benchmarks/inference_step.py, benchmarks/memory.py).
+# inference step takes a tenth less time at width 128, but a fifth more at width 64.
 _LARGE_LAYER = 64 * 128
+
+
+class LocalGradient(NamedTuple):
+    """The sum of a stage's terms, (batch,), and its gradient by the stage's two arguments."""
+
+    samples: Float[Array, " batch"]
+    before: Float[Array, "batch ..."]
+    activities: Float[Array, "layer batch ..."]
 
 
 class Stage(eqx.Module):
@@ -60,10 +71,54 @@ class Stage(eqx.Module):
         def layer(block: Any, z: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
             return jax.vmap(cast(Block, eqx.combine(block, rest)))(z)
 
-        # One batched product for all layers; on a CPU, where the elementwise work between products
-        # is bound by memory, layer by layer if a layer is large: then it stays in the cache.
-        if jax.default_backend() == "cpu" and activities[0].size >= _LARGE_LAYER:
-            others = jax.lax.map(lambda pair: layer(*pair), (arrays, activities[:-1]))
-        else:
-            others = jax.vmap(layer)(arrays, activities[:-1])
-        return jnp.concatenate([first[None], others])
+        return jnp.concatenate([first[None], jax.vmap(layer)(arrays, activities[:-1])])
+
+    def local_gradient(
+        self, term: Term, before: Float[Array, "batch ..."], activities: Float[Array, "layer ..."]
+    ) -> LocalGradient:
+        r"""Differentiate $\sum_l \text{term}(u_l(z_{l-1}), z_l)$ by the activities, in one loop.
+
+        A term is local: its gradient by z_l and by z_{l-1} is known as soon as the layer has been
+        predicted. So nothing but the gradient leaves the loop, and a layer stays in the cache.
+        """
+        arrays, rest = eqx.partition(self.blocks, eqx.is_array)
+
+        def local(block: Block, below: Array, z: Array) -> tuple[Array, tuple[Array, ...]]:
+            return with_gradient(lambda below, z: term(jax.vmap(block)(below), z), below, z)
+
+        def layer(
+            carry: tuple[Array, Array, Array, Array], block_and_index: tuple[Any, Array]
+        ) -> tuple[tuple[Array, Array, Array, Array], None]:
+            samples, below, upward, gradient = carry
+            block, i = block_and_index
+            z = jax.lax.dynamic_index_in_dim(activities, i + 1, keepdims=False)
+            value, (down, own) = local(cast(Block, eqx.combine(block, rest)), below, z)
+            gradient = gradient.at[i].set(upward + down)
+            return (samples + value, z, own, gradient), None
+
+        samples, (by_before, own) = local(self.entry, before, activities[0])
+        begin = (samples, activities[0], own, jnp.zeros_like(activities))
+        (samples, _, own, gradient), _ = jax.lax.scan(
+            layer, begin, (arrays, jnp.arange(self.size - 1))
+        )
+        return LocalGradient(samples, by_before, gradient.at[-1].set(own))
+
+
+def loop_pays(activities: Float[Array, "layer batch ..."]) -> bool:
+    """Say whether a loop over a stage's layers is faster than all of them at once.
+
+    Where the elementwise work between matrix products is bound by memory, it is: on a CPU, if a
+    layer is large.
+    """
+    return jax.default_backend() == "cpu" and activities[0].size >= _LARGE_LAYER
+
+
+def with_gradient(term: Term, *arrays: Array) -> tuple[Float[Array, " batch"], tuple[Array, ...]]:
+    """Give each sample's value of a term, and the gradient of their sum by every array."""
+
+    def total(*arrays: Array) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+        samples = term(*arrays)
+        return jnp.sum(samples), samples
+
+    gradient, samples = jax.grad(total, argnums=tuple(range(len(arrays))), has_aux=True)(*arrays)
+    return samples, gradient
