@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mupc.cli import main
-from mupc.records import RunFolder
+from mupc.records import RunError, RunFolder
 
 SMALL = ["--depth", "3", "--width", "16", "--steps", "60", "--log-every", "30"]
 
@@ -102,6 +102,10 @@ def test_wrong_input_gets_one_sentence(tmp_path, capsys):
     assert "smaller than the 5 steps" in say(
         "train", "--steps", "5", "--schedule", "cosine", "--warmup", "9"
     )
+    assert "--epochs 0.01 is no step: an epoch has 20" in say("train", "--epochs", "0.01")
+    assert "early_stopping=9 would have no effect" in say(
+        "train", "--steps", "99", "--early-stopping", "9"
+    )
     assert "--depth must be at least 1" in say("train", "--depth", "0")
     assert "batch_size is 99999" in say("train", "--batch-size", "99999")
     assert "no effect" in say("train", "--rule", "backpropagation", "--momentum", "0.5")
@@ -127,6 +131,18 @@ def test_a_damaged_run_gets_one_sentence(tmp_path, capsys):
     assert "is damaged (it holds no table" in wrong(capsys, "evaluate", str(folder))
     (folder / "config.json").write_text('{"depth": "two"}')
     assert "a stored setting has a wrong type" in wrong(capsys, "evaluate", str(folder))
+
+
+def test_records_of_a_killed_run_are_read_up_to_the_cut(tmp_path):
+    train(tmp_path)
+    run = RunFolder.open(tmp_path / "run")
+    whole = list(run.records())
+    text = run.metrics.read_text()
+    run.metrics.write_text(text[:-9])
+    assert list(run.records()) == whole[:-1]
+    run.metrics.write_text("{" + text)
+    with pytest.raises(RunError, match="damaged in line 1"):
+        list(run.records())
 
 
 def test_a_part_that_the_run_has_not(tmp_path, capsys):

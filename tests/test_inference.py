@@ -190,3 +190,59 @@ def test_every_start_leads_to_the_same_equilibrium_of_a_linear_network():
     ]
     np.testing.assert_allclose(ends[1], ends[0], atol=1e-8)
     np.testing.assert_allclose(ends[2], ends[0], atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: mupc.StableStep(2.0), "above 0 and below 2, not 2.0"),
+        (lambda: mupc.GradientDescent(0.1, momentum=1.0), "of at least 0 and below 1, not 1.0"),
+        (lambda: mupc.GradientDescent(-0.1), "above 0, not -0.1"),
+        (
+            lambda: mupc.PredictiveCoding(mupc.GradientDescent(0.1), 1, rtol=-1.0),
+            "of at least 0, not -1.0",
+        ),
+        (lambda: mupc.WeightDecay(-0.1), "of at least 0, not -0.1"),
+        (lambda: mupc.NormalStart(np.nan), "above 0, not nan"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make()
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 5), (3, 5, 5)])
+def test_activities_that_do_not_fit_are_named(shape):
+    energy, _ = problem()
+    wrong = (jnp.zeros(shape),)
+    sentence = r"beginning with \[\(4, 5\)\] for this network and x of shape \(5, 6\), not"
+    with pytest.raises(ValueError, match=sentence):
+        mupc.infer(energy, mupc.GradientDescent(0.1), wrong, max_steps=1)
+    with pytest.raises(ValueError, match=sentence):
+        energy.network.feedforward(energy.x, wrong)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda value: mupc.GradientDescent(value),
+        lambda value: mupc.GradientDescent(mupc.StableStep(value)),
+        lambda value: mupc.Optax(mupc.traced(optax.adam, learning_rate=value)),
+    ],
+)
+def test_new_numbers_never_compile_inference_again(make):
+    traces = []
+
+    class Counting(mupc.FreeEnergy):
+        def layers(self, activities):
+            traces.append(1)
+            return super().layers(activities)
+
+    energy, start = problem()
+    energy = Counting(energy.network, energy.x, energy.y, energy.likelihood)
+    mupc.infer(energy, make(0.1), start, max_steps=1)
+    once = len(traces)
+    others = [(0.2, 5, 0), (np.float64(0.3), np.int64(7), 1e-2), (1, jnp.asarray(9), np.float32(0))]
+    for value, steps, rtol in others:
+        mupc.infer(energy, make(value), start, max_steps=steps, rtol=rtol, patience=steps)
+    assert len(traces) == once > 0

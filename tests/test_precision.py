@@ -2,27 +2,15 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 import pytest
+from programs import equations, training_step
 from test_networks import build
 
 import mupc
-from mupc.training.step import Inputs, begin, train_step
 
 
-def equations(jaxpr):
-    """All equations of a jaxpr and of those inside it."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns")):
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                yield from equations(inner)
-
-
-def products(function, *args):
-    jaxpr = jax.make_jaxpr(function)(*args)
-    return [e for e in equations(jaxpr.jaxpr) if e.primitive.name == "dot_general"]
+def products(found):
+    return [e for e in found if e.primitive.name == "dot_general"]
 
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -35,19 +23,11 @@ RULES = {
 }
 
 
+@pytest.mark.parametrize("loop", [False, True])
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_every_product_of_a_training_step_asks_for_full_precision(rule):
-    network, optimiser, key = build(), optax.adam(0.1), jax.random.key(0)
-    state = begin(network, rule, optimiser, key)
-    batch = (jnp.ones((4, 6)), jnp.ones((4, 3)))
-    arrays, static = jax.tree.flatten((batch, jnp.asarray(0), state))
-
-    def step(*arrays):
-        batch, count, state = jax.tree.unflatten(static, arrays)
-        inputs = Inputs(rule, optimiser, batch, count, key)
-        return jax.tree.leaves(train_step.__wrapped__(inputs, state))
-
-    found = products(step, *arrays)
+def test_every_product_of_a_training_step_asks_for_full_precision(rule, loop, monkeypatch):
+    monkeypatch.setattr("mupc.networks.chain.loop_pays", lambda z: loop)
+    found = products(training_step(rule, build(), 6, 3))
     assert len(found) >= 6
     for product in found:
         assert product.params["precision"] == (HIGHEST, HIGHEST)
@@ -55,6 +35,7 @@ def test_every_product_of_a_training_step_asks_for_full_precision(rule):
 
 def test_the_setting_is_ours_alone():
     """A product of the user's, beside ours, keeps the default."""
-    (product,) = products(lambda a: a @ a, jnp.ones((2, 2)))
+    jaxpr = jax.make_jaxpr(lambda a: a @ a)(jnp.ones((2, 2))).jaxpr
+    (product,) = products(equations(jaxpr))
     assert product.params["precision"] != (HIGHEST, HIGHEST)
     assert jax.config.jax_default_matmul_precision is None

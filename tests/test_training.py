@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_precision import equations
+from programs import training_step
+from reference import batch
+from test_networks import two_stages
 
 import mupc
 from mupc.data import Dataset, Split, batch_indices
-from mupc.training.step import Inputs, begin, train_step
 
 KEY = jax.random.key(0)
 
@@ -173,6 +174,21 @@ def test_depth_one_trains_and_explains_its_divergence():
     assert "diverged at step" in train(optax.sgd(1e4)).message
 
 
+@pytest.mark.parametrize("scaled", [mupc.scale_adam, mupc.scale_uniform])
+def test_two_stages_train_with_rates_of_their_own(scaled):
+    start = two_stages()[0]
+    x, y = batch(6, 3, 60)
+    data = Dataset("toy", Split(x, y), None, None, "None.")
+    optimiser = optax.chain(optax.adam(0.03), scaled(start))
+    result = mupc.fit(start, data, PC, optimiser, steps=60, batch_size=20, key=KEY)
+    loss = lambda n: mupc.evaluate(n, data.train).loss
+    assert result.ended is mupc.Ended.FINISHED
+    assert loss(result.network) < 0.8 * loss(start)
+    for old, new in zip(start.stages, result.network.stages, strict=True):
+        for before, after in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True):
+            assert np.all(np.any(np.asarray(before) != after, axis=-1))
+
+
 def test_blocks_may_hold_functions():
     """An Equinox MLP keeps its activation as a leaf."""
     plain = network()
@@ -210,6 +226,10 @@ def test_interruption_ends_after_the_current_step_with_what_was_done():
         ({"evaluate_every": -1}, "evaluate_every must be at least 1, not -1"),
         ({"log_every": 0}, "log_every must be at least 1, not 0"),
         ({"data": toy(validation=0), "early_stopping": 2}, "have no effect without a validation"),
+        ({"evaluate_every": 31}, "evaluate_every=31 would have no effect: .*after 30 steps"),
+        # Evaluations at 10, 20 and 30: the third is the end.
+        ({"evaluate_every": 10, "early_stopping": 2}, "before 3 evaluations .*every 10 steps"),
+        ({"steps": 5, "early_stopping": 1}, "early_stopping=1 would have no effect"),
     ],
 )
 def test_impossible_arguments_are_named(options, sentence):
@@ -240,19 +260,6 @@ def test_new_numbers_never_compile_again():
     assert len(traces) == 1
 
 
-def traced_step(depth):
-    start, optimiser = network(depth), optax.adam(0.1)
-    state = begin(start, PC, optimiser, KEY)
-    batch = (jnp.ones((8, 4)), jnp.ones((8, 2)))
-    leaves, tree = jax.tree.flatten((batch, jnp.asarray(0), state))
-
-    def step(*leaves):
-        batch, count, state = jax.tree.unflatten(tree, leaves)
-        inputs = Inputs(PC, optimiser, batch, count, KEY)
-        return jax.tree.leaves(train_step.__wrapped__(inputs, state))
-
-    return sum(1 for _ in equations(jax.make_jaxpr(step)(*leaves).jaxpr))
-
-
 def test_the_traced_step_is_the_same_at_any_depth():
-    assert traced_step(8) == traced_step(512) > 100
+    shallow, deep = (training_step(PC, network(depth), 4, 2) for depth in (8, 512))
+    assert len(shallow) == len(deep) > 100

@@ -1,6 +1,6 @@
 """Small helpers on arrays whose batch is axis 1: sample norms, masks, and numbers as leaves."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,12 +19,23 @@ def as_scalar(value: ArrayLike) -> Float[Array, ""]:
     return array
 
 
-def as_positive(value: ArrayLike) -> Float[Array, ""]:
-    """Convert one number above zero; a traced one cannot be checked."""
-    # NumPy decides: a comparison by JAX would be traced inside a compiled function.
-    if not isinstance(value, Tracer) and not np.all((np.asarray(value) > 0) & np.isfinite(value)):
-        raise ValueError(f"expected a number above 0, not {value}")
-    return as_scalar(value)
+def scalar_that_is(
+    wanted: str, holds: Callable[[float], bool]
+) -> Callable[[ArrayLike], Float[Array, ""]]:
+    """Make a converter of numbers that refuses those outside a range; it cannot see traced ones."""
+
+    def convert(value: ArrayLike) -> Float[Array, ""]:
+        array = as_scalar(value)
+        # NumPy decides: a comparison by JAX would be traced inside a compiled function.
+        if not isinstance(value, Tracer) and not holds(float(np.asarray(value))):
+            raise ValueError(f"expected a number {wanted}, not {value}")
+        return array
+
+    return convert
+
+
+as_positive = scalar_that_is("above 0", lambda value: 0 < value < np.inf)
+as_not_negative = scalar_that_is("of at least 0", lambda value: 0 <= value < np.inf)
 
 
 def as_count(value: ArrayLike, least: int = 0) -> Int[Array, ""]:

@@ -68,7 +68,8 @@ def _parse(arguments: list[str]) -> TrainConfig | EvaluateConfig | DoctorConfig:
 def _preset(arguments: list[str]) -> PresetName:
     """Look for the preset before all else: it says what the defaults of the other options are."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--preset", default="default")
+    # Given without a value, it is left to tyro, which says so.
+    parser.add_argument("--preset", nargs="?", default="default", const="default")
     name = parser.parse_known_args(arguments)[0].preset
     if name not in PRESETS:
         raise ConfigError(f"there is no preset {name}: choose {' or '.join(PRESETS)}")

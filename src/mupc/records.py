@@ -90,9 +90,19 @@ class RunFolder:
             file.write(json.dumps(record) + "\n")
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Read the records, in order."""
+        """Read the records, in order; a last line that a kill cut short is left out.
+
+        Raises:
+            RunError: if another line is damaged.
+        """
         with self.metrics.open() as file:
-            yield from map(json.loads, file)
+            for number, line in enumerate(file, 1):
+                if not line.endswith("\n"):
+                    return
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise RunError(f"{self.metrics} is damaged in line {number}") from error
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write how the run ended."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from mupc.arrays import as_scalar, layer_square_norms
+from mupc.arrays import as_not_negative, layer_square_norms
 from mupc.networks import Activities, scaled_blocks
 from mupc.parameterisations import ROLES, Role
 
@@ -40,7 +40,7 @@ class Regulariser(eqx.Module):
 class WeightDecay(Regulariser):
     r"""$\tfrac{\lambda}{2} \sum \|W\|^2$ over the stored weights, not the biases, of some roles."""
 
-    strength: Float[Array, ""] = eqx.field(converter=as_scalar)
+    strength: Float[Array, ""] = eqx.field(converter=as_not_negative)
     roles: tuple[Role, ...] = eqx.field(static=True, default=ROLES, converter=_roles)
 
     def of_network(self, network: PyTree[Any]) -> Float[Array, ""]:
@@ -59,7 +59,7 @@ class SpectralPenalty(Regulariser):
     with more than two dimensions (convolutions) V is the matrix (out, everything else).
     """
 
-    strength: Float[Array, ""] = eqx.field(converter=as_scalar)
+    strength: Float[Array, ""] = eqx.field(converter=as_not_negative)
     roles: tuple[Role, ...] = eqx.field(static=True, default=ROLES, converter=_roles)
 
     def of_network(self, network: PyTree[Any]) -> Float[Array, ""]:
@@ -85,7 +85,7 @@ class ActivityDecay(Regulariser):
     `hidden` all the others.
     """
 
-    strength: Float[Array, ""] = eqx.field(converter=as_scalar)
+    strength: Float[Array, ""] = eqx.field(converter=as_not_negative)
     roles: tuple[Role, ...] = eqx.field(static=True, default=("input", "hidden"), converter=_roles)
 
     def __check_init__(self) -> None:

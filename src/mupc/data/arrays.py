@@ -9,6 +9,9 @@ from jaxtyping import Float32
 
 from mupc.data.dataset import DataError, Dataset, Split, one_hot
 
+# Up to this many classes, one-hot targets are small; beyond, there cannot be more than samples.
+_FEW_CLASSES = 1000
+
 _HOW = 'save one with numpy.savez("mine.npz", x=x, y=y).'
 
 
@@ -31,6 +34,12 @@ def load_arrays(path: Path) -> Dataset:
         _require_samples(array, f"{key} of {path}")
     labels = [arrays[key] for key in ("y", "y_test") if key in arrays and _are_labels(arrays[key])]
     classes = 1 + max((int(array.max()) for array in labels), default=0)
+    samples = sum(len(array) for array in labels)
+    if classes > max(samples, _FEW_CLASSES):
+        raise DataError(
+            f"The largest label of {path} is {classes - 1}, but it has only {samples} labels: "
+            "number the classes 0, 1, 2, … without gaps (numpy.unique with return_inverse does)."
+        )
     train = _split(arrays, "x", "y", classes, path)
     test = _split(arrays, "x_test", "y_test", classes, path) if "x_test" in arrays else None
     if test is not None:
@@ -96,12 +105,7 @@ def _targets(y: np.ndarray, classes: int, where: str) -> Float32[np.ndarray, "n 
     if _are_labels(y):
         if y.min() < 0:
             raise DataError(f"{where} has the negative label {y.min()}: number classes from 0.")
-        try:
-            return one_hot(y, classes)
-        except (MemoryError, ValueError) as error:
-            raise DataError(
-                f"{where} needs {classes} classes, more than fit in memory: number them from 0."
-            ) from error
+        return one_hot(y, classes)
     # A column of integers could be meant as labels or as a target of width 1.
     if y.ndim != 2 or (y.dtype.kind in "iu" and y.shape[1] == 1):
         raise DataError(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from mupc.arrays import as_positive, as_scalar, over_samples, sample_norms
+from mupc.arrays import as_positive, over_samples, sample_norms, scalar_that_is
 from mupc.energies import Energy
 from mupc.inference.solve import Progress, Solver
 from mupc.networks import Activities
@@ -37,6 +37,13 @@ def _as_step_size(value: StepSize | ArrayLike) -> StepSize:
     return value if isinstance(value, StepSize) else FixedStep(value)
 
 
+_fraction = scalar_that_is("of at least 0 and below 1", lambda value: 0 <= value < 1)
+
+
+def _as_momentum(value: ArrayLike | None) -> Float[Array, ""] | None:
+    return None if value is None else _fraction(value)
+
+
 class _State(eqx.Module):
     step_size: Float[Array, " batch"] | Float[Array, ""]
     velocity: Activities | None
@@ -54,13 +61,11 @@ class GradientDescent(Solver):
     Args:
         step_size: η per sample (the gradient is never divided by the batch size); a number, or a
             `StepSize` such as `mupc.StableStep()`.
-        momentum: μ, or None for plain descent.
+        momentum: μ, at least 0 and below 1, or None for plain descent.
     """
 
     step_size: StepSize = eqx.field(converter=_as_step_size)
-    momentum: Float[Array, ""] | None = eqx.field(
-        default=None, converter=lambda value: None if value is None else as_scalar(value)
-    )
+    momentum: Float[Array, ""] | None = eqx.field(default=None, converter=_as_momentum)
 
     def init(self, energy: Energy, activities: Activities) -> _State:
         """Choose the step sizes; start at rest."""

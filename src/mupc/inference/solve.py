@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
-from mupc.arrays import as_count, as_scalar, over_samples, sample_norms
+from mupc.arrays import as_count, as_not_negative, over_samples, sample_norms
 from mupc.energies import Energy
 from mupc.networks import Activities
 
@@ -130,7 +130,10 @@ def infer(
         RuntimeError: if a sample diverges and `throw` is set.
     """
     limits = _Limits(
-        as_count(max_steps, least=1), as_scalar(rtol), as_scalar(atol), as_count(patience)
+        as_count(max_steps, least=1),
+        as_not_negative(rtol),
+        as_not_negative(atol),
+        as_count(patience),
     )
     return _infer(energy, solver, activities, limits, throw)
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mupc.arrays import as_positive, over_samples, sample_norms
+from mupc.arrays import over_samples, sample_norms, scalar_that_is
 from mupc.energies import Energy
 from mupc.inference.gradient import StepSize
 from mupc.networks import Activities
@@ -55,7 +55,9 @@ class StableStep(StepSize):
         iterations: power iterations, about two sweeps each, once per inference.
     """
 
-    fraction: Float[Array, ""] = eqx.field(default=1.0, converter=as_positive)
+    fraction: Float[Array, ""] = eqx.field(
+        default=1.0, converter=scalar_that_is("above 0 and below 2", lambda value: 0 < value < 2)
+    )
     iterations: int = eqx.field(default=8, static=True)
 
     def __check_init__(self) -> None:

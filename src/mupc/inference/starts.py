@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mupc.arrays import as_scalar
+from mupc.arrays import as_positive
 from mupc.networks import Activities
 
 
@@ -38,7 +38,7 @@ class ZeroStart(Start):
 class NormalStart(Start):
     """Start from independent Gaussian activities of mean 0 and standard deviation `std`."""
 
-    std: Float[Array, ""] = eqx.field(default=1.0, converter=as_scalar)
+    std: Float[Array, ""] = eqx.field(default=1.0, converter=as_positive)
 
     def __call__(self, feedforward: Activities, key: PRNGKeyArray) -> Activities:
         """Draw activities."""

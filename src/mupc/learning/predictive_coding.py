@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from mupc.arrays import as_count, as_scalar
+from mupc.arrays import as_count, as_not_negative
 from mupc.energies import FreeEnergy, Gaussian, Likelihood
 from mupc.inference import FeedforwardStart, Solution, Solver, Start, infer
 from mupc.learning.rule import (
@@ -45,8 +45,8 @@ class PredictiveCoding(LearningRule):
     max_steps: Int[Array, ""] = eqx.field(converter=as_count)
     likelihood: Likelihood = eqx.field(default_factory=Gaussian)
     regularisers: tuple[Regulariser, ...] = eqx.field(default=(), converter=tuple)
-    rtol: Float[Array, ""] = eqx.field(default=1e-3, converter=as_scalar)
-    atol: Float[Array, ""] = eqx.field(default=0.0, converter=as_scalar)
+    rtol: Float[Array, ""] = eqx.field(default=1e-3, converter=as_not_negative)
+    atol: Float[Array, ""] = eqx.field(default=0.0, converter=as_not_negative)
     patience: Int[Array, ""] = eqx.field(default=10, converter=as_count)
     start: Start = eqx.field(default_factory=FeedforwardStart)
 

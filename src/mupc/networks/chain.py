@@ -38,6 +38,8 @@ class Chain(Network):
             x: the input, (batch, ...).
             errors: hidden errors, shaped like activities.
         """
+        if errors is not None:
+            self._check(x, errors)
         with jax.default_matmul_precision("highest"):
             activities: Activities = ()
             before = x
@@ -49,7 +51,12 @@ class Chain(Network):
     def predictions(
         self, x: Float[Array, "batch ..."], activities: Activities
     ) -> tuple[Activities, Float[Array, "batch ..."]]:
-        r"""Predict each activity from the one below, $u_l(z_{l-1})$, $z_0 = x$, and the output."""
+        r"""Predict each activity from the one below, $u_l(z_{l-1})$, $z_0 = x$, and the output.
+
+        Raises:
+            ValueError: if the activities are not those of this network for this x.
+        """
+        self._check(x, activities)
         with jax.default_matmul_precision("highest"):
             befores = (x, *(z[-1] for z in activities))
             predicted = tuple(
@@ -62,6 +69,7 @@ class Chain(Network):
         self, hidden: Term, output: Term, x: Float[Array, "batch ..."], activities: Activities
     ) -> tuple[Float[Array, " batch"], Activities] | None:
         """Sum local terms and differentiate them in one loop over layers, where that is faster."""
+        self._check(x, activities)
         if not any(loop_pays(z) for z in activities):
             return None
         with jax.default_matmul_precision("highest"):
@@ -77,3 +85,11 @@ class Chain(Network):
                 gradient = (part.activities.at[-1].add(down), *gradient)
                 samples, down = samples + part.samples, part.before
             return samples, gradient
+
+    def _check(self, x: Float[Array, "batch ..."], activities: Activities) -> None:
+        wanted = [(stage.size, x.shape[0]) for stage in self.stages]
+        if (given := [z.shape[:2] for z in activities]) != wanted:
+            raise ValueError(
+                f"activities must be one array (layer, batch, ...) per stage, beginning with "
+                f"{wanted} for this network and x of shape {x.shape}, not {given}"
+            )

@@ -72,8 +72,31 @@ def fit(
             raise ValueError(f"{name} must be at least 1, not {value}")
     if log_every < 1:
         raise ValueError(f"log_every must be at least 1, not {log_every}")
+    check_evaluations(total, epoch, evaluate_every, early_stopping)
     trainer = _Trainer(network, data, rule, optimiser, batch_size, callback, key)
     return trainer.train(total, evaluate_every or epoch, early_stopping, log_every)
+
+
+def check_evaluations(
+    total: int, epoch: int, evaluate_every: int | None, early_stopping: int | None
+) -> None:
+    """Refuse settings that come too late for a run of `total` steps to heed them.
+
+    Raises:
+        ValueError: if none would be made before the end, or too few to stop early.
+    """
+    interval = evaluate_every or epoch
+    if early_stopping is not None and (early_stopping + 1) * interval >= total:
+        raise ValueError(
+            f"early_stopping={early_stopping} would have no effect: training ends after {total} "
+            f"steps, before {early_stopping + 1} evaluations have been made, one every {interval} "
+            "steps; lower it or evaluate_every"
+        )
+    if evaluate_every is not None and evaluate_every > total:
+        raise ValueError(
+            f"evaluate_every={evaluate_every} would have no effect: training ends after "
+            f"{total} steps"
+        )
 
 
 def _total_steps(epochs: float | None, steps: int | None, epoch: int) -> int:
@@ -232,6 +255,9 @@ def _interruptible() -> Generator[threading.Event]:
         yield event  # only the main thread may set handlers
         return
     previous = signal.getsignal(signal.SIGINT)
+    if previous is None:  # a handler that is not Python's, and could not be put back
+        yield event
+        return
 
     def handle(number: int, frame: object) -> None:
         del number, frame

@@ -14,7 +14,7 @@ from mupc.networks import Chain
 from mupc.records import RunError, RunFolder, environment
 from mupc.training.build import build_likelihood, build_network, build_optimiser, build_rule
 from mupc.training.config import ConfigError, TrainConfig, from_dict, resolve
-from mupc.training.loop import fit
+from mupc.training.loop import check_evaluations, fit
 from mupc.training.metrics import Evaluation, evaluate, is_distribution
 from mupc.training.results import FitResult, Record
 
@@ -95,7 +95,14 @@ def _check_data(config: TrainConfig, data: Dataset) -> int:
         epoch = steps_per_epoch(len(data.train.x), config.batch_size)
     except ValueError as error:
         raise ConfigError(f"--batch-size: {error}") from error
-    steps = config.steps or max(1, round((config.epochs or 0) * epoch))
+    steps = config.steps or round((config.epochs or 0) * epoch)
+    if not steps:
+        raise ConfigError(f"--epochs {config.epochs} is no step: an epoch has {epoch}")
+    if config.validation:
+        try:
+            check_evaluations(steps, epoch, config.evaluate_every, config.early_stopping)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     if config.warmup and config.warmup >= steps:
         raise ConfigError(f"--warmup must be smaller than the {steps} steps of the whole run")
     return steps
