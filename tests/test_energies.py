@@ -80,9 +80,10 @@ def test_large_and_small_layers_are_treated_alike(size):
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("likelihood", [mupc.Gaussian(0.7), mupc.Categorical(2.0)])
-def test_gradient_of_two_stages_is_that_of_the_energy(likelihood):
+@pytest.mark.parametrize("make", [lambda: two_stages()[0], lambda: build(depth=1)])
+def test_gradient_of_two_stages_or_one_layer_is_that_of_the_energy(likelihood, make):
     """And so are its derivatives: the Hessian, applied to a vector, is that of the energy."""
-    network = two_stages()[0]
+    network = make()
     x, y = batch(6, 3)
     draw = lambda seed: tuple(
         jax.random.normal(jax.random.key(seed), z.shape) for z in network.feedforward(x).activities

@@ -43,12 +43,14 @@ def residual_mlp(
         key: draws the weights.
 
     Raises:
-        ValueError: if a size is not positive.
+        ValueError: if a size is not positive, or the activation is not a function.
     """
     sizes = {"inputs": inputs, "outputs": outputs, "width": width, "depth": depth}
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} must be at least 1, not {size}")
+    if not callable(activation):
+        raise ValueError(f"activation must be a function such as jax.nn.relu, not {activation!r}")
     make = functools.partial(
         Dense.initialise,
         parameterisation=parameterisation or parameterisations.mupc(),
