@@ -101,6 +101,14 @@ def test_gradient_of_two_stages_or_one_layer_is_that_of_the_energy(likelihood, m
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-11), product, expected)
 
 
+@pytest.mark.usefixtures("way")
+def test_the_input_may_be_integers():
+    energy, x, y, z = problem()
+    energy = eqx.tree_at(lambda e: e.x, energy, np.round(3 * x).astype(int))
+    expected = Reference(energy.network).activity_gradient(np.round(3 * x), y, z, 0.7)
+    np.testing.assert_allclose(energy.activity_gradient((z,))[0], expected, atol=1e-12)
+
+
 def test_at_the_feedforward_start_hidden_errors_vanish_and_the_energy_is_the_loss():
     energy, x, y, _ = problem()
     start, output = energy.network.feedforward(x)

@@ -114,11 +114,15 @@ def loop_pays(activities: Float[Array, "layer batch ..."]) -> bool:
 
 
 def with_gradient(term: Term, *arrays: Array) -> tuple[Float[Array, " batch"], tuple[Array, ...]]:
-    """Give each sample's value of a term, and the gradient of their sum by every array."""
+    """Give each sample's value of a term, and the gradient of their sum by every array.
+
+    An array of integers (the input may be one) has no gradient, and gets none.
+    """
 
     def total(*arrays: Array) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
         samples = term(*arrays)
         return jnp.sum(samples), samples
 
-    gradient, samples = jax.grad(total, argnums=tuple(range(len(arrays))), has_aux=True)(*arrays)
+    by_all = jax.grad(total, argnums=tuple(range(len(arrays))), has_aux=True, allow_int=True)
+    gradient, samples = by_all(*arrays)
     return samples, gradient
