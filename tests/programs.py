@@ -29,4 +29,5 @@ def training_step(rule, network, inputs, outputs):
         inputs = Inputs(rule, optimiser, batch, count, key)
         return jax.tree.leaves(train_step.__wrapped__(inputs, state))
 
+    jax.clear_caches()  # a function that JAX has traced before is not traced again
     return list(equations(jax.make_jaxpr(step)(*arrays).jaxpr))

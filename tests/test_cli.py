@@ -140,8 +140,12 @@ def test_records_of_a_killed_run_are_read_up_to_the_cut(tmp_path):
     text = run.metrics.read_text()
     run.metrics.write_text(text[:-9])
     assert list(run.records()) == whole[:-1]
-    run.metrics.write_text("{" + text)
-    with pytest.raises(RunError, match="damaged in line 1"):
+    for damaged in (b"{" + text.encode(), b"\xff" + text.encode()):
+        run.metrics.write_bytes(damaged)
+        with pytest.raises(RunError, match="damaged in line 1"):
+            list(run.records())
+    run.metrics.unlink()
+    with pytest.raises(RunError, match=r"cannot read .*metrics.jsonl: No such file"):
         list(run.records())
 
 

@@ -27,8 +27,8 @@ def scalar_that_is(
     def convert(value: ArrayLike) -> Float[Array, ""]:
         array = as_scalar(value)
         # NumPy decides: a comparison by JAX would be traced inside a compiled function.
-        if not isinstance(value, Tracer) and not holds(float(np.asarray(value))):
-            raise ValueError(f"expected a number {wanted}, not {value}")
+        if not isinstance(value, Tracer) and not holds(float(np.asarray(value, array.dtype))):
+            raise ValueError(f"expected a finite number {wanted}, not {value}")
         return array
 
     return convert

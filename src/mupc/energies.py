@@ -1,7 +1,8 @@
 r"""Energies: functions of the activities whose gradients are inference and learning.
 
 One method, `layers`, says what the energy is; sums, activity gradients and weight gradients are
-derived from it by automatic differentiation, and none is rescaled afterwards.
+derived from it by automatic differentiation (in `FreeEnergy` layer by layer, where that is faster).
+None is rescaled afterwards.
 """
 
 from abc import abstractmethod
@@ -143,33 +144,39 @@ class FreeEnergy(Energy):
     def layers(self, activities: Activities) -> Float[Array, "layers batch"]:
         """Give each layer's energy of each sample, (H + 1, batch), from input to output."""
         predictions, output = self.network.predictions(self.x, activities)
-        errors = [u - z for u, z in zip(predictions, activities, strict=True)]
-        hidden = 0.5 * jnp.concatenate([layer_square_norms(error) for error in errors])
+        stages = zip(predictions, activities, strict=True)
+        hidden = jnp.concatenate([jax.vmap(self._hidden)(u, z) for u, z in stages])
         hidden = hidden + activity_terms(self.regularisers, activities)
-        readout = self.likelihood.precision * losses(self.likelihood, self.y, output)
-        return jnp.concatenate([hidden, readout[None]])
+        return jnp.concatenate([hidden, self._output(output)[None]])
 
     def samples_and_gradient(
         self, activities: Activities
     ) -> tuple[Float[Array, " batch"], Activities]:
-        """Give each sample's energy, and the activity gradient of their sum, in one pass."""
+        """Give each sample's energy, and the activity gradient of their sum, in one pass.
 
-        def hidden(u: Float[Array, "batch ..."], z: Float[Array, "batch ..."]) -> Array:
-            return 0.5 * layer_square_norms((u - z)[None])[0]
-
-        def output(output: Float[Array, "batch ..."]) -> Array:
-            return self.likelihood.precision * losses(self.likelihood, self.y, output)
+        It is made of the same terms as `layers`: a subclass that changes one changes both.
+        """
 
         def decay(*activities: Float[Array, "layer batch ..."]) -> Array:
             terms = activity_terms(self.regularisers, activities)
             return jnp.zeros(len(self.x)) + jnp.sum(jnp.atleast_2d(terms), axis=0)
 
-        seen = self.network.local_gradient(hidden, output, self.x, activities)
+        seen = self.network.local_gradient(self._hidden, self._output, self.x, activities)
         if seen is None:
             return super().samples_and_gradient(activities)
         samples, gradient = seen
         more, decaying = with_gradient(decay, *activities)
         return samples + more, jax.tree.map(jnp.add, gradient, decaying)
+
+    def _hidden(
+        self, u: Float[Array, "batch ..."], z: Float[Array, "batch ..."]
+    ) -> Float[Array, " batch"]:
+        """Give one layer's term of each sample."""
+        return 0.5 * layer_square_norms((u - z)[None])[0]
+
+    def _output(self, output: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
+        """Give the likelihood's term of each sample."""
+        return self.likelihood.precision * losses(self.likelihood, self.y, output)
 
     def of_weights(self) -> Float[Array, ""]:
         """Give the sum of the regularisers' terms on the weights."""

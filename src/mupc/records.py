@@ -93,16 +93,19 @@ class RunFolder:
         """Read the records, in order; a last line that a kill cut short is left out.
 
         Raises:
-            RunError: if another line is damaged.
+            RunError: if another line is damaged, or there is no file.
         """
-        with self.metrics.open() as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith("\n"):
-                    return
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    raise RunError(f"{self.metrics} is damaged in line {number}") from error
+        try:
+            lines = self.metrics.read_bytes().splitlines(keepends=True)
+        except OSError as error:
+            raise RunError(f"cannot read {self.metrics}: {error.strerror}") from error
+        for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield json.loads(line)
+            except ValueError as error:  # not UTF-8, or not JSON
+                raise RunError(f"{self.metrics} is damaged in line {number}") from error
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write how the run ended."""

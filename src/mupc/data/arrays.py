@@ -9,7 +9,8 @@ from jaxtyping import Float32
 
 from mupc.data.dataset import DataError, Dataset, Split, one_hot
 
-# Up to this many classes, one-hot targets are small; beyond, there cannot be more than samples.
+# Up to this many classes, one-hot targets are small. Larger labels, if there are fewer samples, are
+# identifiers of something, and a column for each would fill the memory.
 _FEW_CLASSES = 1000
 
 _HOW = 'save one with numpy.savez("mine.npz", x=x, y=y).'

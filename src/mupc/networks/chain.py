@@ -79,7 +79,7 @@ class Chain(Network):
             )
             gradient: Activities = ()
             for stage, before, z in reversed(
-                [*zip(self.stages, befores, activities, strict=False)]
+                [*zip(self.stages, befores[:-1], activities, strict=True)]
             ):
                 part = stage.local_gradient(hidden, before, z)
                 gradient = (part.activities.at[-1].add(down), *gradient)
@@ -90,6 +90,6 @@ class Chain(Network):
         wanted = [(stage.size, x.shape[0]) for stage in self.stages]
         if (given := [z.shape[:2] for z in activities]) != wanted:
             raise ValueError(
-                f"activities must be one array (layer, batch, ...) per stage, beginning with "
-                f"{wanted} for this network and x of shape {x.shape}, not {given}"
+                f"activities (or errors) must be one array (layer, batch, ...) per stage, "
+                f"beginning with {wanted} for this network and x of shape {x.shape}, not {given}"
             )

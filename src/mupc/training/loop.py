@@ -88,14 +88,14 @@ def check_evaluations(
     interval = evaluate_every or epoch
     if early_stopping is not None and (early_stopping + 1) * interval >= total:
         raise ValueError(
-            f"early_stopping={early_stopping} would have no effect: training ends after {total} "
-            f"steps, before {early_stopping + 1} evaluations have been made, one every {interval} "
-            "steps; lower it or evaluate_every"
+            f"early_stopping={early_stopping} would have no effect: with an evaluation every "
+            f"{interval} steps it cannot end training before step "
+            f"{(early_stopping + 1) * interval}, and there are {total} steps"
         )
     if evaluate_every is not None and evaluate_every > total:
         raise ValueError(
-            f"evaluate_every={evaluate_every} would have no effect: training ends after "
-            f"{total} steps"
+            f"evaluate_every={evaluate_every} is more than the {total} steps of training: choose "
+            "a smaller number"
         )
 
 
