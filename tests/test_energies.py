@@ -9,6 +9,7 @@ from reference import Reference, batch
 from test_networks import CASES, build, two_stages
 
 import mupc
+from mupc.energies import ErrorView
 from mupc.networks.stage import loop_pays
 from mupc.regularisers import Regulariser
 
@@ -228,3 +229,47 @@ def test_y_of_the_wrong_width_is_named():
         ValueError, match=r"y has shape \(5, 4\) but the network's output has shape .5, 3"
     ):
         wrong((z,))
+
+
+def test_known_errors_change_nothing_but_the_work():
+    energy, _, _, z = problem(activation="tanh", biases=True, regularisers=(mupc.WeightDecay(0.3),))
+    errors = energy.errors((z,))
+    plain = Reference(energy.network, "tanh")
+    np.testing.assert_allclose(errors[0], plain.errors(energy.x, energy.y, z)[0], atol=1e-12)
+    np.testing.assert_allclose(energy.layers((z,), errors), energy.layers((z,)), rtol=1e-12)
+    known, slow = energy.weight_gradient((z,), errors), energy.weight_gradient((z,))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), known, slow)
+
+
+@pytest.mark.parametrize("decay", [(), (mupc.ActivityDecay(0.4),)])
+@pytest.mark.parametrize("likelihood", [mupc.Gaussian(0.7), mupc.Categorical(0.7)])
+def test_the_error_view_is_the_energy_of_the_pass_with_errors(likelihood, decay):
+    energy, x, _, e = problem(activation="tanh", regularisers=decay)
+    energy = eqx.tree_at(lambda f: f.likelihood, energy, likelihood)
+    view = ErrorView(energy)
+    z = Reference(energy.network, "tanh").feedforward(x, e)[0]
+    np.testing.assert_allclose(view.activities((e,))[0], z, atol=1e-12)
+    np.testing.assert_allclose(view.samples((e,)), energy.samples((z,)), rtol=1e-12)
+    samples, (gradient,) = view.samples_and_gradient((e,))
+    slow = jax.grad(lambda e: jnp.sum(energy.samples(energy.network.feedforward(x, (e,)).activities)))
+    np.testing.assert_allclose(samples, energy.samples((z,)), rtol=1e-12)
+    np.testing.assert_allclose(gradient, slow(jnp.asarray(e)), atol=1e-12)
+    np.testing.assert_allclose(view.of_sample(2).samples((e[:, 2:3],)), samples[2:3], rtol=1e-12)
+
+
+@pytest.mark.parametrize("likelihood", [mupc.Gaussian(0.7), mupc.Categorical(0.7)])
+def test_gauss_newton_factors_give_the_hessian_of_a_linear_network(likelihood):
+    """For a linear network the error Hessian is I + JᵀBBᵀJ exactly, whatever the likelihood."""
+    network = mupc.residual_mlp(
+        6, 3, width=5, depth=4, activation=mupc.identity, key=jax.random.key(0)
+    )
+    x, y = batch(6, 3, 1)
+    energy = mupc.FreeEnergy(network, jnp.asarray(x), jnp.asarray(y), likelihood)
+    e = jnp.asarray(np.random.default_rng(1).normal(size=(4, 1, 5)))
+    view = ErrorView(energy)
+    hessian = jax.hessian(lambda e: view.samples((e.reshape(4, 1, 5),))[0])(e.reshape(-1))
+    maps = energy.gauss_newton(view.activities((e,)))
+    product = lambda v: maps.down(maps.up((v.reshape(4, 1, 5),)))[0].reshape(-1)
+    np.testing.assert_allclose(
+        hessian, np.eye(20) + jax.vmap(product)(jnp.eye(20)).T, atol=1e-10
+    )

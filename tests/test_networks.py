@@ -56,6 +56,31 @@ def test_stacked_network_equals_a_loop_over_layers(parameterisation, skips, bias
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("make", [build, lambda: build(depth=1), lambda: two_stages()[0]])
+def test_pushforward_and_pullback_are_the_derivatives_of_the_pass_with_errors(make):
+    """Linearised at known activities, against autodiff through the feedforward pass."""
+    network = make()
+    x, y = batch(6, 3)
+    generator = np.random.default_rng(1)
+    drawn = lambda: jax.tree.map(
+        lambda z: jnp.asarray(generator.normal(size=z.shape)), network.feedforward(x).activities
+    )
+    errors, changes, gradients = drawn(), drawn(), drawn()
+    z = network.feedforward(x, errors).activities
+    plain = lambda name, *args: getattr(mupc.networks.Network, name)(network, x, z, *args)
+    np.testing.assert_allclose(
+        network.pushforward(x, z, changes), plain("pushforward", changes), atol=1e-12
+    )
+    for given in (None, gradients):
+        fast, slow = network.pullback(x, z, y, given), plain("pullback", y, given)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), fast, slow)
+    # And the two are each other's transpose.
+    down = network.pullback(x, z, y)
+    inner = sum(jnp.sum(a * b) for a, b in zip(down, changes, strict=True))
+    np.testing.assert_allclose(jnp.sum(network.pushforward(x, z, changes) * y), inner, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
 def test_depth_one_is_entry_and_readout_alone():
     network = build(depth=1)
     x, _ = batch(6, 3)

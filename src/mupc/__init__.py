@@ -1,18 +1,21 @@
 """Very deep predictive coding networks in JAX."""
 
 from mupc import data as data
-from mupc.energies import Categorical as Categorical
 from mupc.energies import Energy as Energy
 from mupc.energies import FreeEnergy as FreeEnergy
-from mupc.energies import Gaussian as Gaussian
-from mupc.energies import Likelihood as Likelihood
 from mupc.hyperparameters import traced as traced
 from mupc.inference import FeedforwardStart as FeedforwardStart
+from mupc.inference import LBFGS as LBFGS
+from mupc.inference import GaussNewton as GaussNewton
 from mupc.inference import GradientDescent as GradientDescent
+from mupc.inference import GradientFlow as GradientFlow
+from mupc.inference import InErrors as InErrors
 from mupc.inference import InferenceResult as InferenceResult
+from mupc.inference import LinearSolve as LinearSolve
 from mupc.inference import NormalStart as NormalStart
 from mupc.inference import Optax as Optax
 from mupc.inference import Progress as Progress
+from mupc.inference import Schedule as Schedule
 from mupc.inference import Solution as Solution
 from mupc.inference import Solver as Solver
 from mupc.inference import StableStep as StableStep
@@ -21,6 +24,9 @@ from mupc.inference import infer as infer
 from mupc.learning import Backpropagation as Backpropagation
 from mupc.learning import LearningRule as LearningRule
 from mupc.learning import PredictiveCoding as PredictiveCoding
+from mupc.likelihoods import Categorical as Categorical
+from mupc.likelihoods import Gaussian as Gaussian
+from mupc.likelihoods import Likelihood as Likelihood
 from mupc.networks import Block as Block
 from mupc.networks import Chain as Chain
 from mupc.networks import Dense as Dense

@@ -58,9 +58,36 @@ def sample_norms(arrays: Sequence[Float[Array, "layer batch ..."]]) -> Float[Arr
     return jnp.sqrt(sum((jnp.sum(layer_square_norms(z), axis=0) for z in arrays), jnp.zeros(())))
 
 
+def sample_products(
+    a: Sequence[Float[Array, "layer batch ..."]], b: Sequence[Float[Array, "layer batch ..."]]
+) -> Float[Array, " batch"]:
+    """Give each sample's inner product over all layers of all stages."""
+    axes = lambda z: (0, *range(2, z.ndim))  # noqa: E731
+    products = (jnp.sum(v * w, axis=axes(v)) for v, w in zip(a, b, strict=True))
+    return sum(products, jnp.zeros(()))
+
+
 def over_samples(
     values: Num[Array, " batch"] | Bool[Array, " batch"] | Num[Array, ""],
     like: Float[Array, "layer batch ..."],
 ) -> Array:
     """Shape one value per sample (or one for all) so that it broadcasts against `like`."""
     return values if values.ndim == 0 else values.reshape(1, -1, *([1] * (like.ndim - 2)))
+
+
+def ratio(
+    a: Float[Array, " batch"] | float, b: Float[Array, " batch"]
+) -> Float[Array, " batch"]:
+    """Divide where b is not zero, and give zero where it is: a solved sample has zero over zero."""
+    return jnp.where(b != 0, a / jnp.where(b != 0, b, 1), 0)
+
+
+def reduced(
+    size: Float[Array, " batch"], rise: Float[Array, " batch"], slope: Float[Array, " batch"]
+) -> Float[Array, " batch"]:
+    """Shrink a step along which the energy rose, from its size, the rise, and its first slope.
+
+    It becomes what minimises the parabola through them, but at least a tenth and at most a half.
+    """
+    best = -0.5 * slope * size**2 / (rise - slope * size)
+    return jnp.clip(jnp.where(jnp.isfinite(best), best, 0.0), 0.1 * size, 0.5 * size)

@@ -88,7 +88,7 @@ def _train(config: TrainConfig) -> int:
     run = train(config, begin=_begin)
     print(run.result.message)
     seen = [r for r in run.result.records if isinstance(r, TrainRecord) and r.inference_steps]
-    if seen:
+    if seen and seen[-1].residual is not None:
         print(
             f"inference at the end: relative residual {seen[-1].residual:.2g} after "
             f"{seen[-1].inference_steps:.0f} steps, {seen[-1].converged:.0%} of samples converged"

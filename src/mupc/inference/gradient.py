@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mupc.arrays import as_positive, over_samples, sample_norms, scalar_that_is
 from mupc.energies import Energy
-from mupc.inference.solve import Progress, Solver
+from mupc.inference.solver import Progress, Solver
 from mupc.networks import Activities
 
 

@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from mupc.arrays import sample_norms
 from mupc.energies import Energy
-from mupc.inference.solve import Progress, Solver
+from mupc.inference.solver import Progress, Solver
 from mupc.networks import Activities
 
 

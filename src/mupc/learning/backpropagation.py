@@ -4,9 +4,9 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
-from mupc.energies import Gaussian, Likelihood, activity_terms, losses, weight_terms
+from mupc.energies import activity_terms, weight_terms
 from mupc.learning.rule import (
     Batch,
     Info,
@@ -14,6 +14,7 @@ from mupc.learning.rule import (
     explain_feedforward,
     explain_gradients,
 )
+from mupc.likelihoods import Gaussian, Likelihood, losses
 from mupc.networks import Network
 from mupc.regularisers import Regulariser
 
@@ -33,7 +34,13 @@ class Backpropagation(LearningRule):
         """Give None: batches are independent."""
 
     def gradients(
-        self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray
+        self,
+        network: Network,
+        batch: Batch,
+        state: PyTree[Any],
+        key: PRNGKeyArray,
+        *,
+        measure: bool | Bool[Array, ""] = True,
     ) -> tuple[Network, PyTree[Any], Info]:
         """Differentiate the mean loss through all layers."""
         x, y = batch
@@ -43,7 +50,7 @@ class Backpropagation(LearningRule):
             readout = self.likelihood.precision * losses(self.likelihood, y, output)
             terms = activity_terms(self.regularisers, activities)
             depth = sum(z.shape[0] for z in activities)
-            hidden = jnp.broadcast_to(terms, (depth, len(x)))
+            hidden = jnp.zeros((depth, len(x))) if terms is None else terms
             layers = jnp.mean(jnp.concatenate([hidden, readout[None]]), axis=1)
             info = Info(output, layers, inference=None)
             return jnp.sum(layers) + weight_terms(self.regularisers, network), info

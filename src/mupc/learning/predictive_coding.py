@@ -5,11 +5,19 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from mupc.arrays import as_count, as_not_negative
-from mupc.energies import FreeEnergy, Gaussian, Likelihood
-from mupc.inference import FeedforwardStart, Solution, Solver, Start, infer
+from mupc.energies import FreeEnergy
+from mupc.inference import (
+    Beginning,
+    FeedforwardStart,
+    Schedule,
+    Solution,
+    Solver,
+    Start,
+    infer,
+)
 from mupc.learning.rule import (
     Batch,
     Info,
@@ -17,7 +25,8 @@ from mupc.learning.rule import (
     explain_feedforward,
     explain_gradients,
 )
-from mupc.networks import Activities, Network
+from mupc.likelihoods import Gaussian, Likelihood
+from mupc.networks import Network
 from mupc.regularisers import Regulariser
 
 # Inference that multiplies the energy by this much, instead of lowering it, has gone wrong.
@@ -31,7 +40,7 @@ class PredictiveCoding(LearningRule):
     then the weight gradient is $\partial F / \partial W$ at fixed z*, which is local to each layer.
 
     Args:
-        solver: how activities settle.
+        solver: how activities settle; or a schedule of solvers.
         max_steps: the largest number of solver steps.
         likelihood: the output's energy; `mupc.Gaussian()` unless given.
         regularisers: further terms of the energy.
@@ -41,7 +50,7 @@ class PredictiveCoding(LearningRule):
         start: where inference starts; `mupc.FeedforwardStart()` unless given.
     """
 
-    solver: Solver
+    solver: Solver | Schedule
     max_steps: Int[Array, ""] = eqx.field(converter=as_count)
     likelihood: Likelihood = eqx.field(default_factory=Gaussian)
     regularisers: tuple[Regulariser, ...] = eqx.field(default=(), converter=tuple)
@@ -54,24 +63,33 @@ class PredictiveCoding(LearningRule):
         """Give None: batches are independent."""
 
     def gradients(
-        self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray
+        self,
+        network: Network,
+        batch: Batch,
+        state: PyTree[Any],
+        key: PRNGKeyArray,
+        *,
+        measure: bool | Bool[Array, ""] = True,
     ) -> tuple[Network, PyTree[Any], Info]:
         """Infer, then differentiate with respect to the weights."""
-        energy, start, output = self._begin(network, batch, key)
-        solution = self._infer(energy, start, self.max_steps)
-        gradients = energy.weight_gradient(solution.activities)
-        layers = jnp.mean(energy.layers(solution.activities), axis=1)
-        return gradients, state, Info(output, layers, solution._replace(activities=()))
+        energy, begin, output = self._begin(network, batch, key)
+        solution = self._infer(energy, begin, self.max_steps, measure)
+        activities, errors = solution.activities, solution.errors
+        if errors is None:
+            errors = energy.errors(activities)
+        gradients = energy.weight_gradient(activities, errors)
+        layers = jnp.mean(energy.layers(activities, errors), axis=1)
+        return gradients, state, Info(output, layers, solution._replace(activities=(), errors=None))
 
     def explain(self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray) -> str:
         """Look for the step and the layer where inference goes wrong, if the start does not."""
         if (sentence := explain_feedforward(network, batch[0])) is not None:
             return sentence
-        energy, start, _ = self._begin(network, batch, key)
-        before = float(jnp.mean(energy.samples(start)))
+        energy, begin, _ = self._begin(network, batch, key)
+        before = float(jnp.mean(energy.samples(begin.activities)))
 
         def layers(steps: int) -> np.ndarray:
-            solution = self._infer(energy, start, steps)
+            solution = self._infer(energy, begin, steps, measure=False)
             samples = np.asarray(energy.layers(solution.activities), np.float64)
             return np.mean(np.nan_to_num(samples, nan=np.inf, posinf=np.inf), axis=1)
 
@@ -90,21 +108,27 @@ class PredictiveCoding(LearningRule):
 
     def _begin(
         self, network: Network, batch: Batch, key: PRNGKeyArray
-    ) -> tuple[FreeEnergy, Activities, Float[Array, "batch ..."]]:
+    ) -> tuple[FreeEnergy, Beginning, Float[Array, "batch ..."]]:
         x, y = batch
         activities, output = network.feedforward(x)
         energy = FreeEnergy(network, x, y, self.likelihood, self.regularisers)
         return energy, self.start(activities, key), output
 
     def _infer(
-        self, energy: FreeEnergy, start: Activities, max_steps: int | Int[Array, ""]
+        self,
+        energy: FreeEnergy,
+        begin: Beginning,
+        max_steps: int | Int[Array, ""],
+        measure: bool | Bool[Array, ""],
     ) -> Solution:
         return infer(
             energy,
             self.solver,
-            start,
+            begin.activities,
+            errors=begin.errors,
             max_steps=max_steps,
             rtol=self.rtol,
             atol=self.atol,
             patience=self.patience,
+            measure=measure,
         )

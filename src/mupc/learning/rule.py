@@ -7,11 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from mupc.arrays import layer_square_norms
-from mupc.energies import Likelihood
 from mupc.inference import Solution
+from mupc.likelihoods import Likelihood
 from mupc.networks import Network
 from mupc.regularisers import Regulariser
 
@@ -28,7 +28,7 @@ class Info(NamedTuple):
     Attributes:
         output: the feedforward output, (batch, ...), before learning.
         layers: mean energy of each layer, (H + 1,), from input to output, after inference.
-        inference: the outcome of inference less its activities; None for rules without inference.
+        inference: the outcome of inference less activities and errors; None for rules without inference.
     """
 
     output: Float[Array, "batch ..."]
@@ -48,9 +48,18 @@ class LearningRule(eqx.Module):
 
     @abstractmethod
     def gradients(
-        self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray
+        self,
+        network: Network,
+        batch: Batch,
+        state: PyTree[Any],
+        key: PRNGKeyArray,
+        *,
+        measure: bool | Bool[Array, ""] = True,
     ) -> tuple[Network, PyTree[Any], Info]:
-        """Give weight gradients (of the batch mean, shaped like the network), state and info."""
+        """Give weight gradients (of the batch mean, shaped like the network), state and info.
+
+        With `measure` the info tells residuals of inference too, which cost sweeps of their own.
+        """
 
     @abstractmethod
     def explain(self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray) -> str:

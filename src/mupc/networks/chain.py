@@ -65,6 +65,38 @@ class Chain(Network):
             )
             return predicted, jax.vmap(self.readout)(befores[-1])
 
+    def pushforward(
+        self, x: Float[Array, "batch ..."], activities: Activities, changes: Activities
+    ) -> Float[Array, "batch ..."]:
+        r"""Give $J d$: how the output of `feedforward(x, errors)` changes with its errors."""
+        self._check(x, activities)
+        self._check(x, changes)
+        with jax.default_matmul_precision("highest"):
+            befores, change = (x, *(z[-1] for z in activities)), None
+            for stage, before, z, own in zip(
+                self.stages, befores[:-1], activities, changes, strict=True
+            ):
+                change = stage.pushforward(before, z, change, own)
+            return jax.jvp(jax.vmap(self.readout), (befores[-1],), (change,))[1]
+
+    def pullback(
+        self,
+        x: Float[Array, "batch ..."],
+        activities: Activities,
+        output: Float[Array, "batch ..."],
+        gradients: Activities | None = None,
+    ) -> Activities:
+        r"""Give $J^\top v$: gradients by the errors of `feedforward(x, errors)`."""
+        self._check(x, activities)
+        with jax.default_matmul_precision("highest"):
+            above, from_above, adjoints = self.readout, output, ()
+            for i in reversed(range(len(self.stages))):
+                (last,) = jax.vjp(jax.vmap(above), activities[i][-1])[1](from_above)
+                own = None if gradients is None else gradients[i]
+                adjoints = (self.stages[i].pullback(activities[i], last, own), *adjoints)
+                above, from_above = self.stages[i].entry, adjoints[0][0]
+            return adjoints
+
     def local_gradient(
         self, hidden: Term, output: Term, x: Float[Array, "batch ..."], activities: Activities
     ) -> tuple[Float[Array, " batch"], Activities] | None:

@@ -73,6 +73,57 @@ class Stage(eqx.Module):
 
         return jnp.concatenate([first[None], jax.vmap(layer)(arrays, activities[:-1])])
 
+    def pushforward(
+        self,
+        before: Float[Array, "batch ..."],
+        activities: Float[Array, "layer batch ..."],
+        change: Float[Array, "batch ..."] | None,
+        changes: Float[Array, "layer batch ..."],
+    ) -> Float[Array, "batch ..."]:
+        r"""Change the last activity: $\delta_l = (\partial u_l / \partial z_{l-1})\, \delta_{l-1} + d_l$.
+
+        `change` is $\delta_0$, of the activity before the stage (None for zero), `changes` is d.
+        """
+        arrays, rest = eqx.partition(self.blocks, eqx.is_array)
+        first = changes[0]
+        if change is not None:
+            first = first + jax.jvp(jax.vmap(self.entry), (before,), (change,))[1]
+
+        def layer(change: Array, block_and_index: tuple[Any, Array]) -> tuple[Array, None]:
+            block, i = block_and_index
+            block = cast(Block, eqx.combine(block, rest))
+            z, own = _at(activities, i), _at(changes, i + 1)
+            return jax.jvp(jax.vmap(block), (z,), (change,))[1] + own, None
+
+        return jax.lax.scan(layer, first, (arrays, jnp.arange(self.size - 1)))[0]
+
+    def pullback(
+        self,
+        activities: Float[Array, "layer batch ..."],
+        last: Float[Array, "batch ..."],
+        gradients: Float[Array, "layer batch ..."] | None,
+    ) -> Float[Array, "layer batch ..."]:
+        r"""Propagate a gradient down: $a_l = (\partial u_{l+1} / \partial z_l)^\top a_{l+1} + g_l$.
+
+        `last` is what reaches the last activity from beyond the stage, `gradients` is g.
+        """
+        arrays, rest = eqx.partition(self.blocks, eqx.is_array)
+        top = last if gradients is None else last + gradients[-1]
+
+        def layer(
+            carry: tuple[Array, Array], block_and_index: tuple[Any, Array]
+        ) -> tuple[tuple[Array, Array], None]:
+            (above, adjoints), (block, i) = carry, block_and_index
+            _, down = jax.vjp(jax.vmap(cast(Block, eqx.combine(block, rest))), _at(activities, i))
+            (adjoint,) = down(above)
+            if gradients is not None:
+                adjoint = adjoint + _at(gradients, i)
+            return (adjoint, adjoints.at[i].set(adjoint)), None
+
+        begin = (top, jnp.zeros_like(activities).at[-1].set(top))
+        indices = jnp.arange(self.size - 1)
+        return jax.lax.scan(layer, begin, (arrays, indices), reverse=True)[0][1]
+
     def local_gradient(
         self, term: Term, before: Float[Array, "batch ..."], activities: Float[Array, "layer ..."]
     ) -> LocalGradient:
@@ -91,7 +142,7 @@ class Stage(eqx.Module):
         ) -> tuple[tuple[Array, Array, Array, Array], None]:
             samples, below, upward, gradient = carry
             block, i = block_and_index
-            z = jax.lax.dynamic_index_in_dim(activities, i + 1, keepdims=False)
+            z = _at(activities, i + 1)
             value, (down, own) = local(cast(Block, eqx.combine(block, rest)), below, z)
             gradient = gradient.at[i].set(upward + down)
             return (samples + value, z, own, gradient), None
@@ -102,6 +153,11 @@ class Stage(eqx.Module):
             layer, begin, (arrays, jnp.arange(self.size - 1))
         )
         return LocalGradient(samples, by_before, gradient.at[-1].set(own))
+
+
+def _at(arrays: Float[Array, "layer batch ..."], i: Array) -> Float[Array, "batch ..."]:
+    """Give one layer's array: scanned over by its index, a stack is never copied."""
+    return jax.lax.dynamic_index_in_dim(arrays, i, keepdims=False)
 
 
 def loop_pays(activities: Float[Array, "layer batch ..."]) -> bool:

@@ -9,7 +9,6 @@ import optax
 from jaxtyping import PRNGKeyArray
 
 from mupc import parameterisations
-from mupc.energies import Categorical, Gaussian, Likelihood
 from mupc.hyperparameters import traced
 from mupc.inference import (
     FeedforwardStart,
@@ -22,6 +21,7 @@ from mupc.inference import (
     ZeroStart,
 )
 from mupc.learning import Backpropagation, LearningRule, PredictiveCoding
+from mupc.likelihoods import Categorical, Gaussian, Likelihood
 from mupc.networks import Chain, identity, rate_factors, residual_mlp, scale_by
 from mupc.parameterisations import Factors, Scale
 from mupc.regularisers import ActivityDecay, Regulariser, SpectralPenalty, WeightDecay

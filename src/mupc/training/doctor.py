@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mupc.data import available
-from mupc.energies import FreeEnergy, Gaussian
+from mupc.energies import FreeEnergy
+from mupc.likelihoods import Gaussian
 from mupc.inference import GradientDescent, StableStep, infer
 from mupc.networks import residual_mlp
 from mupc.records import environment

@@ -18,7 +18,7 @@ from mupc.learning import Batch, LearningRule
 from mupc.networks import Network
 from mupc.training.metrics import evaluate, is_one_hot
 from mupc.training.results import Ended, FitResult, Record, TrainRecord, ValidationRecord
-from mupc.training.step import Inputs, Metrics, begin, copy_arrays, train_step
+from mupc.training.step import MEASURED, Inputs, Metrics, begin, copy_arrays, train_step
 
 
 def fit(
@@ -141,7 +141,8 @@ class _Trainer:
         validation, evaluations_since_best = self.data.validation, 0
         with _interruptible() as interrupted:
             while self.steps < total:
-                self._step()
+                due = self.steps + 1
+                self._step(measure=due == total or due % log_every == 0)
                 last = self.steps == total or interrupted.is_set()
                 log = last or self.steps % log_every == 0
                 validate = validation is not None and (last or self.steps % evaluate_every == 0)
@@ -167,11 +168,13 @@ class _Trainer:
         chosen = batch_indices(self.seed, step, len(x), self.batch_size)
         return jnp.asarray(x[chosen], float), jnp.asarray(y[chosen], float)
 
-    def _inputs(self, step: int) -> Inputs:
-        return Inputs(self.rule, self.optimiser, self._batch(step), jnp.asarray(step), self.key)
+    def _inputs(self, step: int, *, measure: bool = False) -> Inputs:
+        batch, count = self._batch(step), jnp.asarray(step)
+        return Inputs(self.rule, self.optimiser, batch, count, jnp.asarray(measure), self.key)
 
-    def _step(self) -> None:
-        self.state, metrics = train_step(self._inputs(self.steps), self.state)
+    def _step(self, *, measure: bool) -> None:
+        inputs = self._inputs(self.steps, measure=measure)
+        self.state, metrics = train_step(inputs, self.state)
         self.pending.append(metrics)
         self.steps, self.timed = self.steps + 1, self.timed + 1
         if self.steps == 1:  # it compiled: that is no measure of speed
@@ -180,10 +183,7 @@ class _Trainer:
 
     def _log(self) -> None:
         """Record the batches since the last record."""
-        means = {
-            name: float(np.mean([float(getattr(metrics, name)) for metrics in self.pending]))
-            for name in Metrics._fields
-        }
+        means = {name: _mean(name, self.pending) for name in Metrics._fields}
         accuracy = means["accuracy"] if self.classes else None
         now = time.perf_counter()
         # A first record of one step has nothing but the step that compiled.
@@ -245,6 +245,15 @@ class _Trainer:
         if self.best_step:
             network, step = self.best, self.best_step
         return FitResult(network, step, steps, ended, message, tuple(self.records))
+
+
+def _mean(name: str, steps: list[Metrics]) -> float | None:
+    """Average a figure over the steps that measured it."""
+    values = np.array([float(getattr(metrics, name)) for metrics in steps])
+    if name not in MEASURED:
+        return float(np.mean(values))
+    measured = values[~np.isnan(values)]
+    return float(np.mean(measured)) if measured.size else None
 
 
 @contextmanager

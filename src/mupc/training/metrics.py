@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mupc.data import Split, evaluation_batches
-from mupc.energies import Gaussian, Likelihood, losses
+from mupc.likelihoods import Gaussian, Likelihood, losses
 from mupc.networks import Network
 
 

@@ -20,8 +20,9 @@ class TrainRecord:
     """Means over the batches since the previous record (energies at the rule's own precision).
 
     `energy_before` and `energy_after` are before and after inference; rules without inference
-    leave both equal, and the four figures of inference at zero. `residual` is relative to where
-    inference started.
+    leave both equal. `residual` (relative to where inference started) and `converged` are of the
+    last batch alone: measuring them costs sweeps. They are None without inference, and in a record
+    of a run that was interrupted.
     """
 
     step: int
@@ -31,8 +32,8 @@ class TrainRecord:
     energy_before: float
     energy_after: float
     inference_steps: float
-    residual: float
-    converged: float
+    residual: float | None
+    converged: float | None
     diverged: float
     samples_per_second: float
     seconds: float

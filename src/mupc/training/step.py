@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from mupc.energies import losses
 from mupc.inference import InferenceResult
 from mupc.learning import Batch, Info, LearningRule
+from mupc.likelihoods import losses
 from mupc.networks import Network
 from mupc.training.metrics import hits
 
@@ -36,11 +36,12 @@ class Inputs(NamedTuple):
     optimiser: optax.GradientTransformation
     batch: Batch
     step: Int[Array, ""]
+    measure: Bool[Array, ""]
     key: PRNGKeyArray
 
 
 class Metrics(NamedTuple):
-    """Batch means; see `TrainRecord`."""
+    """Batch means; see `TrainRecord`. What was not measured is nan."""
 
     loss: Float[Array, ""]
     accuracy: Float[Array, ""]
@@ -52,15 +53,19 @@ class Metrics(NamedTuple):
     diverged: Float[Array, ""]
 
 
+MEASURED = ("residual", "converged")
+"""The figures that only steps with `measure` know; they are nan in others."""
+
+
 @eqx.filter_jit(donate="all-except-first")
 def train_step(inputs: Inputs, state: State) -> tuple[State, Metrics]:
     """Make one step, unless loss, energy, gradients or new weights are out of bounds.
 
     A step that is refused leaves the network as it was, and no step is made after it.
     """
-    rule, optimiser, batch, step, key = inputs
+    rule, optimiser, batch, step, measure, key = inputs
     gradients, rule_state, info = rule.gradients(
-        state.network, batch, state.rule, jax.random.fold_in(key, step)
+        state.network, batch, state.rule, jax.random.fold_in(key, step), measure=measure
     )
     metrics = _metrics(rule, batch, info)
     first_loss = jnp.where(step == 0, metrics.loss, state.first_loss)
@@ -107,7 +112,8 @@ def _metrics(rule: LearningRule, batch: Batch, info: Info) -> Metrics:
     loss = jnp.mean(losses(rule.likelihood, y, info.output))
     accuracy = jnp.mean(hits(info.output, y))
     if (seen := info.inference) is None:
-        return Metrics(loss, accuracy, energy, energy, zero, zero, zero, zero)
+        nan = jnp.full((), jnp.nan)
+        return Metrics(loss, accuracy, energy, energy, zero, nan, nan, zero)
     return Metrics(
         loss,
         accuracy,
@@ -115,6 +121,10 @@ def _metrics(rule: LearningRule, batch: Batch, info: Info) -> Metrics:
         energy_after=energy,
         inference_steps=jnp.mean(seen.steps),
         residual=jnp.mean(seen.relative_residual),
-        converged=jnp.mean(seen.result == InferenceResult.CONVERGED),
+        converged=jnp.where(
+            jnp.isnan(seen.residual[0]),
+            jnp.nan,
+            jnp.mean(seen.result == InferenceResult.CONVERGED),
+        ),
         diverged=jnp.mean(seen.result == InferenceResult.DIVERGED),
     )

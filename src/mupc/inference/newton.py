@@ -1,0 +1,174 @@
+"""Gauss–Newton in error space: one small linear system per sample, whatever width and depth."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mupc.arrays import as_count, over_samples, ratio, reduced, sample_norms, sample_products
+from mupc.energies import Energy, FreeEnergy, GaussNewtonMaps
+from mupc.inference.errors import free
+from mupc.inference.solver import Progress, Solver
+from mupc.networks import Activities
+
+# How often a step that does not lower a sample's energy is shrunk before the sample stays.
+_SHRINKS = 6
+
+
+class _Position(NamedTuple):
+    """Activities and their errors, kept together: what one knows, the other need not compute."""
+
+    activities: Activities
+    errors: Activities
+
+
+class GaussNewton(Solver):
+    r"""Gauss–Newton steps on the hidden errors, each solved in output space (per sample).
+
+    With $h = \partial F / \partial e$, J the Jacobian of the output by the errors and
+    $\Lambda = B B^\top$ the likelihood's Hessian by the output, a step solves
+
+    $$(I + J^\top \Lambda J)\, \delta = -h, \qquad
+      \delta = -h + J^\top B s, \quad (I + B^\top J J^\top B)\, s = B^\top J h,$$
+
+    a system as small as the output (Woodbury's identity; for a Gaussian likelihood
+    $B = \sqrt\pi I$, for a categorical one $B B^\top = \pi(\text{diag}\, p - p p^\top)$), by
+    `cg_steps` conjugate gradient steps. As many as there are outputs solve it exactly; fewer still
+    give a direction in which the energy falls. A step that does not lower a sample's energy is
+    shrunk until it does.
+
+    One iteration takes 2 + 2 · `cg_steps` sweeps, and one more whenever a step was shrunk.
+
+    Args:
+        cg_steps: conjugate gradient steps per iteration, at least 1.
+    """
+
+    cg_steps: int = eqx.field(default=1, static=True)
+
+    def __check_init__(self) -> None:
+        as_count(self.cg_steps, least=1)
+
+    def enter(self, energy: Energy, activities: Activities, errors: Activities | None) -> _Position:
+        """Give the activities with their errors."""
+        return _Position(activities, free(energy).errors(activities) if errors is None else errors)
+
+    def leave(self, energy: Energy, position: _Position) -> tuple[Activities, Activities | None]:
+        """Give the activities and their errors."""
+        del energy
+        return position
+
+    def init(self, energy: Energy, position: _Position) -> None:
+        """Check that the hidden part of the energy is ½‖e‖².
+
+        Raises:
+            ValueError: if it is not.
+        """
+        if not free(energy).hidden_is_errors:
+            raise ValueError(
+                "GaussNewton takes no activity decay, which makes the hidden part of the energy "
+                "more than ½‖e‖²: take mupc.InErrors(mupc.GradientDescent(…)) with it"
+            )
+
+    def step(
+        self, energy: Energy, position: _Position, state: None
+    ) -> tuple[_Position, None, Progress]:
+        """Make one iteration."""
+        energy = free(energy)
+        activities, errors = position
+        samples = energy.samples(activities, errors)
+        gradient = energy.error_gradient(activities, errors)
+        maps = energy.gauss_newton(activities)
+        correction = self._correction(maps, gradient)
+        step = jax.tree.map(jnp.subtract, correction, gradient)
+        slope = sample_products(gradient, step)
+        moved = _descend(energy, position, samples, step, slope)
+        return moved, state, Progress(samples, sample_norms(gradient))
+
+    def _correction(self, maps: GaussNewtonMaps, gradient: Activities) -> Activities:
+        """Give JᵀBs after some conjugate gradient steps on (I + BᵀJJᵀB) s = BᵀJh.
+
+        Where a direction d is followed by w = JᵀBd, d·(I + BᵀJJᵀB)d is ‖d‖² + ‖w‖²: so the last
+        step needs no second sweep.
+        """
+        residual = maps.up(gradient)
+        zeros = jax.tree.map(jnp.zeros_like, gradient)
+        begin = _Conjugate(zeros, residual, residual, _squares(residual))
+
+        def follow(carry: _Conjugate) -> tuple[_Conjugate, Activities, Array]:
+            down = maps.down(carry.direction)
+            curvature = _squares(carry.direction) + sample_norms(down) ** 2
+            size = ratio(carry.square, curvature)
+            total = jax.tree.map(lambda t, w: t + over_samples(size, w) * w, carry.total, down)
+            return carry._replace(total=total), down, size
+
+        def iterate(_: int, carry: _Conjugate) -> _Conjugate:
+            carry, down, size = follow(carry)
+            product = carry.direction + maps.up(down)
+            residual = carry.residual - _rows(size, product) * product
+            square = _squares(residual)
+            turn = ratio(square, carry.square)
+            direction = residual + _rows(turn, residual) * carry.direction
+            return _Conjugate(carry.total, residual, direction, square)
+
+        carry = jax.lax.fori_loop(0, self.cg_steps - 1, iterate, begin)
+        return follow(carry)[0].total
+
+
+class _Conjugate(NamedTuple):
+    total: Activities
+    residual: Float[Array, "batch ..."]
+    direction: Float[Array, "batch ..."]
+    square: Float[Array, " batch"]
+
+
+class _Trial(NamedTuple):
+    tries: Array
+    size: Float[Array, " batch"]
+    position: _Position
+    accepted: Bool[Array, " batch"]
+
+
+def _descend(
+    energy: FreeEnergy,
+    position: _Position,
+    samples: Float[Array, " batch"],
+    step: Activities,
+    slope: Float[Array, " batch"],
+) -> _Position:
+    """Move each sample by its step, shrunk until its energy falls; else leave it where it is."""
+
+    def attempt(trial: _Trial) -> _Trial:
+        errors = jax.tree.map(
+            lambda e, d: e + over_samples(trial.size, d) * d, position.errors, step
+        )
+        activities = energy.network.feedforward(energy.x, errors).activities
+        reached = energy.samples(activities, errors)
+        accepted = trial.accepted | (reached <= ceiling)
+        smaller = reduced(trial.size, reached - samples, slope)
+        size = jnp.where(accepted, trial.size, smaller)
+        return _Trial(trial.tries + 1, size, _Position(activities, errors), accepted)
+
+    def failed(trial: _Trial) -> Bool[Array, ""]:
+        return (trial.tries <= _SHRINKS) & ~jnp.all(trial.accepted)
+
+    # At a minimum energies differ by round-off alone.
+    ceiling = samples * (1 + 8 * jnp.finfo(samples.dtype).eps)
+    ones = jnp.ones_like(samples)
+    begin = _Trial(jnp.zeros((), int), ones, position, ones < 0)
+    end = jax.lax.while_loop(failed, attempt, begin)
+    return jax.tree.map(
+        lambda new, old: jnp.where(over_samples(end.accepted, old), new, old),
+        end.position,
+        position,
+    )
+
+
+def _squares(v: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
+    return jnp.sum(v**2, axis=tuple(range(1, v.ndim)))
+
+
+def _rows(values: Float[Array, " batch"], like: Float[Array, "batch ..."]) -> Array:
+    return values.reshape(-1, *([1] * (like.ndim - 1)))
+

@@ -1,0 +1,7 @@
+"""Theory: what can be said of a network before it is trained, and of an energy by itself."""
+
+from mupc.theory.alignment import gradient_alignment as gradient_alignment
+from mupc.theory.alignment import layer_cosines as layer_cosines
+from mupc.theory.alignment import relative_change as relative_change
+from mupc.theory.regime import precision_for as precision_for
+from mupc.theory.regime import regime_number as regime_number
