@@ -61,7 +61,7 @@ def step_arguments(
     """
     optimiser = mupc.traced(optax.adam, learning_rate=learning_rate)
     key = jax.random.key(0)
-    inputs = Inputs(rule, optimiser, batch, jnp.asarray(0), key)
+    inputs = Inputs(rule, optimiser, batch, jnp.asarray(0), jnp.asarray(False), key)
     return inputs, begin(network, rule, optimiser, key)
 
 

@@ -26,7 +26,7 @@ def training_step(rule, network, inputs, outputs):
 
     def step(*arrays):
         batch, count, state = jax.tree.unflatten(static, arrays)
-        inputs = Inputs(rule, optimiser, batch, count, key)
+        inputs = Inputs(rule, optimiser, batch, count, jnp.asarray(False), key)
         return jax.tree.leaves(train_step.__wrapped__(inputs, state))
 
     jax.clear_caches()  # a function that JAX has traced before is not traced again

@@ -11,11 +11,12 @@ from mupc.training.config import PRESETS, ConfigError, TrainConfig, from_dict, r
 from mupc.training.run import train
 
 BASE = {"depth": 3, "width": 8, "steps": 4, "log_every": 1, "evaluate_every": 2}
-ADAM, SGD = {"learning_rate": 0.03}, {"optimiser": "sgd", "learning_rate": 0.3}
+SGD = {"optimiser": "sgd", "learning_rate": 0.3}
+DESCENT = {"solver": "gradient-descent"}
 
 # For every field: what else must be set, and another value than the one it then has.
 FIELDS = {
-    "preset": ({"dataset": "digits", "max_steps": 8}, "paper"),
+    "preset": ({**DESCENT, "dataset": "digits", "max_steps": 8, "precision": 1.0}, "paper"),
     "dataset": ({}, "npz"),
     "validation": ({}, 0.3),
     "depth": ({}, 4),
@@ -28,30 +29,34 @@ FIELDS = {
     "initialisation": ({}, "orthogonal"),
     "rule": ({}, "backpropagation"),
     "likelihood": ({}, "categorical"),
+    "rho": ({}, 0.2),
     "precision": ({}, 0.5),
-    "solver": ({"step_size": 0.1}, "adam"),
-    "step_size": ({}, "stable"),
-    "momentum": ({}, 0.5),
-    "max_steps": ({}, 5),
-    "rtol": ({"max_steps": 20}, 0.5),
-    "atol": ({"max_steps": 20}, 0.05),
-    "patience": ({"step_size": 2.0, "max_steps": 12}, 1),
-    "start": ({}, "zeros"),
-    "start_std": ({"start": "normal"}, 0.1),
+    "solver": ({}, "l-bfgs"),
+    "coordinates": ({"solver": "l-bfgs"}, "activities"),
+    "cg_steps": ({}, 2),
+    "history": ({"solver": "l-bfgs", "rho": 2.0, "max_steps": 6, "rtol": 0.0}, 1),
+    "step_size": (DESCENT, "stable"),
+    "momentum": (DESCENT, 0.5),
+    "max_steps": (DESCENT, 5),
+    "rtol": ({**DESCENT, "max_steps": 20}, 0.5),
+    "atol": ({**DESCENT, "max_steps": 20, "precision": 1.0}, 0.05),
+    "patience": ({**DESCENT, "step_size": 2.0, "max_steps": 12}, 1),
+    "start": (DESCENT, "zeros"),
+    "start_std": ({**DESCENT, "start": "normal"}, 0.1),
     "weight_decay": ({}, 0.1),
     "weight_decay_roles": ({"weight_decay": 0.1}, ("hidden",)),
-    "activity_decay": ({}, 0.1),
-    "activity_decay_roles": ({"activity_decay": 0.1}, ("input",)),
+    "activity_decay": (DESCENT, 0.1),
+    "activity_decay_roles": ({**DESCENT, "activity_decay": 0.1}, ("input",)),
     "spectral_penalty": ({}, 0.1),
     "spectral_penalty_roles": ({"spectral_penalty": 0.1}, ("input",)),
     "optimiser": ({}, "sgd"),
     "learning_rate": ({}, 0.01),
-    "learning_rate_rule": ({}, "uniform"),
+    "learning_rate_rule": ({}, "raw"),
     "eps": ({}, 1e-3),
     "adamw_decay": ({"optimiser": "adamw"}, 0.3),
     "sgd_momentum": (SGD, 0.1),
-    "schedule": ({}, "cosine"),
-    "warmup": ({"schedule": "cosine"}, 2),
+    "schedule": ({}, "constant"),
+    "warmup": ({}, 2),
     "epochs": ({"steps": None, "epochs": 0.2}, 0.3),
     "steps": ({}, 5),
     "batch_size": ({}, 32),
@@ -107,18 +112,18 @@ WRONG = [
     ({"learning_rate": 0.0}, "--learning-rate must be above 0, not 0.0"),
     ({"learning_rate": float("nan")}, "--learning-rate must be above 0, not nan"),
     ({"precision": -1.0}, "--precision must be above 0"),
-    ({"step_size": float("inf")}, "--step-size must be above 0, not inf"),
-    ({"momentum": 1.0}, "--momentum must be at least 0 and below 1, not 1.0"),
+    ({**DESCENT, "step_size": float("inf")}, "--step-size must be above 0, not inf"),
+    ({**DESCENT, "momentum": 1.0}, "--momentum must be at least 0 and below 1, not 1.0"),
     ({"validation": 1.0}, "--validation must be at least 0 and below 1"),
     ({"weight_decay": -0.1}, "--weight-decay must be at least 0"),
     ({"max_steps": 0}, "--max-steps must be at least 1"),
     ({"seed": -1}, "--seed must be at least 0"),
-    ({"rule": "backpropagation", "step_size": 0.1}, "--step-size would have no effect.*no inf"),
+    ({"rule": "backpropagation", "step_size": 0.1}, "--step-size would have no effect, since only"),
     ({"rule": "backpropagation", "max_steps": 3}, "--max-steps would have no effect"),
     ({"parameterisation": "ntk", "gamma": 2.0}, "--gamma would have no effect.*ntk has no γ"),
     ({"optimiser": "sgd", "eps": 1e-3}, "--eps would have no effect.*sgd has no ε"),
     ({"sgd_momentum": 0.5}, "--sgd-momentum would have no effect.*optimiser is adam"),
-    ({"warmup": 5}, "--warmup would have no effect.*schedule is constant"),
+    ({"schedule": "constant", "warmup": 5}, "--warmup would have no effect.*schedule is constant"),
     ({"weight_decay_roles": ("hidden",)}, "--weight-decay-roles would have no effect"),
     ({"steps": 3, "epochs": 1.0}, "--epochs would have no effect, since steps is given"),
     ({"validation": 0.0, "early_stopping": 2}, "--early-stopping would have no effect"),
@@ -126,6 +131,16 @@ WRONG = [
     ({"solver": "adam", "step_size": "stable"}, "--step-size stable is for the solver gradient"),
     ({"depth": 1, "skips": False}, "--no-skips would have no effect"),
     ({"parameterisation": "ntk", "learning_rate_rule": "mup"}, "rule mup would have no effect"),
+    ({"rho": -0.1}, "--rho must be above 0, not -0.1"),
+    ({"rho": 0.1, "precision": 1.0}, "--precision would have no effect, since rho sets it"),
+    ({"rule": "backpropagation", "rho": 0.1}, "--rho would have no effect.*no inference"),
+    ({"step_size": 0.1}, "--step-size would have no effect, since only the solvers gradient"),
+    ({"coordinates": "errors"}, "--coordinates would have no effect, since the solver gauss"),
+    ({"solver": "l-bfgs", "cg_steps": 2}, "--cg-steps would have no effect"),
+    ({"history": 2}, "--history would have no effect, since only the solver l-bfgs"),
+    ({"cg_steps": 0}, "--cg-steps must be at least 1, not 0"),
+    ({"activity_decay": 0.1}, "gauss-newton takes no --activity-decay: take l-bfgs"),
+    ({"solver": "linear-solve"}, "linear-solve is for --activation linear: take l-bfgs"),
     ({"activation": "foo"}, "--activation must be one of relu, tanh.*, not foo"),
 ]
 
@@ -145,6 +160,8 @@ def test_the_paper_preset_is_the_papers_setting():
     assert (config.step_size, config.max_steps) == (0.5 / 64, 30)
     assert (config.rtol, config.atol, config.patience) == (0, 0, 0)
     assert (config.activation, config.skips, config.biases) == ("relu", True, False)
+    assert (config.solver, config.coordinates) == ("gradient-descent", "activities")
+    assert config.schedule == "constant"
     assert config.validation == 0
 
 

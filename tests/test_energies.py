@@ -251,7 +251,9 @@ def test_the_error_view_is_the_energy_of_the_pass_with_errors(likelihood, decay)
     np.testing.assert_allclose(view.activities((e,))[0], z, atol=1e-12)
     np.testing.assert_allclose(view.samples((e,)), energy.samples((z,)), rtol=1e-12)
     samples, (gradient,) = view.samples_and_gradient((e,))
-    slow = jax.grad(lambda e: jnp.sum(energy.samples(energy.network.feedforward(x, (e,)).activities)))
+    slow = jax.grad(
+        lambda e: jnp.sum(energy.samples(energy.network.feedforward(x, (e,)).activities))
+    )
     np.testing.assert_allclose(samples, energy.samples((z,)), rtol=1e-12)
     np.testing.assert_allclose(gradient, slow(jnp.asarray(e)), atol=1e-12)
     np.testing.assert_allclose(view.of_sample(2).samples((e[:, 2:3],)), samples[2:3], rtol=1e-12)
@@ -270,6 +272,4 @@ def test_gauss_newton_factors_give_the_hessian_of_a_linear_network(likelihood):
     hessian = jax.hessian(lambda e: view.samples((e.reshape(4, 1, 5),))[0])(e.reshape(-1))
     maps = energy.gauss_newton(view.activities((e,)))
     product = lambda v: maps.down(maps.up((v.reshape(4, 1, 5),)))[0].reshape(-1)
-    np.testing.assert_allclose(
-        hessian, np.eye(20) + jax.vmap(product)(jnp.eye(20)).T, atol=1e-10
-    )
+    np.testing.assert_allclose(hessian, np.eye(20) + jax.vmap(product)(jnp.eye(20)).T, atol=1e-10)

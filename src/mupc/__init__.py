@@ -1,11 +1,12 @@
 """Very deep predictive coding networks in JAX."""
 
 from mupc import data as data
+from mupc import theory as theory
 from mupc.energies import Energy as Energy
 from mupc.energies import FreeEnergy as FreeEnergy
 from mupc.hyperparameters import traced as traced
-from mupc.inference import FeedforwardStart as FeedforwardStart
 from mupc.inference import LBFGS as LBFGS
+from mupc.inference import FeedforwardStart as FeedforwardStart
 from mupc.inference import GaussNewton as GaussNewton
 from mupc.inference import GradientDescent as GradientDescent
 from mupc.inference import GradientFlow as GradientFlow

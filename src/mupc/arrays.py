@@ -75,9 +75,7 @@ def over_samples(
     return values if values.ndim == 0 else values.reshape(1, -1, *([1] * (like.ndim - 2)))
 
 
-def ratio(
-    a: Float[Array, " batch"] | float, b: Float[Array, " batch"]
-) -> Float[Array, " batch"]:
+def ratio(a: Float[Array, " batch"] | float, b: Float[Array, " batch"]) -> Float[Array, " batch"]:
     """Divide where b is not zero, and give zero where it is: a solved sample has zero over zero."""
     return jnp.where(b != 0, a / jnp.where(b != 0, b, 1), 0)
 

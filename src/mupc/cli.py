@@ -8,15 +8,16 @@ from typing import Annotated, Literal
 
 import tyro
 
-from mupc.data import DataError, Dataset
-from mupc.records import RunError, RunFolder
+from mupc.data import DataError
+from mupc.records import RunError
 from mupc.training.build import build_likelihood
 from mupc.training.config import PRESETS, ConfigError, PresetName, TrainConfig
 from mupc.training.doctor import examine
+from mupc.training.inspection import enough
 from mupc.training.metrics import Evaluation, evaluate
 from mupc.training.progress import Progress
-from mupc.training.results import Ended, Record, TrainRecord
-from mupc.training.run import load_run, part, train
+from mupc.training.results import Ended, Record
+from mupc.training.run import Start, load_run, part, train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,12 +88,8 @@ def _dispatch(config: TrainConfig | EvaluateConfig | DoctorConfig) -> int:
 def _train(config: TrainConfig) -> int:
     run = train(config, begin=_begin)
     print(run.result.message)
-    seen = [r for r in run.result.records if isinstance(r, TrainRecord) and r.inference_steps]
-    if seen and seen[-1].residual is not None:
-        print(
-            f"inference at the end: relative residual {seen[-1].residual:.2g} after "
-            f"{seen[-1].inference_steps:.0f} steps, {seen[-1].converged:.0%} of samples converged"
-        )
+    for line in run.inspection.sentences():
+        print(line)
     if run.test is not None:
         print(f"network of step {run.result.step}: test {_figures(run.test)}")
     else:
@@ -101,16 +98,19 @@ def _train(config: TrainConfig) -> int:
     return 1 if run.result.ended is Ended.DIVERGED else 0
 
 
-def _begin(
-    config: TrainConfig, data: Dataset, folder: RunFolder, steps: int
-) -> Callable[[Record], None]:
+def _begin(start: Start) -> Callable[[Record], None]:
     """Say what is about to be done; give what shows the progress."""
+    config, data, folder, regime, steps = start
     held_out = 0 if data.validation is None else len(data.validation.x)
     print(
         f"{config.depth} layers of width {config.width}, {config.parameterisation}, "
         f"{config.rule}; {data.name}: {len(data.train.x)} training and {held_out} validation "
         f"samples, {data.normalisation}"
     )
+    if regime.rho is not None:
+        print(f"regime number ρ = {regime.rho:.2g} at the start (precision {regime.precision:.3g})")
+    if (warning := enough(config, regime)) is not None:
+        print(f"warning: {warning}")
     print(f"run folder: {folder.path}; compiling …", flush=True)
     return Progress(steps, config.batch_size)
 

@@ -75,9 +75,7 @@ class Energy(eqx.Module):
         """Give the gradient of the batch sum, shaped like the activities."""
         return self.samples_and_gradient(activities)[1]
 
-    def weight_gradient(
-        self, activities: Activities, errors: Activities | None = None
-    ) -> Network:
+    def weight_gradient(self, activities: Activities, errors: Activities | None = None) -> Network:
         """Give the gradient of the batch mean at fixed activities, shaped like the network.
 
         It is local: a layer's part depends on that layer's error and on the activity below it.
@@ -123,16 +121,13 @@ class FreeEnergy(Energy):
         """Give each layer's energy of each sample, (H + 1, batch), from input to output."""
         # Of predictions that nobody uses, the compiler leaves nothing.
         predictions, output = self.network.predictions(self.x, activities)
-        if errors is None:
-            errors = jax.tree.map(jnp.subtract, activities, predictions)
-        hidden = jnp.concatenate([jax.vmap(self._hidden)(e) for e in errors])
+        made: Activities = jax.tree.map(jnp.subtract, activities, predictions)
+        hidden = jnp.concatenate([jax.vmap(self._hidden)(e) for e in errors or made])
         if (terms := activity_terms(self.regularisers, activities)) is not None:
             hidden = hidden + terms
         return jnp.concatenate([hidden, self._output(output)[None]])
 
-    def weight_gradient(
-        self, activities: Activities, errors: Activities | None = None
-    ) -> Network:
+    def weight_gradient(self, activities: Activities, errors: Activities | None = None) -> Network:
         r"""Give the gradient of the batch mean at fixed activities, shaped like the network.
 
         With known errors, of $-\sum_l e_l^\top u_l + \ell(y, \hat y)$ at fixed e: it is the same.
@@ -155,7 +150,6 @@ class FreeEnergy(Energy):
 
         It is made of the same terms as `layers`: a subclass that changes one changes both.
         """
-
         term = lambda u, z: self._hidden(z - u)  # noqa: E731
         seen = self.network.local_gradient(term, self._output, self.x, activities)
         if seen is None:
@@ -244,6 +238,9 @@ class ErrorView(Energy):
     """
 
     energy: FreeEnergy
+
+    def __init__(self, energy: FreeEnergy) -> None:
+        self.energy = energy
 
     @property
     def network(self) -> Network:  # pyright: ignore[reportIncompatibleVariableOverride]

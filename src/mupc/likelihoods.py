@@ -21,7 +21,7 @@ class Likelihood(eqx.Module):
 
     @abstractmethod
     def root(self, output: Float[Array, "..."], v: Float[Array, "..."]) -> Float[Array, "..."]:
-        r"""Give $B v$ for one example, where $B B^\top$ is the Hessian of the loss by the output."""
+        r"""Give $B v$ for one example, with $B B^\top$ the loss's Hessian by the output."""
 
 
 class Gaussian(Likelihood):

@@ -2,6 +2,7 @@
 
 config.json        the complete configuration
 environment.json   versions, devices
+regime.json        the precision, and the regime number ρ that it means at the first batch
 metrics.jsonl      one record a line, in the order in which they came
 result.json        how the run ended, and its last figures
 network.eqx        the trained network (written and read by `mupc.training`)
@@ -40,7 +41,11 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, path: str | Path, config: Mapping[str, Any], environment: Mapping[str, Any]
+        cls,
+        path: str | Path,
+        config: Mapping[str, Any],
+        environment: Mapping[str, Any],
+        regime: Mapping[str, Any],
     ) -> "RunFolder":
         """Make a new folder and write what is known before the first step.
 
@@ -54,6 +59,7 @@ class RunFolder:
                 raise RunError(f"{run.path} is not empty: name a new folder with --out")
             run._write("config.json", config)
             run._write("environment.json", environment)
+            run._write("regime.json", regime)
             run.metrics.touch()
         except OSError as error:
             raise RunError(f"cannot write the run folder {run.path}: {error.strerror}") from error

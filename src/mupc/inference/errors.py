@@ -2,7 +2,6 @@
 
 from typing import Any
 
-
 from jaxtyping import PyTree
 
 from mupc.energies import Energy, ErrorView, FreeEnergy
@@ -55,5 +54,3 @@ def free(energy: Energy) -> FreeEnergy:
             "take a solver in activities"
         )
     return energy
-
-

@@ -16,13 +16,13 @@ if TYPE_CHECKING:  # it loads when used: it costs as much as half of JAX
     import diffrax
 
 
-def _tsit5() -> "diffrax.AbstractSolver":
+def _tsit5() -> "diffrax.AbstractSolver[Any]":
     import diffrax
 
     return diffrax.Tsit5()
 
 
-def _pid() -> "diffrax.AbstractStepSizeController":
+def _pid() -> "diffrax.AbstractStepSizeController[Any, Any]":
     import diffrax
 
     return diffrax.PIDController(rtol=1e-6, atol=1e-8)
@@ -32,23 +32,23 @@ class GradientFlow(Solver):
     r"""Follow $\dot z = -\partial F / \partial z$ until the vector field is small.
 
     One step of `infer` integrates from $t = 0$ to `horizon`, or to the time at which
-    $\|\partial F / \partial z\| \le \text{rtol} \cdot \|\partial F / \partial z\|^{(0)}$. Each sample
-    has its own time, step size and end. In activities the flow is stiff, with a ratio of time
-    scales that grows with the square of the depth; `mupc.InErrors(mupc.GradientFlow())`, the flow
-    of the errors, has the same end and is not.
+    $\|\partial F / \partial z\| \le \text{rtol} \cdot \|\partial F / \partial z\|^{(0)}$. Each
+    sample has its own time, step size and end. In activities the flow is stiff, with a ratio of
+    time scales that grows with the square of the depth; that of the errors, which is
+    `mupc.InErrors(mupc.GradientFlow())`, has the same end and is not.
 
     Args:
         solver: any of diffrax's; `diffrax.Tsit5()` unless given.
-        controller: of the step size; `diffrax.PIDController(rtol=1e-6, atol=1e-8)` unless given. Its
-            tolerances bound how small the vector field can become.
+        controller: of the step size; `diffrax.PIDController(rtol=1e-6, atol=1e-8)` unless given.
+            Its tolerances bound how small the vector field can become.
         rtol: ends the flow, see above.
         horizon: the longest time to integrate for.
         dt0: the first step; a controller that adapts chooses it unless given.
         max_steps: the largest number of diffrax's steps; a sample that needs more stays there.
     """
 
-    solver: "diffrax.AbstractSolver" = eqx.field(default_factory=_tsit5)
-    controller: "diffrax.AbstractStepSizeController" = eqx.field(default_factory=_pid)
+    solver: "diffrax.AbstractSolver[Any]" = eqx.field(default_factory=_tsit5)
+    controller: "diffrax.AbstractStepSizeController[Any, Any]" = eqx.field(default_factory=_pid)
     rtol: Float[Array, ""] = eqx.field(default=1e-4, converter=as_not_negative)
     horizon: Float[Array, ""] = eqx.field(default=1e4, converter=as_positive)
     dt0: float | None = None

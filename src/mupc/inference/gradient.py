@@ -67,23 +67,23 @@ class GradientDescent(Solver):
     step_size: StepSize = eqx.field(converter=_as_step_size)
     momentum: Float[Array, ""] | None = eqx.field(default=None, converter=_as_momentum)
 
-    def init(self, energy: Energy, activities: Activities) -> _State:
+    def init(self, energy: Energy, position: Activities) -> _State:
         """Choose the step sizes; start at rest."""
-        velocity = None if self.momentum is None else jax.tree.map(jnp.zeros_like, activities)
-        return _State(self.step_size(energy, activities), velocity)
+        velocity = None if self.momentum is None else jax.tree.map(jnp.zeros_like, position)
+        return _State(self.step_size(energy, position), velocity)
 
     def step(
-        self, energy: Energy, activities: Activities, state: _State
+        self, energy: Energy, position: Activities, state: _State
     ) -> tuple[Activities, _State, Progress]:
         """Make one step along the gradient."""
-        samples, gradient = energy.samples_and_gradient(activities)
+        samples, gradient = energy.samples_and_gradient(position)
         direction, velocity = gradient, state.velocity
         if self.momentum is not None:
             mu = self.momentum
             velocity = jax.tree.map(lambda v, g: mu * v + g, velocity, gradient)
             direction = jax.tree.map(lambda v, g: mu * v + g, velocity, gradient)
         moved = jax.tree.map(
-            lambda z, d: z - over_samples(state.step_size, z) * d, activities, direction
+            lambda z, d: z - over_samples(state.step_size, z) * d, position, direction
         )
         seen = Progress(samples, sample_norms(gradient))
         return moved, _State(state.step_size, velocity), seen

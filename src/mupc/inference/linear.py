@@ -1,5 +1,7 @@
 """The equilibrium of a deep linear network, in closed form."""
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as linalg
@@ -59,11 +61,15 @@ class LinearSolve(Solver):
         energy = free(energy)
         samples, gradient = energy.samples_and_gradient(position)
         residual = jnp.sqrt(jnp.sum(gradient[0] ** 2, axis=(0, 2)))
-        return (_equilibrium(energy),), state, Progress(samples, residual)
+        return (
+            (_equilibrium(energy, cast(Chain, energy.network)),),
+            state,
+            Progress(samples, residual),
+        )
 
 
-def _equilibrium(energy: FreeEnergy) -> Float[Array, "layer batch width"]:
-    stage, readout = energy.network.stages[0], energy.network.readout
+def _equilibrium(energy: FreeEnergy, network: Chain) -> Float[Array, "layer batch width"]:
+    stage, readout = network.stages[0], network.readout
     first = jax.vmap(stage.entry)(energy.x)
     width, depth = first.shape[1], stage.size
     with jax.default_matmul_precision("highest"):
@@ -91,23 +97,17 @@ def _equilibrium(energy: FreeEnergy) -> Float[Array, "layer batch width"]:
             return (factor_l, below_l), (factor_l, below_l)
 
         begin = (jnp.linalg.cholesky(diagonal[0]), targets[0])
-        end, (factors, rights) = jax.lax.scan(
-            eliminate, begin, (M, diagonal[1:], targets[1:])
-        )
+        end, (factors, rights) = jax.lax.scan(eliminate, begin, (M, diagonal[1:], targets[1:]))
         factors = jnp.concatenate([begin[0][None], factors])
         rights = jnp.concatenate([begin[1][None], rights])
 
-        def substitute(
-            above: Array, layer: tuple[Array, Array, Array]
-        ) -> tuple[Array, Array]:
+        def substitute(above: Array, layer: tuple[Array, Array, Array]) -> tuple[Array, Array]:
             factor, right, matrix = layer
             z = _solve(factor, right + above @ matrix)
             return z, z
 
         z_last = _solve(*end)
-        _, z = jax.lax.scan(
-            substitute, z_last, (factors[:-1], rights[:-1], M), reverse=True
-        )
+        _, z = jax.lax.scan(substitute, z_last, (factors[:-1], rights[:-1], M), reverse=True)
         return jnp.concatenate([z, z_last[None]])
 
 

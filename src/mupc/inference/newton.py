@@ -1,6 +1,6 @@
 """Gauss–Newton in error space: one small linear system per sample, whatever width and depth."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -171,4 +171,3 @@ def _squares(v: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
 
 def _rows(values: Float[Array, " batch"], like: Float[Array, "batch ..."]) -> Array:
     return values.reshape(-1, *([1] * (like.ndim - 1)))
-

@@ -35,7 +35,7 @@ class _State(NamedTuple):
     changes: Activities
     inverse: Float[Array, "history batch"]
     scale: Float[Array, " batch"]
-    count: Int[Array, ""]
+    made: Int[Array, ""]
 
 
 class LBFGS(Solver):
@@ -43,11 +43,11 @@ class LBFGS(Solver):
 
     $$d = -H_k \nabla F, \qquad z \leftarrow z + t\, d$$
 
-    with $H_k$ the BFGS inverse Hessian of the last pairs $s = \Delta z$, $y = \Delta \nabla F$ (with
-    Powell's damping where the curvature is small or negative). A sample's step is tried at $t = 1$,
-    accepted if its energy falls enough, else shrunk at the next step; so a sample's energy never
-    rises. Every step costs one gradient: two sweeps. The first direction is the gradient, scaled by
-    the curvature along it.
+    with $H_k$ the BFGS inverse Hessian of the last pairs $s = \Delta z$, $y = \Delta \nabla F$
+    (with Powell's damping where the curvature is small or negative). A sample's step is tried at
+    $t = 1$, accepted if its energy falls enough, else shrunk at the next step; so a sample's energy
+    never rises. Every step costs one gradient: two sweeps. The first direction is the gradient,
+    scaled by the curvature along it.
 
     In errors, `mupc.InErrors(mupc.LBFGS())`, it is the solver for a minimum to round-off.
 
@@ -80,7 +80,7 @@ class LBFGS(Solver):
             changes=jax.tree.map(room, position),
             inverse=jnp.zeros((self.history, *samples.shape), samples.dtype),
             scale=scale,
-            count=jnp.zeros((), int),
+            made=jnp.zeros((), int),
         )
 
     def step(
@@ -95,7 +95,7 @@ class LBFGS(Solver):
         accepted = _accepts(state, samples, slope, sample_products(gradient, state.direction))
         change = jax.tree.map(jnp.subtract, gradient, state.gradient)
         change, good, scale = _damped(step, change, accepted)
-        slot = state.count % self.history
+        slot = state.made % self.history
         keep = lambda room, new: room.at[slot].set(  # noqa: E731
             jnp.where(over_samples(good, new), new, 0)
         )
@@ -108,7 +108,7 @@ class LBFGS(Solver):
             changes=jax.tree.map(keep, state.changes, change),
             inverse=inverse,
             scale=jnp.where(good, scale, state.scale),
-            count=state.count + 1,
+            made=state.made + 1,
         )
         new = new._replace(
             direction=_choose(accepted, self._direction(new), state.direction),
@@ -118,14 +118,16 @@ class LBFGS(Solver):
 
     def _direction(self, state: _State) -> Activities:
         """Give −H∇F by the two-loop recursion, over the pairs from the newest to the oldest."""
-        order = (state.count - 1 - jnp.arange(self.history)) % self.history
+        order = (state.made - 1 - jnp.arange(self.history)) % self.history
         pair = lambda room, i: jax.tree.map(lambda r: r[i], room)  # noqa: E731
 
         def newest_first(q: Activities, i: Array) -> tuple[Activities, Array]:
             weight = state.inverse[i] * sample_products(pair(state.steps, i), q)
             return _plus(q, -weight, pair(state.changes, i)), weight
 
-        def oldest_first(q: Activities, i_and_weight: tuple[Array, Array]) -> tuple[Activities, None]:
+        def oldest_first(
+            q: Activities, i_and_weight: tuple[Array, Array]
+        ) -> tuple[Activities, None]:
             i, weight = i_and_weight
             other = state.inverse[i] * sample_products(pair(state.changes, i), q)
             return _plus(q, weight - other, pair(state.steps, i)), None

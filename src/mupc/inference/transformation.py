@@ -26,21 +26,21 @@ class Optax(Solver):
 
     transformation: optax.GradientTransformation
 
-    def init(self, energy: Energy, activities: Activities) -> PyTree[Any]:
+    def init(self, energy: Energy, position: Activities) -> PyTree[Any]:
         """Initialise the transformation for every sample."""
-        axes = self._state_axes(activities)
-        return jax.vmap(self.transformation.init, in_axes=1, out_axes=axes)(activities)
+        axes = self._state_axes(position)
+        return jax.vmap(self.transformation.init, in_axes=1, out_axes=axes)(position)
 
     def step(
-        self, energy: Energy, activities: Activities, state: PyTree[Any]
+        self, energy: Energy, position: Activities, state: PyTree[Any]
     ) -> tuple[Activities, PyTree[Any], Progress]:
         """Apply the transformation to the gradient, and its update to the activities."""
-        samples, gradient = energy.samples_and_gradient(activities)
-        axes = self._state_axes(activities)
+        samples, gradient = energy.samples_and_gradient(position)
+        axes = self._state_axes(position)
         updates, state = jax.vmap(
             self.transformation.update, in_axes=(1, axes, 1), out_axes=(1, axes)
-        )(gradient, state, activities)
-        moved = jax.tree.map(jnp.add, activities, updates)
+        )(gradient, state, position)
+        moved = jax.tree.map(jnp.add, position, updates)
         return moved, state, Progress(samples, sample_norms(gradient))
 
     def _state_axes(self, activities: Activities) -> PyTree[int]:

@@ -28,7 +28,7 @@ class Info(NamedTuple):
     Attributes:
         output: the feedforward output, (batch, ...), before learning.
         layers: mean energy of each layer, (H + 1,), from input to output, after inference.
-        inference: the outcome of inference less activities and errors; None for rules without inference.
+        inference: the outcome of inference less activities and errors; None for rules without it.
     """
 
     output: Float[Array, "batch ..."]

@@ -80,7 +80,9 @@ class Stage(eqx.Module):
         change: Float[Array, "batch ..."] | None,
         changes: Float[Array, "layer batch ..."],
     ) -> Float[Array, "batch ..."]:
-        r"""Change the last activity: $\delta_l = (\partial u_l / \partial z_{l-1})\, \delta_{l-1} + d_l$.
+        r"""Give how the last activity changes with those before it and with its errors.
+
+        $$\delta_l = (\partial u_l / \partial z_{l-1})\, \delta_{l-1} + d_l$$
 
         `change` is $\delta_0$, of the activity before the stage (None for zero), `changes` is d.
         """

@@ -15,7 +15,8 @@ def layer_products(a: Network, b: Network) -> Float[Array, " layers"]:
     for (one, stacked), (other, _) in zip(scaled_blocks(a), scaled_blocks(b), strict=True):
         pairs = zip(jax.tree.leaves(one.weights), jax.tree.leaves(other.weights), strict=True)
         rows = 1 if not stacked else jax.tree.leaves(one.weights)[0].shape[0]
-        products.append(sum(jnp.sum((v * w).reshape(rows, -1), axis=1) for v, w in pairs))
+        parts = [jnp.sum((v * w).reshape(rows, -1), axis=1) for v, w in pairs]
+        products.append(jnp.sum(jnp.stack(parts), axis=0))
     return jnp.concatenate(products)
 
 
@@ -33,9 +34,14 @@ def relative_change(before: Network, after: Network) -> Float[Array, " layers"]:
     return jnp.sqrt(layer_products(change, change) / layer_products(before, before))
 
 
+def yardstick(rule: LearningRule) -> Backpropagation:
+    """Give backpropagation with a rule's own likelihood and regularisers."""
+    return Backpropagation(rule.likelihood, rule.regularisers)
+
+
 @eqx.filter_jit
 def gradient_alignment(
-    network: Network, batch: Batch, rule: LearningRule, yardstick: LearningRule | None = None
+    network: Network, batch: Batch, rule: LearningRule, other: LearningRule | None = None
 ) -> Float[Array, " layers"]:
     """Give the cosine between a rule's weight gradient and a yardstick's, layer by layer.
 
@@ -43,13 +49,12 @@ def gradient_alignment(
         network: where to compare.
         batch: inputs and targets.
         rule: the rule.
-        yardstick: another rule; backpropagation with the rule's own likelihood unless given.
+        other: the yardstick; backpropagation with the rule's own likelihood unless given.
     """
-    yardstick = yardstick or Backpropagation(rule.likelihood, rule.regularisers)
     key = jax.random.key(0)
     gradients = [
         one.gradients(network, batch, one.init(network, key), key, measure=False)[0]
-        for one in (rule, yardstick)
+        for one in (rule, other or yardstick(rule))
     ]
     return layer_cosines(*gradients)
 

@@ -6,13 +6,18 @@ from typing import Any, TypeVar
 
 import jax
 import optax
-from jaxtyping import PRNGKeyArray
+from jaxtyping import ArrayLike, PRNGKeyArray
 
 from mupc import parameterisations
 from mupc.hyperparameters import traced
 from mupc.inference import (
+    LBFGS,
     FeedforwardStart,
+    GaussNewton,
     GradientDescent,
+    GradientFlow,
+    InErrors,
+    LinearSolve,
     NormalStart,
     Optax,
     Solver,
@@ -63,9 +68,9 @@ def build_network(config: TrainConfig, inputs: int, outputs: int, key: PRNGKeyAr
     )
 
 
-def build_likelihood(config: TrainConfig) -> Likelihood:
+def build_likelihood(config: TrainConfig, precision: ArrayLike = 1.0) -> Likelihood:
     """Build the output's energy."""
-    return {"gaussian": Gaussian, "categorical": Categorical}[config.likelihood](config.precision)
+    return {"gaussian": Gaussian, "categorical": Categorical}[config.likelihood](precision)
 
 
 def build_regularisers(config: TrainConfig) -> tuple[Regulariser, ...]:
@@ -80,10 +85,23 @@ def build_regularisers(config: TrainConfig) -> tuple[Regulariser, ...]:
 
 def build_solver(config: TrainConfig) -> Solver:
     """Build the method of inference."""
-    if config.solver == "adam":
-        return Optax(traced(optax.adam, learning_rate=config.step_size))
+    solver = _SOLVERS[_given(config.solver)](config)
+    return InErrors(solver) if config.coordinates == "errors" else solver
+
+
+def _gradient_descent(config: TrainConfig) -> Solver:
     step_size = StableStep() if config.step_size == "stable" else _given(config.step_size)
     return GradientDescent(step_size, config.momentum)
+
+
+_SOLVERS: dict[str, Callable[[TrainConfig], Solver]] = {
+    "gauss-newton": lambda config: GaussNewton(_given(config.cg_steps)),
+    "l-bfgs": lambda config: LBFGS(_given(config.history)),
+    "gradient-descent": _gradient_descent,
+    "adam": lambda config: Optax(traced(optax.adam, learning_rate=config.step_size)),
+    "gradient-flow": lambda config: GradientFlow(),
+    "linear-solve": lambda config: LinearSolve(),
+}
 
 
 def build_start(config: TrainConfig) -> Start:
@@ -93,9 +111,9 @@ def build_start(config: TrainConfig) -> Start:
     return {"feedforward": FeedforwardStart, "zeros": ZeroStart}[config.start or "feedforward"]()
 
 
-def build_rule(config: TrainConfig) -> LearningRule:
-    """Build the learning rule."""
-    likelihood, regularisers = build_likelihood(config), build_regularisers(config)
+def build_rule(config: TrainConfig, precision: ArrayLike) -> LearningRule:
+    """Build the learning rule, with the precision given or that follows from ρ."""
+    likelihood, regularisers = build_likelihood(config, precision), build_regularisers(config)
     if config.rule == "backpropagation":
         return Backpropagation(likelihood, regularisers)
     return PredictiveCoding(

@@ -50,20 +50,36 @@ class TrainConfig:
     """Learning rule."""
     likelihood: Literal["gaussian", "categorical"] = "gaussian"
     """Energy of the output: squared error or cross-entropy."""
-    precision: float = 1.0
-    """Output precision π."""
-    solver: Literal["gradient-descent", "adam"] | None = None
-    """How activities settle (default gradient-descent)."""
+    rho: float | None = None
+    """Regime number ρ: 0.02 is near backpropagation, 1 is far; it sets the precision, from the
+    network and the first batch (default 0.06, unless the precision is given; paper: none)."""
+    precision: float | None = None
+    """Output precision π, instead of ρ (default 1 for backpropagation and the paper's preset)."""
+    solver: (
+        Literal[
+            "gauss-newton", "l-bfgs", "gradient-descent", "adam", "gradient-flow", "linear-solve"
+        ]
+        | None
+    ) = None
+    """How activities settle (default gauss-newton; paper gradient-descent)."""
+    coordinates: Literal["activities", "errors"] | None = None
+    """What l-bfgs, gradient-flow (default errors), gradient-descent and adam (default activities)
+    move."""
+    cg_steps: int | None = None
+    """Conjugate gradient steps in an iteration of gauss-newton (default 1)."""
+    history: int | None = None
+    """Pairs that l-bfgs remembers (default 8)."""
     step_size: float | Literal["stable"] | None = None
-    """Step of inference, per sample, or `stable`: from the Hessian's largest eigenvalue
-    (default 0.25; paper 0.5/64)."""
+    """Step of gradient-descent or adam, per sample, or `stable`: from the Hessian's largest
+    eigenvalue (default 0.25; gradient-descent in errors: stable; paper 0.5/64)."""
     momentum: float | None = None
-    """Nesterov momentum of gradient descent on activities (default: none)."""
+    """Nesterov momentum of gradient-descent (default: none)."""
     max_steps: int | None = None
-    """Largest number of inference steps T (default 8; paper: the depth)."""
+    """Largest number of inference steps T (default: gauss-newton, gradient-flow, linear-solve 1,
+    l-bfgs 30, others 8; paper: the depth)."""
     rtol: float | None = None
-    """A sample is done when its residual is this fraction of the initial one (default 1e-3;
-    paper 0)."""
+    """A sample is done when its residual is this fraction of the initial one (default 1e-3, or 0
+    where max_steps is 1; paper 0)."""
     atol: float | None = None
     """... plus this (default 0)."""
     patience: int | None = None
@@ -89,21 +105,19 @@ class TrainConfig:
 
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     """Optimiser of the weights."""
-    learning_rate: float = 0.1
-    """Learning rate."""
-    learning_rate_rule: Literal["raw", "mup", "uniform"] = "raw"
-    """Factors on the learning rate by layer: none, those of Depth-μP, or one for all layers.
-
-    `raw` is the default because truncated inference reaches the same few top layers at any depth;
-    take `mup` where all layers learn (backpropagation)."""
+    learning_rate: float = 0.02
+    """Learning rate (paper 0.1)."""
+    learning_rate_rule: Literal["raw", "mup", "uniform"] = "uniform"
+    """Factors on the learning rate by layer: none (raw, the paper's), those of Depth-μP (mup), or
+    √(128 · 129 / (width · (depth + 1))) for all layers alike (uniform)."""
     eps: float | None = None
-    """ε of adam and adamw; below the gradients, or layers freeze (default 1e-8)."""
+    """ε of adam and adamw; below the gradients, or layers freeze (default 1e-12; paper 1e-8)."""
     adamw_decay: float | None = None
     """Decoupled weight decay of adamw (default 1e-4)."""
     sgd_momentum: float | None = None
     """Momentum of sgd (default 0.9)."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning-rate schedule; cosine falls to zero at the end of training."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """Learning-rate schedule; cosine falls to zero at the end of training (paper: constant)."""
     warmup: int | None = None
     """Steps over which cosine rises linearly at first (default 0)."""
 
@@ -128,7 +142,15 @@ class TrainConfig:
 PRESETS: dict[PresetName, TrainConfig] = {
     "default": TrainConfig(),
     # arXiv 2505.13124: one MNIST epoch, N = 512, Adam 0.1, no validation part.
-    "paper": TrainConfig(preset="paper", dataset="mnist", validation=0.0, width=512),
+    "paper": TrainConfig(
+        preset="paper",
+        dataset="mnist",
+        validation=0.0,
+        width=512,
+        learning_rate=0.1,
+        learning_rate_rule="raw",
+        schedule="constant",
+    ),
 }
 
 
@@ -151,6 +173,33 @@ def _paper(paper: Any, default: Any) -> Callable[[TrainConfig], Any]:
 
 _NO_INFERENCE = "the rule {rule} has no inference"
 
+_ONE_STEP = ("gauss-newton", "gradient-flow", "linear-solve")
+_WITH_COORDINATES = ("l-bfgs", "gradient-descent", "adam", "gradient-flow")
+
+
+def _solver_is(*names: str) -> Callable[[TrainConfig], bool]:
+    return lambda config: config.solver in names
+
+
+def _precision(config: TrainConfig) -> float | None:
+    return None if _pc(config) and config.preset != "paper" else 1.0
+
+
+def _step_size(config: TrainConfig) -> float | str:
+    if config.preset == "paper":
+        return 0.5 / 64  # the published scripts' 0.5 acts on a batch-mean energy of 64 samples
+    descent = config.solver == "gradient-descent"
+    return "stable" if descent and config.coordinates == "errors" else 0.25
+
+
+def _max_steps(config: TrainConfig) -> int:
+    if config.solver in _ONE_STEP:
+        return 1
+    if config.solver == "l-bfgs":
+        return 30
+    return config.depth if config.preset == "paper" else 8
+
+
 # In this order: a field's condition may look at fields above it.
 _CONDITIONALS: dict[str, _Conditional] = {
     "gamma": _Conditional(
@@ -158,14 +207,34 @@ _CONDITIONALS: dict[str, _Conditional] = {
         "the parameterisation {parameterisation} has no γ",
         lambda c: 1.0,
     ),
-    "solver": _Conditional(_pc, _NO_INFERENCE, lambda c: "gradient-descent"),
-    # The published scripts' 0.5 acts on a batch-mean energy of 64 samples.
-    "step_size": _Conditional(_pc, _NO_INFERENCE, _paper(0.5 / 64, 0.25)),
-    "momentum": _Conditional(
-        lambda c: c.solver == "gradient-descent", "only the solver gradient-descent has momentum"
+    "precision": _Conditional(lambda c: c.rho is None or not _pc(c), "rho sets it", _precision),
+    "rho": _Conditional(
+        lambda c: _pc(c) and c.precision is None,
+        _NO_INFERENCE,
+        lambda c: 0.06,
     ),
-    "max_steps": _Conditional(_pc, _NO_INFERENCE, lambda c: c.depth if c.preset == "paper" else 8),
-    "rtol": _Conditional(_pc, _NO_INFERENCE, _paper(0.0, 1e-3)),
+    "solver": _Conditional(_pc, _NO_INFERENCE, _paper("gradient-descent", "gauss-newton")),
+    "coordinates": _Conditional(
+        _solver_is(*_WITH_COORDINATES),
+        "the solver {solver} has its own",
+        lambda c: "errors" if c.solver in ("l-bfgs", "gradient-flow") else "activities",
+    ),
+    "cg_steps": _Conditional(
+        _solver_is("gauss-newton"), "only the solver gauss-newton has any", lambda c: 1
+    ),
+    "history": _Conditional(_solver_is("l-bfgs"), "only the solver l-bfgs has one", lambda c: 8),
+    "step_size": _Conditional(
+        _solver_is("gradient-descent", "adam"),
+        "only the solvers gradient-descent and adam take one",
+        _step_size,
+    ),
+    "momentum": _Conditional(
+        _solver_is("gradient-descent"), "only the solver gradient-descent has momentum"
+    ),
+    "max_steps": _Conditional(_pc, _NO_INFERENCE, _max_steps),
+    "rtol": _Conditional(
+        _pc, _NO_INFERENCE, lambda c: 0.0 if c.preset == "paper" or c.max_steps == 1 else 1e-3
+    ),
     "atol": _Conditional(_pc, _NO_INFERENCE, lambda c: 0.0),
     "patience": _Conditional(_pc, _NO_INFERENCE, _paper(0, 10)),
     "start": _Conditional(_pc, _NO_INFERENCE, lambda c: "feedforward"),
@@ -184,7 +253,7 @@ _CONDITIONALS: dict[str, _Conditional] = {
         lambda c: c.spectral_penalty != 0, "spectral_penalty is 0", lambda c: ("hidden",)
     ),
     "eps": _Conditional(
-        lambda c: c.optimiser != "sgd", "the optimiser sgd has no ε", lambda c: 1e-8
+        lambda c: c.optimiser != "sgd", "the optimiser sgd has no ε", _paper(1e-8, 1e-12)
     ),
     "adamw_decay": _Conditional(
         lambda c: c.optimiser == "adamw", "the optimiser is {optimiser}", lambda c: 1e-4
@@ -237,8 +306,11 @@ def _check_choices(config: TrainConfig) -> None:
             raise ConfigError(f"{option(name)} must be one of {', '.join(names)}, not {value}")
 
 
-_COUNTS = "depth width max_steps steps batch_size log_every evaluate_every early_stopping"
-_POSITIVE = "gamma precision step_size learning_rate eps epochs start_std"
+_COUNTS = (
+    "depth width max_steps cg_steps history steps batch_size log_every evaluate_every "
+    "early_stopping"
+)
+_POSITIVE = "gamma rho precision step_size learning_rate eps epochs start_std"
 _NOT_NEGATIVE = (
     "weight_decay activity_decay spectral_penalty adamw_decay rtol atol patience warmup seed"
 )
@@ -264,6 +336,14 @@ def _check_ranges(config: TrainConfig) -> None:
         raise ConfigError(
             "--step-size stable is for the solver gradient-descent; give adam a number"
         )
+    if config.solver == "linear-solve" and config.activation != "linear":
+        raise ConfigError("--solver linear-solve is for --activation linear: take l-bfgs")
+    if config.solver in ("gauss-newton", "linear-solve") and config.activity_decay:
+        raise ConfigError(
+            f"--solver {config.solver} takes no --activity-decay: take l-bfgs with it"
+        )
+    if config.solver == "linear-solve" and config.likelihood != "gaussian":
+        raise ConfigError("--solver linear-solve is for --likelihood gaussian: take gauss-newton")
     if config.learning_rate_rule == "mup" and config.parameterisation != "mupc":
         raise ConfigError(
             f"--learning-rate-rule mup would have no effect, since all factors of the "

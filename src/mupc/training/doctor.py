@@ -8,8 +8,8 @@ import numpy as np
 
 from mupc.data import available
 from mupc.energies import FreeEnergy
-from mupc.likelihoods import Gaussian
 from mupc.inference import GradientDescent, StableStep, infer
+from mupc.likelihoods import Gaussian
 from mupc.networks import residual_mlp
 from mupc.records import environment
 

@@ -128,7 +128,7 @@ class _Trainer:
         self.state = begin(network, rule, optimiser, self.key)
         self.classes = is_one_hot(data.train.y)
         self.records: list[Record] = []
-        self.best, self.best_step, self.best_score = network, 0, -np.inf
+        self.best, self.best_step, self.best_score = network, 0, (-np.inf, -np.inf)
         self.pending: list[Metrics] = []
         self.began = self.logged = time.perf_counter()
         self.steps = self.timed = 0
@@ -204,7 +204,8 @@ class _Trainer:
         begun = time.perf_counter()
         likelihood = self.rule.likelihood
         seen = evaluate(self.state.network, validation, likelihood=likelihood)
-        score = -seen.loss if seen.accuracy is None else seen.accuracy
+        # On a small part many networks have the same accuracy: the lower loss decides.
+        score = (0.0 if seen.accuracy is None else seen.accuracy, -seen.loss)
         best = score > self.best_score
         if best:
             self.best = copy_arrays(self.state.network)

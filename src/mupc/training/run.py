@@ -14,18 +14,36 @@ from mupc.networks import Chain
 from mupc.records import RunError, RunFolder, environment
 from mupc.training.build import build_likelihood, build_network, build_optimiser, build_rule
 from mupc.training.config import ConfigError, TrainConfig, from_dict, resolve
+from mupc.training.inspection import (
+    Inspection,
+    Regime,
+    first_batch,
+    inspect,
+    measure_regime,
+)
 from mupc.training.loop import check_evaluations, fit
 from mupc.training.metrics import Evaluation, evaluate, is_distribution
 from mupc.training.results import FitResult, Record
 
 
+class Start(NamedTuple):
+    """What is known of a run before its first step."""
+
+    config: TrainConfig
+    data: Dataset
+    folder: RunFolder
+    regime: Regime
+    steps: int
+
+
 class Run(NamedTuple):
-    """A finished run: its folder, resolved configuration, the result of `fit`, and the test."""
+    """A finished run: folder, resolved configuration, result, test, and what was learned."""
 
     folder: RunFolder
     config: TrainConfig
     result: FitResult
     test: Evaluation | None
+    inspection: Inspection
 
 
 def load_data(config: TrainConfig) -> Dataset:
@@ -36,14 +54,14 @@ def load_data(config: TrainConfig) -> Dataset:
 def train(
     config: TrainConfig,
     *,
-    begin: Callable[[TrainConfig, Dataset, RunFolder, int], Callable[[Record], None]] | None = None,
+    begin: Callable[[Start], Callable[[Record], None]] | None = None,
 ) -> Run:
     """Train as a configuration says, and leave a run folder.
 
     Args:
         config: the configuration, resolved or not.
-        begin: is called before the first step with what is about to happen (the resolved
-            configuration, data, folder and number of steps), and gives a callback for records.
+        begin: is called before the first step with what is about to happen, and gives a callback
+            for records.
 
     Raises:
         ConfigError, DataError, RunError: before anything is trained.
@@ -51,12 +69,16 @@ def train(
     config = _with_absolute_paths(resolve(config))
     data = load_data(config)
     steps = _check_data(config, data)
-    rule = build_rule(config)
     network_key, fit_key = jax.random.split(jax.random.key(config.seed))
     network = build_network(config, data.inputs, data.outputs, network_key)
+    regime = measure_regime(config, network, data)
+    rule = build_rule(config, regime.precision)
     optimiser = build_optimiser(config, network, steps)
-    folder = RunFolder.create(_folder(config), dataclasses.asdict(config), _environment())
-    callback = None if begin is None else begin(config, data, folder, steps)
+    folder = RunFolder.create(
+        _folder(config), dataclasses.asdict(config), _environment(), regime._asdict()
+    )
+    start = Start(config, data, folder, regime, steps)
+    callback = None if begin is None else begin(start)
 
     def report(record: Record) -> None:
         folder.append(dataclasses.asdict(record))
@@ -80,8 +102,9 @@ def train(
     test = None
     if data.test is not None:
         test = evaluate(result.network, data.test, likelihood=build_likelihood(config))
-    folder.finish(_summary(result, test))
-    return Run(folder, config, result, test)
+    inspection = inspect(network, result.network, rule, first_batch(config, data))
+    folder.finish(_summary(result, test, inspection))
+    return Run(folder, config, result, test, inspection)
 
 
 def _check_data(config: TrainConfig, data: Dataset) -> int:
@@ -117,13 +140,14 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def _summary(result: FitResult, test: Evaluation | None) -> dict[str, Any]:
+def _summary(result: FitResult, test: Evaluation | None, inspection: Inspection) -> dict[str, Any]:
     return {
         "ended": result.ended.name.lower(),
         "message": result.message,
         "steps": result.steps,
         "network_from_step": result.step,
         "test": None if test is None else test._asdict(),
+        "inspection": inspection._asdict(),
     }
 
 

@@ -1,0 +1,101 @@
+"""The regime number and gradient alignment, against densely computed ones."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference import batch
+from test_inference import problem
+from test_networks import two_stages
+
+import mupc
+from mupc.theory import gradient_alignment, precision_for, regime_number, relative_change
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+@pytest.mark.parametrize("likelihood", [mupc.Gaussian(0.7), mupc.Categorical(0.7)])
+def test_the_regime_number_is_the_trace_it_says(likelihood):
+    energy, _ = problem(jnp.tanh)
+    energy = eqx.tree_at(lambda e: e.likelihood, energy, likelihood)
+    for i, rho in enumerate(regime_number(energy)):
+        x = energy.x[i : i + 1]
+        run = lambda e, x=x: energy.network.feedforward(x, (e.reshape(4, 1, 5),)).output[0]
+        J = jax.jacobian(run)(jnp.zeros(20))
+        output = run(jnp.zeros(20))
+        loss = lambda out, i=i: likelihood.precision * likelihood.loss(energy.y[i], out)
+        hessian = jax.hessian(loss)(output)
+        assert rho == pytest.approx(float(jnp.trace(hessian @ J @ J.T)) / 3, rel=1e-10)
+
+
+def test_the_precision_for_a_regime_gives_it():
+    energy, _ = problem(jnp.tanh)
+    precision = precision_for(0.3, energy)
+    there = eqx.tree_at(lambda e: e.likelihood, energy, mupc.Gaussian(precision))
+    assert jnp.mean(regime_number(there)) == pytest.approx(0.3, rel=1e-10)
+
+
+@pytest.mark.parametrize(("activation", "slope"), [(mupc.identity, 1.0), (jax.nn.relu, 0.5)])
+@pytest.mark.parametrize(("depth", "width"), [(16, 256), (64, 128), (64, 512)])
+def test_the_regime_number_grows_like_depth_over_width(activation, slope, depth, width):
+    """ρ = π (H/N)(exp c − 1), c = E φ'² : every layer adds c/L of the variance above it."""
+    network = mupc.residual_mlp(
+        32, 10, width=width, depth=depth, activation=activation, key=jax.random.key(0)
+    )
+    x, y = (jnp.asarray(v) for v in batch(32, 10, 16))
+    rho = jnp.mean(regime_number(mupc.FreeEnergy(network, x, y, mupc.Gaussian(0.4))))
+    expected = 0.4 * depth / width * (np.exp(slope) - 1)
+    assert rho == pytest.approx(expected, rel=0.25)
+
+
+def test_learning_tends_to_backpropagation_with_the_regime_number():
+    """Oracle 7, layer by layer: the gradient over π differs from it by an amount of order ρ."""
+    energy, start = problem(jnp.tanh, size=16)
+    rule = mupc.Backpropagation(mupc.Gaussian(1.0))
+    exact, _, _ = rule.gradients(energy.network, (energy.x, energy.y), None, jax.random.key(0))
+    gaps = []
+    for rho in (0.02, 0.01, 0.005):
+        precision = precision_for(rho, energy)
+        there = eqx.tree_at(lambda e: e.likelihood, energy, mupc.Gaussian(precision))
+        end = mupc.infer(there, mupc.GaussNewton(3), start, max_steps=50, rtol=1e-11, patience=0)
+        learned = there.weight_gradient(end.activities, end.errors)
+        difference = jax.tree.map(lambda a, b, p=precision: a / p - b, learned, exact)
+        gaps.append([float(jnp.linalg.norm(v)) for v in jax.tree.leaves(difference)])
+    orders = np.log2(np.asarray(gaps[:-1]) / np.asarray(gaps[1:]))
+    np.testing.assert_allclose(orders, 1.0, atol=0.1)
+
+
+def test_alignment_is_one_where_inference_does_nothing_and_less_where_it_does():
+    energy, _ = problem(jnp.tanh, size=16)
+    align = lambda precision: gradient_alignment(
+        energy.network,
+        (energy.x, energy.y),
+        mupc.PredictiveCoding(mupc.GaussNewton(3), 30, mupc.Gaussian(precision)),
+    )
+    assert align(1.0).shape == (5,)
+    np.testing.assert_allclose(align(1e-6), 1.0, atol=1e-5)
+    assert np.min(align(100.0)) < 0.95
+
+
+def test_alignment_of_a_layer_is_the_cosine_of_its_gradients():
+    energy, _ = problem(jnp.tanh, biases=False)
+    rule = mupc.PredictiveCoding(mupc.GradientDescent(0.2), 3, mupc.Gaussian(2.0))
+    back = mupc.Backpropagation(mupc.Gaussian(2.0))
+    a, b = (
+        r.gradients(energy.network, (energy.x, energy.y), None, jax.random.key(0))[0]
+        for r in (rule, back)
+    )
+    stacks = [
+        [n.stages[0].entry.weights, *n.stages[0].blocks.weights, n.readout.weights] for n in (a, b)
+    ]
+    cosine = lambda v, w: np.sum(v * w) / (np.linalg.norm(v) * np.linalg.norm(w))
+    expected = [cosine(v, w) for v, w in zip(*stacks, strict=True)]
+    seen = gradient_alignment(energy.network, (energy.x, energy.y), rule)
+    np.testing.assert_allclose(seen, expected, rtol=1e-10)
+
+
+def test_relative_change_counts_every_layer_of_every_stage():
+    network, _ = two_stages()
+    double = jax.tree.map(lambda w: 1.5 * w if eqx.is_inexact_array(w) else w, network)
+    np.testing.assert_allclose(relative_change(network, double), np.full(8, 0.5), rtol=1e-12)
