@@ -67,15 +67,10 @@ def test_gauss_newton_never_raises_the_energy_where_a_full_step_does():
     maps = energy.gauss_newton(start)
     flat = lambda v: v.transpose(1, 0, 2).reshape(64, 20)
     gradient = flat(view.activity_gradient((e,))[0])
-    full = []
-    for i in range(64):
-        unit = lambda k, i=i: (
-            jnp.zeros((20,)).at[k].set(1.0).reshape(4, 1, 5) * (jnp.arange(64)[None, :, None] == i)
-        )
-        columns = [flat(maps.down(maps.up((unit(k),)))[0])[i] for k in range(20)]
-        step = -np.linalg.solve(np.eye(20) + np.stack(columns, 1), gradient[i])
-        full.append(step.reshape(4, 5))
-    full = jnp.asarray(np.stack(full, 1))
+    unit = lambda k: jnp.broadcast_to(jnp.eye(20)[k].reshape(4, 1, 5), e.shape)
+    columns = [flat(maps.down(maps.up((unit(k),)))[0]) for k in range(20)]
+    step = -np.linalg.solve(np.eye(20) + np.stack(columns, 2), gradient[..., None])[..., 0]
+    full = jnp.asarray(step.reshape(64, 4, 5).transpose(1, 0, 2))
     before = energy.samples(start)
     assert np.sum(view.samples((full,)) > before) > 3  # unguarded, some samples go up
     for steps in (1, 2, 5):
@@ -158,12 +153,12 @@ def test_a_schedule_hands_each_sample_from_one_solver_to_the_next():
     np.testing.assert_array_equal(four.steps, 4)
     # What has converged stays; what has stalled goes on.
     flat = mupc.infer(
-        energy, mupc.Schedule(((descent, 1), (exact, 50))), start, max_steps=51, rtol=1e-6
+        energy, mupc.Schedule(((descent, 1), (exact, 200))), start, max_steps=201, rtol=1e-6
     )
     assert np.all(flat.result == InferenceResult.CONVERGED)
-    done = mupc.infer(energy, exact, start, max_steps=50, rtol=1e-6)
-    again = mupc.Schedule(((exact, 50), (mupc.GradientDescent(0.1), 9)))
-    kept = mupc.infer(energy, again, start, max_steps=100, rtol=1e-6)
+    done = mupc.infer(energy, exact, start, max_steps=200, rtol=1e-6)
+    again = mupc.Schedule(((exact, 200), (mupc.GradientDescent(0.1), 9)))
+    kept = mupc.infer(energy, again, start, max_steps=300, rtol=1e-6)
     np.testing.assert_allclose(kept.activities[0], done.activities[0], atol=1e-13)
     with pytest.raises(ValueError, match="a schedule needs at least one pair"):
         mupc.Schedule(())
@@ -232,7 +227,7 @@ MONOTONE = {
 }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     solver=st.sampled_from(sorted(MONOTONE)),
     activation=st.sampled_from([mupc.identity, jnp.tanh, jax.nn.relu]),
@@ -266,4 +261,4 @@ def test_random_small_problems(solver, activation, categorical, skips, rho, dept
         assert np.all(slow.result == InferenceResult.CONVERGED)
         one, two = (energy.weight_gradient(s.activities) for s in (end, slow))
         for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-4 * np.max(np.abs(b)))
+            np.testing.assert_allclose(a, b, atol=1e-4 * np.max(np.abs(b), initial=0))
