@@ -34,7 +34,7 @@ def test_train_then_evaluate_tell_the_same_story(tmp_path, capsys):
     steps = [r["step"] for r in run.records() if r["kind"] == "train"]
     assert steps == [30, 60]
     config = run.config()
-    assert (config["depth"], config["max_steps"], config["optimiser"]) == (3, 8, "adam")
+    assert (config["depth"], config["max_steps"], config["optimiser"]) == (3, 1, "adam")
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert {"python", "jax", "mupc", "devices"} <= set(environment)
     assert main(["evaluate", str(tmp_path / "run")]) == 0
@@ -79,8 +79,8 @@ def test_doctor_passes_and_names_what_it_found(capsys):
 
 
 def test_a_run_that_diverges_says_so_and_exits_with_1(tmp_path, capsys):
-    options = ["--step-size", "3", "--max-steps", "400", "--patience", "0"]
-    assert train(tmp_path, *options) == 1
+    descent = ["--solver", "gradient-descent", "--precision", "1", "--step-size", "3"]
+    assert train(tmp_path, *descent, "--max-steps", "400", "--patience", "0") == 1
     assert "diverged at step 1: it began in inference" in capsys.readouterr().out
     assert RunFolder.open(tmp_path / "run").result()["ended"] == "diverged"
 

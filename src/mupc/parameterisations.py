@@ -81,6 +81,10 @@ class Factors(NamedTuple):
 
 _UNSCALED = Factors(1.0, 1.0)
 
+# Of hidden layers the rule tells how fast they may learn; in small networks entry and readout, whose
+# effect does not fall with N or L, would be the first to diverge.
+_LARGEST_UNIFORM = 4.0
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -129,7 +133,7 @@ class Parameterisation:
         laws = {"input": self.input, "hidden": hidden, "readout": self.readout}[role]
         shape = (fan_in, length, self.gamma)
         relative = (width / BASE_WIDTH, length / BASE_LENGTH, self.gamma)
-        uniform = (relative[0] * relative[1]) ** -0.5
+        uniform = min((relative[0] * relative[1]) ** -0.5, _LARGEST_UNIFORM)
         return Scale(
             role=role,
             std=laws.std(*shape),

@@ -31,7 +31,11 @@ def scale_sgd(network: PyTree[Any]) -> optax.GradientTransformation:
 
 
 def scale_uniform(network: PyTree[Any]) -> optax.GradientTransformation:
-    """Multiply every layer's update by √(N₀L₀/(NL)): the *uniform* rule."""
+    """Multiply every layer's update by √(N₀L₀/(NL)), at most by 4: the *uniform* rule.
+
+    Under Adam each of L residual layers then changes what it adds, and all of them together the
+    output, by as much at any width N and number L of layers.
+    """
     return scale_by(rate_factors(network, lambda scale: scale.uniform))
 
 

@@ -109,7 +109,7 @@ class TrainConfig:
     """Learning rate (paper 0.1)."""
     learning_rate_rule: Literal["raw", "mup", "uniform"] = "uniform"
     """Factors on the learning rate by layer: none (raw, the paper's), those of Depth-μP (mup), or
-    √(128 · 129 / (width · (depth + 1))) for all layers alike (uniform)."""
+    √(128 · 129 / (width · (depth + 1))), at most 4, for all layers alike (uniform)."""
     eps: float | None = None
     """ε of adam and adamw; below the gradients, or layers freeze (default 1e-12; paper 1e-8)."""
     adamw_decay: float | None = None
