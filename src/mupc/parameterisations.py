@@ -81,8 +81,8 @@ class Factors(NamedTuple):
 
 _UNSCALED = Factors(1.0, 1.0)
 
-# Of hidden layers the rule tells how fast they may learn; in small networks entry and readout, whose
-# effect does not fall with N or L, would be the first to diverge.
+# The rule is about hidden layers. In small networks it would let entry and readout diverge, whose
+# effect on the output does not fall with N or L.
 _LARGEST_UNIFORM = 4.0
 
 

@@ -112,8 +112,9 @@ class GaussNewton(Solver):
             direction = residual + _rows(turn, residual) * carry.direction
             return _Conjugate(carry.total, residual, direction, square)
 
-        carry = jax.lax.fori_loop(0, self.cg_steps - 1, iterate, begin)
-        return follow(carry)[0].total
+        if self.cg_steps > 1:  # an empty loop would still be compiled
+            begin = jax.lax.fori_loop(0, self.cg_steps - 1, iterate, begin)
+        return follow(begin)[0].total
 
 
 class _Conjugate(NamedTuple):
