@@ -45,10 +45,20 @@ def relu_network(pixels: int, size: Size, seed: int) -> Chain:
     return mupc.residual_mlp(pixels, CLASSES, width=size.width, depth=size.depth, key=key)
 
 
+def every_step(solver: mupc.Solver, steps: int) -> mupc.PredictiveCoding:
+    """Make the rule that always makes this many steps: nothing stops it.
+
+    The precision is of the default's order, so that accurate solvers have no minimum to rest in.
+    """
+    likelihood = mupc.Gaussian(0.1)
+    return mupc.PredictiveCoding(
+        solver=solver, max_steps=steps, likelihood=likelihood, rtol=0.0, patience=0
+    )
+
+
 def fixed_steps(step_size: float, steps: int) -> mupc.PredictiveCoding:
-    """Make the rule that always makes this many steps of gradient descent: nothing stops it."""
-    solver = mupc.GradientDescent(step_size)
-    return mupc.PredictiveCoding(solver=solver, max_steps=steps, rtol=0.0, patience=0)
+    """Make the rule that always makes this many steps of gradient descent."""
+    return every_step(mupc.GradientDescent(step_size), steps)
 
 
 def step_arguments(

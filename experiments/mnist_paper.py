@@ -14,11 +14,13 @@ CPU cores.
 
 import argparse
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Literal
+
+from _tables import header, line
 
 from mupc.training import Ended
 from mupc.training.config import PRESETS, TrainConfig
@@ -86,11 +88,11 @@ _COLUMNS = (
 def main(argv: Sequence[str] | None = None) -> list[Row]:
     """Train every chosen case with every seed; print a row as soon as it is known."""
     options = _options(argv)
-    print(_line(_COLUMNS), _line("---" for _ in _COLUMNS), sep="\n", flush=True)
+    print(header(_COLUMNS), flush=True)
     rows: list[Row] = []
     for case, seed in product(options.cases, options.seeds):
         rows.append(run(case, _config(case, seed, options)))
-        print(_line(_cells(rows[-1])), flush=True)
+        print(line(_cells(rows[-1])), flush=True)
     return rows
 
 
@@ -131,10 +133,6 @@ def _cells(row: Row) -> list[str]:
         f"{row.seconds:.1f}",
         row.verdict,
     ]
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -121,6 +121,10 @@ class RunFolder:
         """Read the configuration."""
         return self._read("config.json")
 
+    def regime(self) -> dict[str, Any]:
+        """Give the precision, and the regime number ρ where the rule has inference."""
+        return self._read("regime.json")
+
     def result(self) -> dict[str, Any]:
         """Read how the run ended."""
         return self._read("result.json")
