@@ -1,11 +1,15 @@
 """Small helpers on arrays whose batch is axis 1: sample norms, masks, and numbers as leaves."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num
+
+_Tree = TypeVar("_Tree")
 
 
 def as_scalar(value: ArrayLike) -> Float[Array, ""]:
@@ -65,6 +69,11 @@ def sample_products(
     axes = lambda z: (0, *range(2, z.ndim))  # noqa: E731
     products = (jnp.sum(v * w, axis=axes(v)) for v, w in zip(a, b, strict=True))
     return sum(products, jnp.zeros(()))
+
+
+def choose(where: Bool[Array, " batch"], new: _Tree, old: _Tree) -> _Tree:
+    """Take some samples from one tree of (layer, batch, ...) arrays, the others from another."""
+    return jax.tree.map(lambda v, w: jnp.where(over_samples(where, v), v, w), new, old)
 
 
 def over_samples(

@@ -5,7 +5,7 @@ from typing import Any
 from jaxtyping import PyTree
 
 from mupc.energies import Energy, ErrorView, FreeEnergy
-from mupc.inference.solver import Position, Progress, Solver
+from mupc.inference.solver import Move, Position, Progress, Solver
 from mupc.networks import Activities
 
 
@@ -29,7 +29,7 @@ class InErrors(Solver):
 
     def step(
         self, energy: Energy, position: Any, state: PyTree[Any]
-    ) -> tuple[Any, PyTree[Any], Progress]:
+    ) -> tuple[Move, PyTree[Any], Progress]:
         """Make one step of the inner solver on the errors."""
         return self.solver.step(ErrorView(free(energy)), position, state)
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mupc.arrays import as_not_negative, as_positive, sample_norms
+from mupc.arrays import as_not_negative, as_positive, choose, sample_norms
 from mupc.energies import Energy
-from mupc.inference.solver import Progress, Solver
+from mupc.inference.solver import Move, Progress, Solver
 from mupc.networks import Activities
 
 if TYPE_CHECKING:  # it loads when used: it costs as much as half of JAX
@@ -59,13 +59,15 @@ class GradientFlow(Solver):
 
     def step(
         self, energy: Energy, position: Activities, state: None
-    ) -> tuple[Activities, None, Progress]:
+    ) -> tuple[Move, None, Progress]:
         """Integrate."""
         samples, gradient = energy.samples_and_gradient(position)
         residual = sample_norms(gradient)
         batch = jnp.arange(residual.shape[0])
         flow = jax.vmap(lambda i, z, norm: self._flow(energy.of_sample(i), z, norm), (0, 1, 0), 1)
-        return flow(batch, position, residual), state, Progress(samples, residual)
+        moved = flow(batch, position, residual)
+        move = lambda active: choose(active, moved, position)  # noqa: E731
+        return move, state, Progress(samples, residual)
 
     def _flow(self, energy: Energy, start: Activities, residual: Float[Array, ""]) -> Activities:
         """Integrate one sample, whose activities are (layer, ...)."""

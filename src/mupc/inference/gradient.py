@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from mupc.arrays import as_positive, over_samples, sample_norms, scalar_that_is
+from mupc.arrays import as_positive, choose, over_samples, sample_norms, scalar_that_is
 from mupc.energies import Energy
-from mupc.inference.solver import Progress, Solver
+from mupc.inference.solver import Move, Progress, Solver
 from mupc.networks import Activities
 
 
@@ -74,7 +74,7 @@ class GradientDescent(Solver):
 
     def step(
         self, energy: Energy, position: Activities, state: _State
-    ) -> tuple[Activities, _State, Progress]:
+    ) -> tuple[Move, _State, Progress]:
         """Make one step along the gradient."""
         samples, gradient = energy.samples_and_gradient(position)
         direction, velocity = gradient, state.velocity
@@ -86,4 +86,5 @@ class GradientDescent(Solver):
             lambda z, d: z - over_samples(state.step_size, z) * d, position, direction
         )
         seen = Progress(samples, sample_norms(gradient))
-        return moved, _State(state.step_size, velocity), seen
+        move = lambda active: choose(active, moved, position)  # noqa: E731
+        return move, _State(state.step_size, velocity), seen

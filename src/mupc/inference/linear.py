@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import jax.scipy.linalg as linalg
 from jaxtyping import Array, Float
 
+from mupc.arrays import choose
 from mupc.energies import Energy, FreeEnergy
 from mupc.inference.errors import free
-from mupc.inference.solver import Progress, Solver
+from mupc.inference.solver import Move, Progress, Solver
 from mupc.likelihoods import Gaussian
 from mupc.networks import Activities, Chain
 from mupc.networks.layers import Block
@@ -56,16 +57,14 @@ class LinearSolve(Solver):
 
     def step(
         self, energy: Energy, position: Activities, state: None
-    ) -> tuple[Activities, None, Progress]:
+    ) -> tuple[Move, None, Progress]:
         """Give the equilibrium."""
         energy = free(energy)
         samples, gradient = energy.samples_and_gradient(position)
         residual = jnp.sqrt(jnp.sum(gradient[0] ** 2, axis=(0, 2)))
-        return (
-            (_equilibrium(energy, cast(Chain, energy.network)),),
-            state,
-            Progress(samples, residual),
-        )
+        moved = (_equilibrium(energy, cast(Chain, energy.network)),)
+        move = lambda active: choose(active, moved, position)  # noqa: E731
+        return move, state, Progress(samples, residual)
 
 
 def _equilibrium(energy: FreeEnergy, network: Chain) -> Float[Array, "layer batch width"]:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from mupc.arrays import as_count, over_samples, ratio, reduced, sample_norms, sample_products
 from mupc.energies import Energy, FreeEnergy, GaussNewtonMaps
 from mupc.inference.errors import free
-from mupc.inference.solver import Progress, Solver
+from mupc.inference.solver import Move, Progress, Solver
 from mupc.networks import Activities
 
 # How often a step that does not lower a sample's energy is shrunk before the sample stays.
@@ -71,10 +71,8 @@ class GaussNewton(Solver):
                 "more than ½‖e‖²: take mupc.InErrors(mupc.GradientDescent(…)) with it"
             )
 
-    def step(
-        self, energy: Energy, position: _Position, state: None
-    ) -> tuple[_Position, None, Progress]:
-        """Make one iteration."""
+    def step(self, energy: Energy, position: _Position, state: None) -> tuple[Move, None, Progress]:
+        """Prepare one iteration."""
         energy = free(energy)
         activities, errors = position
         samples = energy.samples(activities, errors)
@@ -83,8 +81,8 @@ class GaussNewton(Solver):
         correction = self._correction(maps, gradient)
         step = jax.tree.map(jnp.subtract, correction, gradient)
         slope = sample_products(gradient, step)
-        moved = _descend(energy, position, samples, step, slope)
-        return moved, state, Progress(samples, sample_norms(gradient))
+        move = lambda active: _descend(energy, position, samples, step, slope, active)  # noqa: E731
+        return move, state, Progress(samples, sample_norms(gradient))
 
     def _correction(self, maps: GaussNewtonMaps, gradient: Activities) -> Activities:
         """Give JᵀBs after some conjugate gradient steps on (I + BᵀJJᵀB) s = BᵀJh.
@@ -137,33 +135,32 @@ def _descend(
     samples: Float[Array, " batch"],
     step: Activities,
     slope: Float[Array, " batch"],
+    active: Bool[Array, " batch"],
 ) -> _Position:
-    """Move each sample by its step, shrunk until its energy falls; else leave it where it is."""
+    """Move each active sample by its step, shrunk until its energy falls; else it stays."""
+
+    def advance(e: Array, d: Array, size: Float[Array, " batch"]) -> Array:
+        size = over_samples(size, d)
+        return e + jnp.where(size == 0, 0, size * d)  # d may be infinite
 
     def attempt(trial: _Trial) -> _Trial:
-        errors = jax.tree.map(
-            lambda e, d: e + over_samples(trial.size, d) * d, position.errors, step
-        )
+        errors = jax.tree.map(lambda e, d: advance(e, d, trial.size), position.errors, step)
         activities = energy.network.feedforward(energy.x, errors).activities
         reached = energy.samples(activities, errors)
         accepted = trial.accepted | (reached <= ceiling)
         smaller = reduced(trial.size, reached - samples, slope)
+        smaller = jnp.where(trial.tries < _SHRINKS, smaller, 0)
         size = jnp.where(accepted, trial.size, smaller)
         return _Trial(trial.tries + 1, size, _Position(activities, errors), accepted)
 
     def failed(trial: _Trial) -> Bool[Array, ""]:
-        return (trial.tries <= _SHRINKS) & ~jnp.all(trial.accepted)
+        return (trial.tries <= _SHRINKS + 1) & ~jnp.all(trial.accepted)
 
     # At a minimum energies differ by round-off alone.
     ceiling = samples * (1 + 8 * jnp.finfo(samples.dtype).eps)
-    ones = jnp.ones_like(samples)
-    begin = _Trial(jnp.zeros((), int), ones, position, ones < 0)
-    end = jax.lax.while_loop(failed, attempt, begin)
-    return jax.tree.map(
-        lambda new, old: jnp.where(over_samples(end.accepted, old), new, old),
-        end.position,
-        position,
-    )
+    size = jnp.where(active, 1.0, 0.0)
+    begin = _Trial(jnp.zeros((), int), size, position, ~active)
+    return jax.lax.while_loop(failed, attempt, begin).position
 
 
 def _squares(v: Float[Array, "batch ..."]) -> Float[Array, " batch"]:

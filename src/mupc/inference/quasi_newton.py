@@ -7,9 +7,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mupc.arrays import as_count, over_samples, ratio, reduced, sample_norms, sample_products
+from mupc.arrays import (
+    as_count,
+    choose,
+    over_samples,
+    ratio,
+    reduced,
+    sample_norms,
+    sample_products,
+)
 from mupc.energies import Energy
-from mupc.inference.solver import Progress, Solver
+from mupc.inference.solver import Move, Progress, Solver
 from mupc.networks import Activities
 
 # The step is accepted if the energy falls by this fraction of what its slope promises (Armijo).
@@ -85,7 +93,7 @@ class LBFGS(Solver):
 
     def step(
         self, energy: Energy, position: Activities, state: _State
-    ) -> tuple[Activities, _State, Progress]:
+    ) -> tuple[Move, _State, Progress]:
         """Try a step, move the samples that accept it, and learn the curvature from all."""
         seen = Progress(state.energy, sample_norms(state.gradient))
         step = _scaled(state.size, state.direction)
@@ -103,7 +111,7 @@ class LBFGS(Solver):
         inverse = state.inverse.at[slot].set(jnp.where(good, ratio(1.0, products), 0))
         new = state._replace(
             energy=jnp.where(accepted, samples, state.energy),
-            gradient=_choose(accepted, gradient, state.gradient),
+            gradient=choose(accepted, gradient, state.gradient),
             steps=jax.tree.map(keep, state.steps, step),
             changes=jax.tree.map(keep, state.changes, change),
             inverse=inverse,
@@ -111,10 +119,11 @@ class LBFGS(Solver):
             made=state.made + 1,
         )
         new = new._replace(
-            direction=_choose(accepted, self._direction(new), state.direction),
+            direction=choose(accepted, self._direction(new), state.direction),
             size=jnp.where(accepted, 1.0, reduced(state.size, samples - state.energy, slope)),
         )
-        return _choose(accepted, tried, position), new, seen
+        move = lambda active: choose(active & accepted, tried, position)  # noqa: E731
+        return move, new, seen
 
     def _direction(self, state: _State) -> Activities:
         """Give −H∇F by the two-loop recursion, over the pairs from the newest to the oldest."""
@@ -169,7 +178,3 @@ def _scaled(factor: Float[Array, " batch"], v: Activities) -> Activities:
 
 def _plus(v: Activities, factor: Float[Array, " batch"], w: Activities) -> Activities:
     return jax.tree.map(lambda a, b: a + over_samples(factor, b) * b, v, w)
-
-
-def _choose(where: Bool[Array, " batch"], a: Activities, b: Activities) -> Activities:
-    return jax.tree.map(lambda v, w: jnp.where(over_samples(where, v), v, w), a, b)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
-from mupc.arrays import as_count, as_not_negative, over_samples, sample_norms
+from mupc.arrays import as_count, as_not_negative, sample_norms
 from mupc.energies import Energy
 from mupc.inference.solver import (
     InferenceResult,
@@ -171,7 +171,7 @@ def _run(
     patience, end = limits.patience, jnp.minimum(begin.step + steps, limits.max_steps)
 
     def body(carry: _Carry) -> _Carry:
-        moved, state, seen = solver.step(energy, carry.position, carry.state)
+        move, state, seen = solver.step(energy, carry.position, carry.state)
         if not sees_start:
             seen = _in_activities(energy, solver, carry, seen, limits)
         initial = carry.initial
@@ -189,7 +189,7 @@ def _run(
             trace = jax.tree.map(lambda seen, now: seen.at[carry.step].set(now), trace, seen)
         return _Carry(
             step=carry.step + 1,
-            position=_move(active, moved, carry.position),
+            position=move(active),
             state=state,
             initial=initial,
             lowest=jnp.minimum(carry.lowest, seen.energy),
@@ -239,12 +239,6 @@ def _classify(seen: Progress, converged: Bool[Array, " batch"]) -> Int[Array, " 
     finite = jnp.isfinite(seen.energy) & jnp.isfinite(seen.residual)
     result = jnp.where(converged, InferenceResult.CONVERGED, InferenceResult.MAX_STEPS)
     return jnp.where(finite, result, InferenceResult.DIVERGED)
-
-
-def _move(active: Bool[Array, " batch"], moved: Position, stay: Position) -> Position:
-    return jax.tree.map(
-        lambda new, old: jnp.where(over_samples(active, old), new, old), moved, stay
-    )
 
 
 def _finish(

@@ -2,12 +2,12 @@
 
 import enum
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from mupc.arrays import as_count
 from mupc.energies import Energy
@@ -46,6 +46,9 @@ class Progress(NamedTuple):
 Position = PyTree[Float[Array, "layer batch ..."]]
 """Where a solver stands, in its own coordinates: arrays with the batch on axis 1."""
 
+Move = Callable[[Bool[Array, " batch"]], Any]
+"""Gives the next position, for the samples that are to move; the others stay where they are."""
+
 
 class Solver(eqx.Module):
     """A method of inference. Samples are independent: what it keeps, it keeps per sample.
@@ -61,8 +64,12 @@ class Solver(eqx.Module):
     @abstractmethod
     def step(
         self, energy: Energy, position: Any, state: PyTree[Any]
-    ) -> tuple[Any, PyTree[Any], Progress]:
-        """Make one step; `Progress` is of the position given, in the solver's coordinates."""
+    ) -> tuple[Move, PyTree[Any], Progress]:
+        """Prepare one step; `Progress` is of the position given, in the solver's coordinates.
+
+        Whether a sample is to move is decided by its progress, so the step is given as a function
+        of that. Most solvers make it with `mupc.arrays.choose`.
+        """
 
     def enter(self, energy: Energy, activities: Activities, errors: Activities | None) -> Position:
         """Give the position of activities; their errors z − u are given where they are known."""

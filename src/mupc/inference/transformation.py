@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from mupc.arrays import sample_norms
+from mupc.arrays import choose, sample_norms
 from mupc.energies import Energy
-from mupc.inference.solver import Progress, Solver
+from mupc.inference.solver import Move, Progress, Solver
 from mupc.networks import Activities
 
 
@@ -33,7 +33,7 @@ class Optax(Solver):
 
     def step(
         self, energy: Energy, position: Activities, state: PyTree[Any]
-    ) -> tuple[Activities, PyTree[Any], Progress]:
+    ) -> tuple[Move, PyTree[Any], Progress]:
         """Apply the transformation to the gradient, and its update to the activities."""
         samples, gradient = energy.samples_and_gradient(position)
         axes = self._state_axes(position)
@@ -41,7 +41,8 @@ class Optax(Solver):
             self.transformation.update, in_axes=(1, axes, 1), out_axes=(1, axes)
         )(gradient, state, position)
         moved = jax.tree.map(jnp.add, position, updates)
-        return moved, state, Progress(samples, sample_norms(gradient))
+        move = lambda active: choose(active, moved, position)  # noqa: E731
+        return move, state, Progress(samples, sample_norms(gradient))
 
     def _state_axes(self, activities: Activities) -> PyTree[int]:
         """Where the batch lies in each array of the state: beside the layers, as in activities."""

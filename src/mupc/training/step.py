@@ -59,9 +59,10 @@ MEASURED = ("residual", "converged")
 
 @eqx.filter_jit(donate="all-except-first")
 def train_step(inputs: Inputs, state: State) -> tuple[State, Metrics]:
-    """Make one step, unless loss, energy, gradients or new weights are out of bounds.
+    """Make one step, unless loss, energy or gradients are out of bounds.
 
-    A step that is refused leaves the network as it was, and no step is made after it.
+    A step that is refused leaves the network as it was, and no step is made after it. Weights that
+    an update makes infinite are found by the step after it, and by `fit` after the last.
     """
     rule, optimiser, batch, step, measure, key = inputs
     gradients, rule_state, info = rule.gradients(
@@ -70,16 +71,19 @@ def train_step(inputs: Inputs, state: State) -> tuple[State, Metrics]:
     metrics = _metrics(rule, batch, info)
     first_loss = jnp.where(step == 0, metrics.loss, state.first_loss)
     params, static = eqx.partition(state.network, eqx.is_inexact_array)
-    updates, optimiser_state = optimiser.update(cast(Any, gradients), state.optimiser, params)
-    network = eqx.combine(jax.tree.map(jnp.add, params, updates), static)
     bounded = metrics.loss <= _EXPLOSION * jnp.maximum(first_loss, 1)
-    sound = bounded & _finite((gradients, info.layers, eqx.filter(network, eqx.is_inexact_array)))
-    made = sound & (state.failed < 0)
+    sound = bounded & _finite((gradients, info.layers))
     failed = jnp.where(sound | (state.failed >= 0), state.failed, step)
-    new = State(network, optimiser_state, rule_state, first_loss, failed)
-    old = eqx.tree_at(lambda s: (s.first_loss, s.failed), state, (first_loss, failed))
-    kept = jax.tree.map(lambda n, o: jnp.where(made, n, o) if eqx.is_array(n) else n, new, old)
-    return kept, metrics
+
+    def update() -> tuple[Network, PyTree[Any], PyTree[Any]]:
+        updates, moments = optimiser.update(cast(Any, gradients), state.optimiser, params)
+        return jax.tree.map(jnp.add, params, updates), moments, rule_state
+
+    # A branch, where a selection would read and write the weights and their moments once more.
+    params, moments, rule_state = jax.lax.cond(
+        sound & (state.failed < 0), update, lambda: (params, state.optimiser, state.rule)
+    )
+    return State(eqx.combine(params, static), moments, rule_state, first_loss, failed), metrics
 
 
 def copy_arrays(network: Network) -> Network:
