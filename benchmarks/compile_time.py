@@ -1,4 +1,4 @@
-"""Trace and compile time of the training step at two depths, and its number of equations.
+"""Trace and compile time of the default training step at two depths, and its number of equations.
 
 Depth is an axis of arrays, so the program is the same at every depth: as many equations in it at
 depth 8 as at 512, and no longer to compile at 1,024 layers than at 8.
@@ -17,7 +17,7 @@ import jax
 from _problems import (
     DIGITS_PIXELS,
     Size,
-    fixed_steps,
+    every_step,
     random_batch,
     relu_network,
     step_arguments,
@@ -26,6 +26,7 @@ from _problems import (
 from _timing import Ratio, Report, medians, parser, show
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+import mupc
 from mupc.training.step import Inputs, State
 
 _LIMIT = 1.3
@@ -107,7 +108,7 @@ def stages(arguments: tuple[Inputs, State]) -> dict[str, float]:
 def _arguments(depth: int, options: argparse.Namespace) -> tuple[Inputs, State]:
     network = relu_network(DIGITS_PIXELS, Size(depth, options.width), seed=0)
     batch = random_batch(DIGITS_PIXELS, options.batch, seed=0)
-    return step_arguments(fixed_steps(options.step_size, options.steps), network, batch)
+    return step_arguments(every_step(mupc.GaussNewton(1), 1), network, batch)
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -115,8 +116,6 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     options.add_argument("--depths", type=int, nargs=2, default=[8, 1024], help="to compile")
     options.add_argument("--equations", type=int, nargs=2, default=[8, 512], help="to count at")
     options.add_argument("--width", type=int, default=64)
-    options.add_argument("--steps", type=int, default=8, help="of inference")
-    options.add_argument("--step-size", type=float, default=0.25, help="of inference")
     options.add_argument("--rounds", type=int, default=7)
     return options.parse_args(argv)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import mupc
 from mupc.training import Ended
 
 ROOT = Path(__file__).parent.parent
@@ -124,9 +125,61 @@ def test_training_step_reports_its_own_medians(script, tmp_path, capsys):
     path = tmp_path / "report.json"
     arguments = words("--sizes 4x8 --steps 2 --rounds 1 --batch 2 --json")
     report = script("benchmarks/training_step").main([*arguments, str(path)])
-    check_report(report, path, capsys.readouterr().out, "backpropagation")
-    names = [ratio["name"] for ratio in report["results"][0]["ratios"]]
-    assert [name.split(" / ")[0][-5:] for name in names] == ["T = 2", "T = 4"]
+    *rules, honest = [name for result in report["results"] for name in ratio_names(result)]
+    assert rules[0] == "Gauss–Newton 1 x 1 (default) / backpropagation"
+    assert honest == "backpropagation / plain jax and optax"
+    report["results"][1]["seconds"] = report["results"][0]["seconds"]
+    text = capsys.readouterr().out
+    seconds = report["results"][0]["seconds"]
+    for result in report["results"]:
+        for ratio in result["ratios"]:
+            ours, yardstick = ratio["name"].split(" / ")
+            assert ratio["ratio"] == seconds[ours] / seconds[yardstick]
+            assert round(ratio["ratio"], 3) in printed_ratios(text)
+
+
+def ratio_names(result):
+    return [ratio["name"] for ratio in result["ratios"]]
+
+
+def test_the_plain_training_step_is_our_backpropagation(script):
+    module = script("benchmarks/training_step")
+    network = module.relu_network(12, module.Size(3, 8), 0)
+    batch = module.random_batch(12, 4, 0)
+    ours, plain = (
+        module.Training(mupc.Backpropagation(), network, batch),
+        module.PlainTraining(network, batch),
+    )
+    for _ in range(3):  # both made one step when they were built, or make it now
+        loss = plain()
+    np.testing.assert_allclose(loss, ours().loss, rtol=1e-5)
+    np.testing.assert_allclose(
+        plain.weights[1], ours.state.network.stages[0].blocks.weights, atol=1e-5
+    )
+
+
+def test_solvers_are_compared_by_what_they_reach(script, tmp_path, capsys):
+    path = tmp_path / "report.json"
+    arguments = words("--depths 3 --width 16 --rounds 1 --batch 4 --json")
+    report = script("benchmarks/solvers").main([*arguments, str(path)])
+    text = capsys.readouterr().out
+    check_report(report, path, text, "one bare product per layer")
+    (result,) = report["results"]
+    seen = result["solvers"]
+    accurate, cheap, slow = (
+        seen[name]
+        for name in (
+            "L-BFGS in errors, 30",
+            "Gauss–Newton 1 x 1",
+            "gradient descent in activities, 30",
+        )
+    )
+    assert accurate["residual"] < 1e-3 < cheap["residual"]
+    assert accurate["energy"] <= cheap["energy"] < slow["energy"] < 1
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| 3 |")]
+    assert {row[1]: float(row[4]) for row in rows} == {
+        name: round(figures["energy"], 4) for name, figures in seen.items()
+    }
 
 
 def test_memory_does_not_depend_on_the_number_of_inference_steps(script, capsys):
@@ -176,21 +229,118 @@ def test_mnist_paper_refuses_an_empty_selection(script, capsys):
     assert "no case is left" in capsys.readouterr().err
 
 
-def test_depth_1024_reports_a_falling_loss(script, tmp_path, capsys):
-    arguments = words("--depth 8 --width 32 --epochs 1 --learning-rate 0.03 --seeds 4 --out")
-    (outcome,) = script("experiments/depth_1024").main([*arguments, str(tmp_path)])
-    (folder,) = tmp_path.iterdir()
-    losses = [
-        record["loss"]
-        for record in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-        if record["kind"] == "train"
-    ]
-    assert len(losses) == outcome.steps == 20  # 1,293 samples in batches of 64
-    assert (outcome.first_loss, outcome.last_loss) == (losses[0], np.mean(losses[-2:]))
-    assert outcome.verdict == "met"
-    assert outcome.accuracy > 0.3
-    assert 100 < outcome.megabytes < 50_000
-    assert f"loss {losses[0]:.4f} → {np.mean(losses[-2:]):.4f}" in capsys.readouterr().out
+def test_experiments_share_their_tables(script):
+    tables = script("experiments/_tables")
+    assert tables.header(["a", "b"]) == "| a | b |\n| --- | --- |"
+    assert tables.percent([0.5, 0.6]) == "55.0 ± 7.1"
+    assert tables.percent([0.5]) == "50.0"
+    with tables.floats(bits=64):
+        assert jnp.zeros(()).dtype == jnp.float64
+    assert jnp.zeros(()).dtype == jnp.float32
+
+
+def table(text):
+    """Read the last Markdown table, a dictionary for each row."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    first = max(i for i, line in enumerate(lines) if set(line) <= set("| -"))
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [dict(zip(cells[first - 1], row, strict=True)) for row in cells[first + 1 :]]
+
+
+def test_default_rule_prints_what_its_runs_left(script, tmp_path, capsys):
+    arguments = words("--sizes 3x32 --steps 20 --seeds 0 1 --out")
+    ours, yardstick = script("experiments/default_rule").main([*arguments, str(tmp_path)])
+    shown = table(capsys.readouterr().out)
+    assert [row["rule"] for row in shown] == ["predictive-coding", "backpropagation"]
+    for row, seen in zip((ours, yardstick), shown, strict=True):
+        assert len(row.runs) == len(row.seconds) == 2
+        results = [run.folder.result() for run in row.runs]
+        accuracies = [result["test"]["accuracy"] for result in results]
+        assert seen["each seed"] == ", ".join(f"{100 * a:.2f}" for a in accuracies)
+        assert min(accuracies) > 0.5  # chance is 0.1
+        assert [run.config.steps for run in row.runs] == [20, 20]
+        assert [run.config.validation for run in row.runs] == [0, 0]
+    assert float(shown[0]["ρ"]) == ours.runs[0].config.rho
+    assert shown[1]["ρ"] == ""
+    assert 100 < ours.megabytes < 50_000
+
+
+def test_regimes_train_each_solver_in_each_regime(script, tmp_path, capsys):
+    arguments = words(
+        "--depths 3 --width 16 --activations tanh --regimes 0.06 2 --steps 8 "
+        "--solvers gauss-newton-1x1 l-bfgs-30 --out"
+    )
+    outcomes = script("experiments/regimes").main([*arguments, str(tmp_path)])
+    shown = table(capsys.readouterr().out)
+    assert len(shown) == len(outcomes) == 4
+    residuals = {(row["solver"], row["ρ"]): float(row["residual"]) for row in shown}
+    for (_, _, rho, solver), (run,) in outcomes.items():
+        assert run.folder.regime()["rho"] == rho
+        assert residuals[solver, f"{rho:g}"] == float(f"{run.inspection.residual:.2g}")
+    assert residuals["gauss-newton-1x1", "2"] > 10 * residuals["gauss-newton-1x1", "0.06"]
+    assert residuals["l-bfgs-30", "2"] < 2e-3 < residuals["gauss-newton-1x1", "2"]
+
+
+EQUILIBRIUM = "--depth 6 --width 16 --batch 4 --dataset digits"
+
+
+def test_equilibrium_of_a_linear_network_is_the_closed_forms(script, capsys):
+    arguments = words(f"linear {EQUILIBRIUM}")
+    differences = script("experiments/equilibrium").main(arguments)
+    shown = {row["solver"]: row for row in table(capsys.readouterr().out)}
+    for name, difference in differences.items():
+        assert difference < (1e-4 if "flow" in name else 1e-8)
+        assert shown[name]["largest difference from the closed form"] == f"{difference:.1e}"
+    assert jnp.zeros(()).dtype == jnp.float32  # it puts back what it changed
+
+
+def test_equilibrium_of_tanh_networks_before_and_after_training(script, tmp_path, capsys):
+    for more in ("", f"--train 3 --out {tmp_path}"):
+        arguments = words(f"tanh {EQUILIBRIUM} --budgets 12 60 {more}")
+        (_, few), (sweeps, many) = script("experiments/equilibrium").main(arguments)
+        assert sweeps == 60
+        assert few.shape == many.shape == (4,)
+        assert np.max(many) < 1e-6 < np.max(few)
+        assert table(capsys.readouterr().out)[1]["residual: largest"] == f"{np.max(many):.2g}"
+    assert (tmp_path / "tanh-6x16-seed0" / "result.json").exists()
+
+
+def test_equilibrium_compares_energies_by_sweeps(script, capsys):
+    arguments = words(f"relu {EQUILIBRIUM} --budgets 4 20 60")
+    energies = script("experiments/equilibrium").main(arguments)
+    shown = table(capsys.readouterr().out)
+    assert len(shown) == len(energies) == 8
+    least = min(min(values) for values in energies.values())
+    for row in shown:
+        name, *values = row.values()
+        assert values == [f"{value:.3f}" for value in energies[name]]
+        assert all(value <= 1 + 1e-9 for value in energies[name])
+        if "newton" in name or "l-bfgs" in name:
+            assert energies[name][-1] < 1.001 * least
+
+
+def test_every_layer_is_compared_with_an_accurate_minimum(script, tmp_path, capsys):
+    arguments = words("cosines --depth 6 --width 16 --dataset digits --train 3 --out")
+    (cosines,) = script("experiments/every_layer").main([*arguments, str(tmp_path)]).values()
+    assert cosines.shape == (7,)
+    assert 0.9 < np.min(cosines) < 1 - 1e-9
+    (row,) = table(capsys.readouterr().out)
+    assert row["cosine: least"] == f"{np.min(cosines):.4f}"
+    assert float(row["accurate residual"]) <= 1e-6
+
+
+def test_frozen_layers_stay_as_they_were_drawn(script, capsys):
+    module = script("experiments/every_layer")
+    arguments = words("frozen --depth 8 --width 16 --steps 3 --seeds 0")
+    accuracies = module.main(arguments)
+    assert list(accuracies) == ["default", "backpropagation", "paper preset"]
+    assert len(table(capsys.readouterr().out)) == 3
+    network = mupc.residual_mlp(3, 2, width=4, depth=8, key=jax.random.key(0))
+    factors = module.mask(network)
+    blocks = factors.stages[0].blocks.weights
+    assert not np.any(factors.stages[0].entry.weights)
+    np.testing.assert_array_equal(np.ravel(blocks), [0, 0, 0, 0, 0, 1, 1])
+    assert np.all(factors.readout.weights == 1)
 
 
 def test_default_command_reads_what_the_processes_left(script, tmp_path, capsys):
