@@ -148,8 +148,9 @@ def tanh(options: argparse.Namespace) -> list[tuple[int, np.ndarray]]:
         solution = posed.solve(_ACCURATE.solver, _ACCURATE.steps(sweeps))
         residuals = np.asarray(solution.relative_residual)
         rose = float(jnp.max(solution.energy / solution.initial.energy))
-        figures = (np.max(residuals), np.quantile(residuals, 0.95), rose)
-        print(line([str(sweeps), *(f"{figure:.2g}" for figure in figures)]), flush=True)
+        figures = (np.max(residuals), np.quantile(residuals, 0.95))
+        shown = (*(f"{figure:.2g}" for figure in figures), f"{rose:.6f}")
+        print(line([str(sweeps), *shown]), flush=True)
         rows.append((sweeps, residuals))
     return rows
 

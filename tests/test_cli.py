@@ -13,7 +13,7 @@ import pytest
 from mupc.cli import main
 from mupc.records import RunError, RunFolder
 
-SMALL = ["--depth", "3", "--width", "16", "--steps", "60", "--log-every", "30"]
+SMALL = "--depth 3 --width 16 --validation 0.1 --steps 60 --log-every 30".split()
 
 
 def train(tmp_path, *options):
@@ -102,7 +102,7 @@ def test_wrong_input_gets_one_sentence(tmp_path, capsys):
     assert "smaller than the 5 steps" in say(
         "train", "--steps", "5", "--schedule", "cosine", "--warmup", "9"
     )
-    assert "--epochs 0.01 is no step: an epoch has 20" in say("train", "--epochs", "0.01")
+    assert "--epochs 0.01 is no step: an epoch has 22" in say("train", "--epochs", "0.01")
     assert "early_stopping=9 would have no effect" in say(
         "train", "--steps", "99", "--early-stopping", "9"
     )

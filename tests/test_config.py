@@ -10,7 +10,7 @@ import pytest
 from mupc.training.config import PRESETS, ConfigError, TrainConfig, from_dict, resolve
 from mupc.training.run import train
 
-BASE = {"depth": 3, "width": 8, "steps": 4, "log_every": 1, "evaluate_every": 2}
+BASE = {"validation": 0.1, "depth": 3, "width": 8, "steps": 4, "log_every": 1, "evaluate_every": 2}
 SGD = {"optimiser": "sgd", "learning_rate": 0.3}
 DESCENT = {"solver": "gradient-descent"}
 
