@@ -13,7 +13,18 @@ import pytest
 from mupc.cli import main
 from mupc.records import RunError, RunFolder
 
-SMALL = "--depth 3 --width 16 --validation 0.1 --steps 60 --log-every 30".split()
+SMALL = [
+    "--depth",
+    "3",
+    "--width",
+    "16",
+    "--validation",
+    "0.1",
+    "--steps",
+    "60",
+    "--log-every",
+    "30",
+]
 
 
 def train(tmp_path, *options):
