@@ -101,11 +101,11 @@ def _train(config: TrainConfig) -> int:
 def _begin(start: Start) -> Callable[[Record], None]:
     """Say what is about to be done; give what shows the progress."""
     config, data, folder, regime, steps = start
-    held_out = 0 if data.validation is None else len(data.validation.x)
+    held_out = "" if data.validation is None else f" and {len(data.validation.x)} validation"
     print(
         f"{config.depth} layers of width {config.width}, {config.parameterisation}, "
-        f"{config.rule}; {data.name}: {len(data.train.x)} training and {held_out} validation "
-        f"samples, {data.normalisation}"
+        f"{config.rule}; {data.name}: {len(data.train.x)} training{held_out} samples, "
+        f"{data.normalisation}"
     )
     if regime.rho is not None:
         print(f"regime number ρ = {regime.rho:.2g} at the start (precision {regime.precision:.3g})")

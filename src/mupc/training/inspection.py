@@ -16,9 +16,9 @@ from mupc.theory import layer_cosines, regime_number, relative_change, yardstick
 from mupc.training.build import build_likelihood
 from mupc.training.config import TrainConfig
 
-# One Gauss–Newton iteration trains as well as accurate inference up to here, several up to twice
-# that (experiments/regimes.py).
-_ONE_ITERATION, _SEVERAL = 0.25, 2.5
+# Up to here one Gauss–Newton iteration trains as well as accurate inference, and up to there
+# several do (experiments/regimes.py; the table is in docs/solvers.md).
+_ONE_ITERATION, _SEVERAL = 0.25, 1.0
 
 
 class Regime(NamedTuple):
@@ -93,7 +93,7 @@ def enough(config: TrainConfig, regime: Regime) -> str | None:
             return (
                 f"at ρ = {regime.rho:.2g} inference must be accurate, and {steps} Gauss–Newton "
                 f"iteration{'s are' if steps > 1 else ' is'} not enough: take --solver l-bfgs"
-                + (" or --max-steps 4" if steps < 3 else "")
+                + (" or --max-steps 3 --cg-steps 4" if steps < 3 and regime.rho <= _SEVERAL else "")
             )
     truncated = config.coordinates == "activities" and steps < 4 * config.depth
     if truncated and config.solver in ("gradient-descent", "adam"):
