@@ -10,7 +10,7 @@ after training with the default rule; a ReLU network as drawn, where solvers are
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _tables import floats, header, line
+from jaxtyping import Array
 
 import mupc
 from mupc.inference import Solution
@@ -74,6 +75,20 @@ class Problem(NamedTuple):
         )
 
 
+def draw(
+    data: mupc.data.Dataset, activation: Callable[[Array], Array], options: argparse.Namespace
+) -> Chain:
+    """Draw the network of an experiment."""
+    return mupc.residual_mlp(
+        data.inputs,
+        data.outputs,
+        depth=options.depth,
+        width=options.width,
+        activation=activation,
+        key=jax.random.key(options.seed),
+    )
+
+
 def problem(network: Chain, data: mupc.data.Dataset, batch: int) -> Problem:
     """Pose the problem of the first batch, in float64."""
     network = jax.tree.map(
@@ -87,14 +102,7 @@ def problem(network: Chain, data: mupc.data.Dataset, batch: int) -> Problem:
 def linear(options: argparse.Namespace) -> dict[str, float]:
     """Compare with the closed form: the largest difference of an activity, over the largest."""
     data = mupc.data.load("digits", validation=0)
-    network = mupc.residual_mlp(
-        data.inputs,
-        data.outputs,
-        depth=options.depth,
-        width=options.width,
-        activation=mupc.identity,
-        key=jax.random.key(options.seed),
-    )
+    network = draw(data, mupc.identity, options)
     posed = problem(network, data, options.batch)
     (exact,) = posed.solve(mupc.LinearSolve(), 1).activities
     cases: dict[str, tuple[mupc.Solver, int]] = {
@@ -132,14 +140,7 @@ def tanh(options: argparse.Namespace) -> list[tuple[int, np.ndarray]]:
         with floats(bits=32):
             network = train(config).result.network
     else:
-        network = mupc.residual_mlp(
-            data.inputs,
-            data.outputs,
-            depth=options.depth,
-            width=options.width,
-            activation=jnp.tanh,
-            key=jax.random.key(options.seed),
-        )
+        network = draw(data, jnp.tanh, options)
     posed = problem(network, data, options.batch)  # pyright: ignore[reportArgumentType]
     print(f"{options.train} batches of training, width {options.width}, {_ACCURATE.name}")
     print(header(("sweeps", "residual: largest", "95 % of samples", "energy: largest ratio")))
@@ -158,13 +159,7 @@ def tanh(options: argparse.Namespace) -> list[tuple[int, np.ndarray]]:
 def relu(options: argparse.Namespace) -> dict[str, list[float]]:
     """Give the energy, over the feedforward energy, after several numbers of sweeps."""
     data = mupc.data.load(options.dataset, validation=0)
-    network = mupc.residual_mlp(
-        data.inputs,
-        data.outputs,
-        depth=options.depth,
-        width=options.width,
-        key=jax.random.key(options.seed),
-    )
+    network = draw(data, jax.nn.relu, options)
     posed = problem(network, data, options.batch)
     print(header(("solver, energy after sweeps", *map(str, options.budgets))))
     table: dict[str, list[float]] = {}
