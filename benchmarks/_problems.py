@@ -1,5 +1,6 @@
 """What the benchmarks measure: networks on random batches of a data set's shape, and their step."""
 
+import dataclasses
 import inspect
 from typing import NamedTuple
 
@@ -54,6 +55,11 @@ def every_step(solver: mupc.Solver, steps: int) -> mupc.PredictiveCoding:
     return mupc.PredictiveCoding(
         solver=solver, max_steps=steps, likelihood=likelihood, rtol=0.0, patience=0
     )
+
+
+def default_rule() -> mupc.PredictiveCoding:
+    """Make the rule of `mupc train`, but for its precision."""
+    return dataclasses.replace(every_step(mupc.GaussNewton(1), 1), hold_regime=True)
 
 
 def fixed_steps(step_size: float, steps: int) -> mupc.PredictiveCoding:

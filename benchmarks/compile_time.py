@@ -17,7 +17,7 @@ import jax
 from _problems import (
     DIGITS_PIXELS,
     Size,
-    every_step,
+    default_rule,
     random_batch,
     relu_network,
     step_arguments,
@@ -26,7 +26,6 @@ from _problems import (
 from _timing import Ratio, Report, medians, parser, show
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-import mupc
 from mupc.training.step import Inputs, State
 
 _LIMIT = 1.3
@@ -108,7 +107,7 @@ def stages(arguments: tuple[Inputs, State]) -> dict[str, float]:
 def _arguments(depth: int, options: argparse.Namespace) -> tuple[Inputs, State]:
     network = relu_network(DIGITS_PIXELS, Size(depth, options.width), seed=0)
     batch = random_batch(DIGITS_PIXELS, options.batch, seed=0)
-    return step_arguments(every_step(mupc.GaussNewton(1), 1), network, batch)
+    return step_arguments(default_rule(), network, batch)
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:

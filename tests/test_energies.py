@@ -231,14 +231,18 @@ def test_y_of_the_wrong_width_is_named():
         wrong((z,))
 
 
-def test_known_errors_change_nothing_but_the_work():
-    energy, _, _, z = problem(activation="tanh", biases=True, regularisers=(mupc.WeightDecay(0.3),))
+@pytest.mark.parametrize("decay", [(), (mupc.ActivityDecay(0.4),)])
+def test_known_errors_change_nothing_but_the_work(decay):
+    terms = (mupc.WeightDecay(0.3), *decay)
+    energy, _, _, z = problem(activation="tanh", biases=True, regularisers=terms)
     errors = energy.errors((z,))
     plain = Reference(energy.network, "tanh")
     np.testing.assert_allclose(errors[0], plain.errors(energy.x, energy.y, z)[0], atol=1e-12)
     np.testing.assert_allclose(energy.layers((z,), errors), energy.layers((z,)), rtol=1e-12)
     known, slow = energy.weight_gradient((z,), errors), energy.weight_gradient((z,))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), known, slow)
+    (known,), (slow,) = energy.activity_gradient((z,), errors), energy.activity_gradient((z,))
+    np.testing.assert_allclose(known, slow, atol=1e-12)
 
 
 @pytest.mark.parametrize("decay", [(), (mupc.ActivityDecay(0.4),)])

@@ -8,9 +8,12 @@ import pytest
 from reference import batch
 
 import mupc
+from mupc.training.config import TrainConfig
+from mupc.training.run import train
 
 RULES = {
     "predictive coding": mupc.PredictiveCoding(mupc.GradientDescent(0.25), 8),
+    "held regime": mupc.PredictiveCoding(mupc.GaussNewton(), 1, hold_regime=True),
     "backpropagation": mupc.Backpropagation(),
 }
 
@@ -69,12 +72,66 @@ def test_predictive_coding_tends_to_backpropagation_with_an_error_of_order_preci
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_every_rule_learns_and_keeps_the_networks_structure(rule):
     network, batch = problem()
-    gradients, _, info = rule.gradients(network, batch, rule.init(network, None), jax.random.key(0))
+    state = rule.init(network, None)
+    gradients, state, info = rule.gradients(network, batch, state, jax.random.key(0))
     assert jax.tree.structure(gradients) == jax.tree.structure(network)
     downhill = eqx.apply_updates(network, jax.tree.map(lambda g: -0.05 * g, gradients))
-    *_, after = rule.gradients(downhill, batch, None, jax.random.key(0))
+    *_, after = rule.gradients(downhill, batch, state, jax.random.key(0))
     assert jnp.mean((after.output - batch[1]) ** 2) < jnp.mean((info.output - batch[1]) ** 2)
     assert info.layers.shape == (4,)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_held_regime_lets_the_precision_follow_the_network():
+    """Every fifth batch is measured, and counts for 0.3 of the mean that the precision follows."""
+    network, batch = problem()
+    steeper = eqx.tree_at(lambda n: n.readout.weights, network, replace_fn=lambda w: 3 * w)
+    number = lambda n: float(
+        mupc.theory.learned_regime_number(
+            mupc.FreeEnergy(n, *batch, mupc.Gaussian(0.4)), n.feedforward(batch[0])
+        )
+    )
+    rule = mupc.PredictiveCoding(mupc.GaussNewton(), 1, mupc.Gaussian(0.4), hold_regime=True)
+    state, key = rule.init(network, None), jax.random.key(0)
+    seen = []
+    for i in range(60):
+        _, state, info = rule.gradients(network if i < 5 else steeper, batch, state, key)
+        seen.append(float(info.precision))
+    first, later = number(network), number(steeper)
+    measured = [first] + [later + (first - later) * 0.7**k for k in range(1, 12)]
+    expected = [0.4 * first / measured[i // 5] for i in range(60)]
+    np.testing.assert_allclose(seen, expected, rtol=1e-10)
+    # In the end the regime number of the steeper network is the one that the first batch had.
+    assert later > 3 * first
+    assert seen[-1] / 0.4 * later == pytest.approx(first, rel=0.1)
+
+
+def test_training_leaves_a_held_regime_where_it_began_and_carries_another_away(tmp_path):
+    ends = {}
+    for hold in (True, False):
+        config = TrainConfig(
+            depth=6,
+            width=16,
+            activation="tanh",
+            steps=80,
+            rho=0.1,
+            hold_regime=hold,
+            out=str(tmp_path / str(hold)),
+        )
+        ends[hold] = train(config).inspection.rho
+    assert 0.05 < ends[True] < 0.2
+    assert ends[False] > 0.4
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_batch_with_nothing_to_learn_leaves_the_precision():
+    network, (x, y) = problem()
+    rule = mupc.PredictiveCoding(mupc.GaussNewton(), 1, mupc.Gaussian(0.4), hold_regime=True)
+    state, key = rule.init(network, None), jax.random.key(0)
+    for i in range(11):
+        target = network.feedforward(x).output if i == 5 else y
+        _, state, info = rule.gradients(network, (x, target), state, key)
+        np.testing.assert_allclose(info.precision, 0.4, rtol=1e-12)
 
 
 def test_rules_explain_where_things_go_wrong():
@@ -86,7 +143,7 @@ def test_rules_explain_where_things_go_wrong():
         lambda n: n.stages[0].blocks.weights, network, replace_fn=lambda w: w.at[2].mul(1e9)
     )
     for rule in RULES.values():
-        sentence = rule.explain(huge, batch, None, key)
+        sentence = rule.explain(huge, batch, rule.init(huge, key), key)
         # The third block predicts the fourth hidden layer, of six and an output.
         assert "in the feedforward pass" in sentence
         assert "at layer 4 of 7" in sentence

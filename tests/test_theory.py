@@ -10,7 +10,13 @@ from test_inference import problem
 from test_networks import two_stages
 
 import mupc
-from mupc.theory import gradient_alignment, precision_for, regime_number, relative_change
+from mupc.theory import (
+    gradient_alignment,
+    learned_regime_number,
+    precision_for,
+    regime_number,
+    relative_change,
+)
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -28,6 +34,33 @@ def test_the_regime_number_is_the_trace_it_says(make):
         loss = lambda out, i=i: likelihood.precision * likelihood.loss(energy.y[i], out)
         hessian = jax.hessian(loss)(output)
         assert rho == pytest.approx(float(jnp.trace(hessian @ J @ J.T)) / 3, rel=1e-10)
+
+
+@pytest.mark.parametrize("make", [mupc.Gaussian, mupc.Categorical])
+def test_the_learned_regime_number_weighs_samples_by_what_they_teach(make):
+    energy, _ = problem(jnp.tanh)
+    targets = jax.nn.softmax(3 * energy.y)  # distributions, that a categorical likelihood needs
+    energy = eqx.tree_at(lambda e: (e.likelihood, e.y), energy, (make(0.7), targets))
+    above, below = 0.0, 0.0
+    for i in range(len(energy.x)):
+        x = energy.x[i : i + 1]
+        run = lambda e, x=x: energy.network.feedforward(x, (e.reshape(4, 1, 5),)).output[0]
+        J = jax.jacobian(run)(jnp.zeros(20))
+        loss = lambda out, i=i: 0.7 * energy.likelihood.loss(energy.y[i], out)
+        q = -jax.grad(loss)(run(jnp.zeros(20)))
+        trace = jnp.trace(jax.hessian(loss)(run(jnp.zeros(20))))
+        share = jnp.sum((J.T @ q) ** 2)
+        above, below = above + trace / 3 * share**2 / jnp.sum(q**2), below + share
+    seen = learned_regime_number(energy, energy.network.feedforward(energy.x))
+    assert seen == pytest.approx(float(above / below), rel=1e-10)
+
+
+def test_the_learned_regime_number_is_about_the_regime_number_before_anything_is_learned():
+    network = mupc.residual_mlp(16, 10, width=256, depth=8, key=jax.random.key(0))
+    x, y = (jnp.asarray(v) for v in batch(16, 10, 200))
+    energy = mupc.FreeEnergy(network, x, y, mupc.Gaussian(0.4))
+    seen = learned_regime_number(energy, network.feedforward(x))
+    assert seen == pytest.approx(float(jnp.mean(regime_number(energy))), rel=0.15)
 
 
 def test_the_precision_for_a_regime_gives_it():

@@ -108,7 +108,9 @@ def _begin(start: Start) -> Callable[[Record], None]:
         f"{data.normalisation}"
     )
     if regime.rho is not None:
-        print(f"regime number ρ = {regime.rho:.2g} at the start (precision {regime.precision:.3g})")
+        held = "held in training" if config.hold_regime else "at the start"
+        begins = f"precision {regime.precision:.3g} at first"
+        print(f"regime number ρ = {regime.rho:.2g}, {held} ({begins})")
     if (warning := enough(config, regime)) is not None:
         print(f"warning: {warning}")
     print(f"run folder: {folder.path}; compiling …", flush=True)

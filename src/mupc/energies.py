@@ -71,8 +71,14 @@ class Energy(eqx.Module):
         gradient, samples = jax.grad(total, has_aux=True)(activities)
         return samples, gradient
 
-    def activity_gradient(self, activities: Activities) -> Activities:
-        """Give the gradient of the batch sum, shaped like the activities."""
+    def activity_gradient(
+        self, activities: Activities, errors: Activities | None = None
+    ) -> Activities:
+        """Give the gradient of the batch sum, shaped like the activities.
+
+        Errors that are known already save half of it, and the round-off of z − u.
+        """
+        del errors
         return self.samples_and_gradient(activities)[1]
 
     def weight_gradient(self, activities: Activities, errors: Activities | None = None) -> Network:
@@ -125,7 +131,7 @@ class FreeEnergy(Energy):
         hidden = jnp.concatenate([jax.vmap(self._hidden)(e) for e in errors or made])
         if (terms := activity_terms(self.regularisers, activities)) is not None:
             hidden = hidden + terms
-        return jnp.concatenate([hidden, self._output(output)[None]])
+        return jnp.concatenate([hidden, self.losses(output)[None]])
 
     def weight_gradient(self, activities: Activities, errors: Activities | None = None) -> Network:
         r"""Give the gradient of the batch mean at fixed activities, shaped like the network.
@@ -136,12 +142,33 @@ class FreeEnergy(Energy):
             return super().weight_gradient(activities)
 
         def mean(network: Network) -> Float[Array, ""]:
-            predictions, output = network.predictions(self.x, activities)
-            products = (jnp.sum(e * u) for e, u in zip(errors, predictions, strict=True))
-            total = jnp.sum(self._output(output)) - sum(products, jnp.zeros(()))
+            total = self._at_fixed_errors(network, activities, errors)
             return total / len(self.x) + weight_terms(self.regularisers, network)
 
         return eqx.filter_grad(mean)(self.network)
+
+    def activity_gradient(
+        self, activities: Activities, errors: Activities | None = None
+    ) -> Activities:
+        r"""Give the gradient of the batch sum, shaped like the activities.
+
+        With known errors, e plus that of $-\sum_l e_l^\top u_l + \ell(y, \hat y)$ at fixed e.
+        """
+        if errors is None:
+            return super().activity_gradient(activities)
+        by_predictions = jax.grad(lambda z: self._at_fixed_errors(self.network, z, errors))
+        gradient = jax.tree.map(jnp.add, errors, by_predictions(activities))
+        if self.hidden_is_errors:
+            return gradient
+        return jax.tree.map(jnp.add, gradient, self._decay(activities)[1])
+
+    def _at_fixed_errors(
+        self, network: Network, activities: Activities, errors: Activities
+    ) -> Float[Array, ""]:
+        """Give −Σ eᵀu + ℓ, summed over the batch: as e = ∂(½‖e‖²)/∂e, F's slope by all in u."""
+        predictions, output = network.predictions(self.x, activities)
+        products = (jnp.sum(e * u) for e, u in zip(errors, predictions, strict=True))
+        return jnp.sum(self.losses(output)) - sum(products, jnp.zeros(()))
 
     def samples_and_gradient(
         self, activities: Activities
@@ -151,7 +178,7 @@ class FreeEnergy(Energy):
         It is made of the same terms as `layers`: a subclass that changes one changes both.
         """
         term = lambda u, z: self._hidden(z - u)  # noqa: E731
-        seen = self.network.local_gradient(term, self._output, self.x, activities)
+        seen = self.network.local_gradient(term, self.losses, self.x, activities)
         if seen is None:
             return super().samples_and_gradient(activities)
         if self.hidden_is_errors:
@@ -169,7 +196,7 @@ class FreeEnergy(Energy):
         (arXiv 2505.20137), plus what activity regularisers add. It costs one sweep.
         """
         _, output = self.network.predictions(self.x, activities)
-        _, (by_output,) = with_gradient(self._output, output)
+        _, (by_output,) = with_gradient(self.losses, output)
         decaying = None if self.hidden_is_errors else self._decay(activities)[1]
         adjoints = self.network.pullback(self.x, activities, by_output, decaying)
         return jax.tree.map(jnp.add, errors, adjoints)
@@ -209,8 +236,8 @@ class FreeEnergy(Energy):
         """Give one layer's term of each sample."""
         return 0.5 * layer_square_norms(e[None])[0]
 
-    def _output(self, output: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
-        """Give the likelihood's term of each sample."""
+    def losses(self, output: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
+        """Give ℓ of each sample, at the energy's precision."""
         return self.likelihood.precision * losses(self.likelihood, self.y, output)
 
     def of_weights(self) -> Float[Array, ""]:

@@ -58,7 +58,7 @@ def infer(
         patience: see above; 0 never calls a sample stalled.
         errors: z − u at the start, if they are known (zero at the feedforward activities); this
             saves a sweep of solvers that move errors.
-        measure: whether to measure residuals at the start and the end, about two sweeps each.
+        measure: whether to measure residuals at the start and the end, one or two sweeps each.
         trace: whether to record energy and residual before every step.
         throw: raise if a sample diverges, instead of only saying so in the result.
 
@@ -216,8 +216,7 @@ def _in_activities(
         due = jnp.ones((), bool)
 
     def measured() -> Float[Array, " batch"]:
-        activities, _ = solver.leave(energy, carry.position)
-        return sample_norms(energy.activity_gradient(activities))
+        return sample_norms(energy.activity_gradient(*solver.leave(energy, carry.position)))
 
     return Progress(seen.energy, jax.lax.cond(due, measured, lambda: seen.residual))
 
@@ -228,7 +227,7 @@ def _look(
     """Give the energy at activities, and the residual if it is wanted."""
 
     def measured() -> Float[Array, " batch"]:
-        return sample_norms(energy.activity_gradient(activities))
+        return sample_norms(energy.activity_gradient(activities, errors))
 
     samples = energy.samples(activities, errors)
     residual = jax.lax.cond(measure, measured, lambda: jnp.full_like(samples, jnp.nan))

@@ -1,6 +1,6 @@
 """Predictive coding: infer, then learn from local errors."""
 
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from mupc.inference import (
     Start,
     infer,
 )
+from mupc.learning.regime import Held
 from mupc.learning.rule import (
     Batch,
     Info,
@@ -48,6 +49,9 @@ class PredictiveCoding(LearningRule):
         atol: absolute tolerance of inference.
         patience: steps without a new lowest energy after which a sample has stalled; 0: never.
         start: where inference starts; `mupc.FeedforwardStart()` unless given.
+        hold_regime: whether the precision follows the network, so that the regime number of what
+            is learned stays that of the first batch: $\\pi_t = \\pi \\rho_0 / \\rho_t$, see
+            `mupc.theory.learned_regime_number`. Else it grows tenfold in training, and more.
     """
 
     solver: Solver | Schedule
@@ -58,9 +62,11 @@ class PredictiveCoding(LearningRule):
     atol: Float[Array, ""] = eqx.field(default=0.0, converter=as_not_negative)
     patience: Int[Array, ""] = eqx.field(default=10, converter=as_count)
     start: Start = eqx.field(default_factory=FeedforwardStart)
+    hold_regime: bool = eqx.field(default=False, static=True)
 
-    def init(self, network: Network, key: PRNGKeyArray) -> None:
-        """Give None: batches are independent."""
+    def init(self, network: Network, key: PRNGKeyArray) -> Held | None:
+        """Give the state that holds the regime; else None: batches are independent."""
+        return Held.begin() if self.hold_regime else None
 
     def gradients(
         self,
@@ -72,20 +78,21 @@ class PredictiveCoding(LearningRule):
         measure: bool | Bool[Array, ""] = True,
     ) -> tuple[Network, PyTree[Any], Info]:
         """Infer, then differentiate with respect to the weights."""
-        energy, begin, output = self._begin(network, batch, key)
+        energy, begin, output, state = self._begin(network, batch, state, key)
         solution = self._infer(energy, begin, self.max_steps, measure)
         activities, errors = solution.activities, solution.errors
         if errors is None:
             errors = energy.errors(activities)
         gradients = energy.weight_gradient(activities, errors)
         layers = jnp.mean(energy.layers(activities, errors), axis=1)
-        return gradients, state, Info(output, layers, solution._replace(activities=(), errors=None))
+        solution = solution._replace(activities=(), errors=None)
+        return gradients, state, Info(output, layers, energy.likelihood.precision, solution)
 
     def explain(self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray) -> str:
         """Look for the step and the layer where inference goes wrong, if the start does not."""
         if (sentence := explain_feedforward(network, batch[0])) is not None:
             return sentence
-        energy, begin, _ = self._begin(network, batch, key)
+        energy, begin, _, _ = self._begin(network, batch, state, key)
         before = float(jnp.mean(energy.samples(begin.activities)))
 
         def layers(steps: int) -> np.ndarray:
@@ -107,12 +114,16 @@ class PredictiveCoding(LearningRule):
         )
 
     def _begin(
-        self, network: Network, batch: Batch, key: PRNGKeyArray
-    ) -> tuple[FreeEnergy, Beginning, Float[Array, "batch ..."]]:
+        self, network: Network, batch: Batch, state: Held | None, key: PRNGKeyArray
+    ) -> tuple[FreeEnergy, Beginning, Float[Array, "batch ..."], Held | None]:
         x, y = batch
-        activities, output = network.feedforward(x)
+        start = network.feedforward(x)
         energy = FreeEnergy(network, x, y, self.likelihood, self.regularisers)
-        return energy, self.start(activities, key), output
+        if self.hold_regime:
+            state = cast(Held, state).see(energy, start)
+            precision = state.factor * self.likelihood.precision
+            energy = eqx.tree_at(lambda e: e.likelihood.precision, energy, precision)
+        return energy, self.start(start.activities, key), start.output, state
 
     def _infer(
         self,

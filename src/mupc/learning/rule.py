@@ -28,11 +28,13 @@ class Info(NamedTuple):
     Attributes:
         output: the feedforward output, (batch, ...), before learning.
         layers: mean energy of each layer, (H + 1,), from input to output, after inference.
+        precision: π of the energy that was used.
         inference: the outcome of inference less activities and errors; None for rules without it.
     """
 
     output: Float[Array, "batch ..."]
     layers: Float[Array, " layers"]
+    precision: Float[Array, ""]
     inference: Solution | None
 
 

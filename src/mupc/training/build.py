@@ -125,6 +125,7 @@ def build_rule(config: TrainConfig, precision: ArrayLike) -> LearningRule:
         atol=_given(config.atol),
         patience=_given(config.patience),
         start=build_start(config),
+        hold_regime=bool(config.hold_regime),
     )
 
 

@@ -53,7 +53,10 @@ class TrainConfig:
     """Energy of the output: squared error or cross-entropy."""
     rho: float | None = None
     """Regime number ρ: 0.02 is near backpropagation, 1 is far; it sets the precision, from the
-    network and the first batch (default 0.06, unless the precision is given; paper: none)."""
+    network and the first batch (default 0.1, unless the precision is given; paper: none)."""
+    hold_regime: bool | None = None
+    """Hold ρ in training: as the network learns, the precision follows (default true, where ρ is
+    given)."""
     precision: float | None = None
     """Output precision π, instead of ρ (default 1 for backpropagation and the paper's preset)."""
     solver: (
@@ -211,7 +214,10 @@ _CONDITIONALS: dict[str, _Conditional] = {
     "rho": _Conditional(
         lambda c: _pc(c) and c.precision is None,
         _NO_INFERENCE,
-        lambda c: 0.06,
+        lambda c: 0.1,
+    ),
+    "hold_regime": _Conditional(
+        lambda c: c.rho is not None, "no regime number ρ is given", lambda c: True
     ),
     "solver": _Conditional(_pc, _NO_INFERENCE, _paper("gradient-descent", "gauss-newton")),
     "coordinates": _Conditional(

@@ -12,7 +12,13 @@ from mupc.data import Dataset
 from mupc.energies import FreeEnergy
 from mupc.learning import Batch, LearningRule
 from mupc.networks import Network
-from mupc.theory import layer_cosines, regime_number, relative_change, yardstick
+from mupc.theory import (
+    layer_cosines,
+    learned_regime_number,
+    regime_number,
+    relative_change,
+    yardstick,
+)
 from mupc.training.build import build_likelihood
 from mupc.training.config import TrainConfig
 
@@ -32,12 +38,16 @@ class Inspection(NamedTuple):
     """What can be said of a finished run, on its first batch; None for what a rule does not have.
 
     Attributes:
+        precision: π at the end.
+        rho: the regime number of what is still learned, at that precision.
         residual: relative residual of inference, the median over samples.
         drop: the fraction of the feedforward energy by which inference lowers it.
         cosines: between the rule's gradient and backpropagation's, smallest and median over layers.
         changes: ‖ΔW‖/‖W‖ of the residual matrices over the run: smallest, median, largest.
     """
 
+    precision: float
+    rho: float | None
     residual: float | None
     drop: float | None
     cosines: tuple[float, float] | None
@@ -46,6 +56,10 @@ class Inspection(NamedTuple):
     def sentences(self) -> list[str]:
         """Say it in words."""
         lines: list[str] = []
+        if self.rho is not None:
+            lines.append(
+                f"regime number at the end ρ = {self.rho:.2g} (precision {self.precision:.2g})"
+            )
         if self.residual is not None and self.drop is not None:
             lines.append(
                 f"inference at the end: relative residual {self.residual:.2g}, energy lowered by "
@@ -106,11 +120,14 @@ def enough(config: TrainConfig, regime: Regime) -> str | None:
 
 def inspect(before: Network, after: Network, rule: LearningRule, batch: Batch) -> Inspection:
     """Look at a finished run: what inference does on a batch, and what the layers have learned."""
-    residual, drop, cosines = (np.asarray(v, float) for v in _look(after, rule, batch))
-    hidden = np.asarray(relative_change(before, after), float)[1:-1]
+    seen = (np.asarray(v, float) for v in _look(before, after, rule, batch))
+    changes, rho, residual, drop, cosines = seen
+    hidden = changes[1:-1]
     has_inference = bool(np.isfinite(residual))
     spread = (float(np.min(hidden)), float(np.median(hidden)), float(np.max(hidden)))
     return Inspection(
+        precision=float(rule.likelihood.precision),
+        rho=float(rho) if has_inference else None,
         residual=float(residual) if has_inference else None,
         drop=float(drop) if has_inference else None,
         cosines=(float(np.nanmin(cosines)), float(np.nanmedian(cosines)))
@@ -121,12 +138,17 @@ def inspect(before: Network, after: Network, rule: LearningRule, batch: Batch) -
 
 
 @eqx.filter_jit
-def _look(network: Network, rule: LearningRule, batch: Batch) -> tuple[Array, Array, Array]:
+def _look(before: Network, network: Network, rule: LearningRule, batch: Batch) -> tuple[Array, ...]:
     key = jax.random.key(0)
+    changes = relative_change(before, network)
     gradients, _, info = rule.gradients(network, batch, rule.init(network, key), key)
     if (seen := info.inference) is None:
         nan = jnp.full((), jnp.nan)
-        return nan, nan, nan
+        return changes, nan, nan, nan, nan
     exact, _, _ = yardstick(rule).gradients(network, batch, None, key)
     drop = 1 - jnp.mean(seen.energy) / jnp.mean(seen.initial.energy)
-    return jnp.median(seen.relative_residual), drop, layer_cosines(gradients, exact)
+    rho = learned_regime_number(
+        FreeEnergy(network, *batch, rule.likelihood), network.feedforward(batch[0])
+    )
+    residual = jnp.median(seen.relative_residual)
+    return changes, rho, residual, drop, layer_cosines(gradients, exact)

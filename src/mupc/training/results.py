@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+from collections.abc import Sequence
 
 from mupc.networks import Network
 
@@ -17,7 +18,7 @@ class Ended(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class TrainRecord:
-    """Means over the batches since the previous record (energies at the rule's own precision).
+    """Means over the batches since the previous record (energies at the precision of each batch).
 
     `energy_before` and `energy_after` are before and after inference; rules without inference
     leave both equal. `residual` (relative to where inference started) and `converged` are of the
@@ -35,6 +36,7 @@ class TrainRecord:
     residual: float | None
     converged: float | None
     diverged: float
+    precision: float
     samples_per_second: float
     seconds: float
     kind: str = "train"
@@ -53,6 +55,12 @@ class ValidationRecord:
 
 
 Record = TrainRecord | ValidationRecord
+
+
+def last_precision(records: Sequence[Record]) -> float | None:
+    """Give the precision of the last record of training; None before there is one."""
+    seen = [record.precision for record in records if isinstance(record, TrainRecord)]
+    return seen[-1] if seen else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ from mupc.training.inspection import (
 )
 from mupc.training.loop import check_evaluations, fit
 from mupc.training.metrics import Evaluation, evaluate, is_distribution
-from mupc.training.results import FitResult, Record
+from mupc.training.results import FitResult, Record, last_precision
 
 
 class Start(NamedTuple):
@@ -70,7 +70,8 @@ def train(
     data = load_data(config)
     steps = _check_data(config, data)
     network_key, fit_key = jax.random.split(jax.random.key(config.seed))
-    network = build_network(config, data.inputs, data.outputs, network_key)
+    # Compiled as one program: its operations one by one take a second longer.
+    network = eqx.filter_jit(build_network)(config, data.inputs, data.outputs, network_key)
     regime = measure_regime(config, network, data)
     rule = build_rule(config, regime.precision)
     optimiser = build_optimiser(config, network, steps)
@@ -102,6 +103,9 @@ def train(
     test = None
     if data.test is not None:
         test = evaluate(result.network, data.test, likelihood=build_likelihood(config))
+    # The rule as it was at the end, with the precision of the last batches.
+    precision = last_precision(result.records) or regime.precision
+    rule = build_rule(dataclasses.replace(config, hold_regime=None), precision)
     inspection = inspect(network, result.network, rule, first_batch(config, data))
     folder.finish(_summary(result, test, inspection))
     return Run(folder, config, result, test, inspection)

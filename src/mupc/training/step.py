@@ -51,6 +51,7 @@ class Metrics(NamedTuple):
     residual: Float[Array, ""]
     converged: Float[Array, ""]
     diverged: Float[Array, ""]
+    precision: Float[Array, ""]
 
 
 MEASURED = ("residual", "converged")
@@ -117,7 +118,7 @@ def _metrics(rule: LearningRule, batch: Batch, info: Info) -> Metrics:
     accuracy = jnp.mean(hits(info.output, y))
     if (seen := info.inference) is None:
         nan = jnp.full((), jnp.nan)
-        return Metrics(loss, accuracy, energy, energy, zero, nan, nan, zero)
+        return Metrics(loss, accuracy, energy, energy, zero, nan, nan, zero, info.precision)
     return Metrics(
         loss,
         accuracy,
@@ -131,4 +132,5 @@ def _metrics(rule: LearningRule, batch: Batch, info: Info) -> Metrics:
             jnp.mean(seen.result == InferenceResult.CONVERGED),
         ),
         diverged=jnp.mean(seen.result == InferenceResult.DIVERGED),
+        precision=info.precision,
     )
