@@ -241,6 +241,14 @@ def test_known_errors_change_nothing_but_the_work(decay):
     np.testing.assert_allclose(energy.layers((z,), errors), energy.layers((z,)), rtol=1e-12)
     known, slow = energy.weight_gradient((z,), errors), energy.weight_gradient((z,))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), known, slow)
+    bare = eqx.tree_at(lambda e: e.regularisers, energy, decay)
+    samples = bare.weight_gradient((z,), errors)
+    for given in (errors, None):  # in other units the samples' part changes, the weights' own not
+        quarter = energy.weight_gradient((z,), given, unit=0.25)
+        jax.tree.map(
+            lambda q, s, b: np.testing.assert_allclose(q, s + 3 * b, atol=1e-12),
+            *(quarter, slow, samples),
+        )
     (known,), (slow,) = energy.activity_gradient((z,), errors), energy.activity_gradient((z,))
     np.testing.assert_allclose(known, slow, atol=1e-12)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from mupc.arrays import layer_square_norms
 from mupc.likelihoods import Likelihood, losses
@@ -81,16 +81,20 @@ class Energy(eqx.Module):
         del errors
         return self.samples_and_gradient(activities)[1]
 
-    def weight_gradient(self, activities: Activities, errors: Activities | None = None) -> Network:
+    def weight_gradient(
+        self, activities: Activities, errors: Activities | None = None, *, unit: ArrayLike = 1.0
+    ) -> Network:
         """Give the gradient of the batch mean at fixed activities, shaped like the network.
 
         It is local: a layer's part depends on that layer's error and on the activity below it.
-        Errors that are known already save one sweep.
+        Errors that are known already save one sweep. `unit` is what the energy is measured in: the
+        samples' part is divided by it, terms on the weights are not.
         """
         del errors
 
         def mean(network: Network) -> Float[Array, ""]:
-            return eqx.tree_at(lambda energy: energy.network, self, network)(activities)
+            energy = eqx.tree_at(lambda energy: energy.network, self, network)
+            return jnp.mean(energy.samples(activities)) / unit + energy.of_weights()
 
         return eqx.filter_grad(mean)(self.network)
 
@@ -133,17 +137,19 @@ class FreeEnergy(Energy):
             hidden = hidden + terms
         return jnp.concatenate([hidden, self.losses(output)[None]])
 
-    def weight_gradient(self, activities: Activities, errors: Activities | None = None) -> Network:
+    def weight_gradient(
+        self, activities: Activities, errors: Activities | None = None, *, unit: ArrayLike = 1.0
+    ) -> Network:
         r"""Give the gradient of the batch mean at fixed activities, shaped like the network.
 
         With known errors, of $-\sum_l e_l^\top u_l + \ell(y, \hat y)$ at fixed e: it is the same.
         """
         if errors is None:
-            return super().weight_gradient(activities)
+            return super().weight_gradient(activities, unit=unit)
 
         def mean(network: Network) -> Float[Array, ""]:
             total = self._at_fixed_errors(network, activities, errors)
-            return total / len(self.x) + weight_terms(self.regularisers, network)
+            return total / len(self.x) / unit + weight_terms(self.regularisers, network)
 
         return eqx.filter_grad(mean)(self.network)
 

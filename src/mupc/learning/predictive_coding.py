@@ -52,6 +52,9 @@ class PredictiveCoding(LearningRule):
         hold_regime: whether the precision follows the network, so that the regime number of what
             is learned stays that of the first batch: $\\pi_t = \\pi \\rho_0 / \\rho_t$, see
             `mupc.theory.learned_regime_number`. Else it grows tenfold in training, and more.
+            Learning then differentiates $(\\pi / \\pi_t) F$, which has the same minima: the output
+            keeps its precision, and it is the hidden errors that weigh more. So the precision
+            changes no learning rate.
     """
 
     solver: Solver | Schedule
@@ -83,7 +86,8 @@ class PredictiveCoding(LearningRule):
         activities, errors = solution.activities, solution.errors
         if errors is None:
             errors = energy.errors(activities)
-        gradients = energy.weight_gradient(activities, errors)
+        unit = state.factor if self.hold_regime else 1.0
+        gradients = energy.weight_gradient(activities, errors, unit=unit)
         layers = jnp.mean(energy.layers(activities, errors), axis=1)
         solution = solution._replace(activities=(), errors=None)
         return gradients, state, Info(output, layers, energy.likelihood.precision, solution)
