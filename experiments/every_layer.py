@@ -8,6 +8,7 @@ are still wrong.
 for which nothing is lost did not use them.
 
     python experiments/every_layer.py cosines
+    python experiments/every_layer.py cosines --fixed-precision
     python experiments/every_layer.py frozen
 """
 
@@ -58,12 +59,14 @@ def cosines(options: argparse.Namespace) -> dict[int, np.ndarray]:
             width=options.width,
             activation="tanh",
             rho=options.rho,
+            hold_regime=not options.fixed_precision,
             steps=steps,
             out=str(options.out / f"tanh-{options.depth}x{options.width}-{steps}"),
         )
         run = train(config)
         data = load_data(run.config)
-        default = build_rule(run.config, run.inspection.precision)
+        held = replace(run.config, hold_regime=None)
+        default = build_rule(held, run.inspection.precision)
         accurate = mupc.PredictiveCoding(
             solver=InErrors(mupc.LBFGS()), max_steps=400, likelihood=default.likelihood, rtol=1e-6
         )
@@ -184,7 +187,10 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--width", type=int, help="(default: cosines 128, frozen 64)")
     parser.add_argument("--train", type=int, nargs="+", default=[10, 100, 900], help="of cosines")
     parser.add_argument("--batches", type=int, default=8, help="to compare gradients in")
-    parser.add_argument("--rho", type=float, help="of cosines (default: the command's own)")
+    parser.add_argument("--rho", type=float, default=0.05, help="of cosines")
+    parser.add_argument(
+        "--fixed-precision", action="store_true", help="of cosines: do not hold the regime"
+    )
     parser.add_argument("--steps", type=int, default=300, help="batches of frozen")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of frozen")
     parser.add_argument("--out", type=Path, default=Path("runs/every_layer"), help="run folders")

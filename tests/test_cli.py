@@ -35,10 +35,10 @@ def test_train_then_evaluate_tell_the_same_story(tmp_path, capsys):
     assert train(tmp_path) == 0
     printed = capsys.readouterr().out
     assert "3 layers of width 16, mupc, predictive-coding; digits: 1293 training" in printed
-    assert "regime number ρ = 0.1, held in training (precision" in printed
+    assert "regime number ρ = 0.05, held in training (precision" in printed
     assert "step 60/60: loss" in printed
     assert "inference steps" in printed
-    assert "regime number at the end ρ = " in printed
+    assert "regime number of what is still learned at the end: " in printed
     run = RunFolder.open(tmp_path / "run")
     result = run.result()
     assert result["ended"] == "finished"

@@ -8,6 +8,7 @@ import pytest
 from reference import batch
 
 import mupc
+from mupc.learning.regime import Held
 from mupc.training.config import TrainConfig
 from mupc.training.run import train
 
@@ -118,20 +119,40 @@ def test_training_leaves_a_held_regime_where_it_began_and_carries_another_away(t
             hold_regime=hold,
             out=str(tmp_path / str(hold)),
         )
-        ends[hold] = train(config).inspection.rho
+        ends[hold] = train(config).inspection.learned_rho
     assert 0.05 < ends[True] < 0.2
     assert ends[False] > 0.4
 
 
 @pytest.mark.usefixtures("float64")
-def test_a_batch_with_nothing_to_learn_leaves_the_precision():
+@pytest.mark.parametrize("empty", [0, 5])
+def test_a_batch_with_nothing_to_learn_leaves_the_precision(empty):
     network, (x, y) = problem()
     rule = mupc.PredictiveCoding(mupc.GaussNewton(), 1, mupc.Gaussian(0.4), hold_regime=True)
     state, key = rule.init(network, None), jax.random.key(0)
     for i in range(11):
-        target = network.feedforward(x).output if i == 5 else y
+        target = network.feedforward(x).output if i == empty else y
         _, state, info = rule.gradients(network, (x, target), state, key)
         np.testing.assert_allclose(info.precision, 0.4, rtol=1e-12)
+    with pytest.raises(ValueError, match="give the state that its init gives"):
+        rule.gradients(network, (x, y), None, key)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_held_precision_changes_the_regime_and_not_the_size_of_gradients():
+    """At a quarter of the precision the samples' part is in quarters, the weights' own is not."""
+    network, batch = problem()
+    decay, key = mupc.WeightDecay(0.3), jax.random.key(0)
+    learn = lambda rule, state=None: rule.gradients(network, batch, state, key)[0]
+    make = lambda precision, *terms, **more: mupc.PredictiveCoding(
+        mupc.GaussNewton(), 1, mupc.Gaussian(precision), terms, **more
+    )
+    held = Held(jnp.asarray(1), jnp.asarray(1.0), jnp.asarray(4.0))
+    seen = learn(make(0.4, decay, hold_regime=True), held)
+    bare = learn(make(0.1))
+    own = jax.tree.map(jnp.subtract, learn(make(0.1, decay)), bare)
+    expected = jax.tree.map(lambda b, o: 4 * b + o, bare, own)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), seen, expected)
 
 
 def test_rules_explain_where_things_go_wrong():

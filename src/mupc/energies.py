@@ -2,7 +2,7 @@ r"""Energies: functions of the activities whose gradients are inference and lear
 
 One method, `layers`, says what the energy is; sums, activity gradients and weight gradients are
 derived from it by automatic differentiation (in `FreeEnergy` layer by layer, where that is faster).
-None is rescaled afterwards.
+None is rescaled afterwards; weight gradients may be asked for in another unit of the energy.
 """
 
 from abc import abstractmethod
@@ -135,7 +135,7 @@ class FreeEnergy(Energy):
         hidden = jnp.concatenate([jax.vmap(self._hidden)(e) for e in errors or made])
         if (terms := activity_terms(self.regularisers, activities)) is not None:
             hidden = hidden + terms
-        return jnp.concatenate([hidden, self.losses(output)[None]])
+        return jnp.concatenate([hidden, self.of_output(output)[None]])
 
     def weight_gradient(
         self, activities: Activities, errors: Activities | None = None, *, unit: ArrayLike = 1.0
@@ -174,7 +174,7 @@ class FreeEnergy(Energy):
         """Give −Σ eᵀu + ℓ, summed over the batch: as e = ∂(½‖e‖²)/∂e, F's slope by all in u."""
         predictions, output = network.predictions(self.x, activities)
         products = (jnp.sum(e * u) for e, u in zip(errors, predictions, strict=True))
-        return jnp.sum(self.losses(output)) - sum(products, jnp.zeros(()))
+        return jnp.sum(self.of_output(output)) - sum(products, jnp.zeros(()))
 
     def samples_and_gradient(
         self, activities: Activities
@@ -184,7 +184,7 @@ class FreeEnergy(Energy):
         It is made of the same terms as `layers`: a subclass that changes one changes both.
         """
         term = lambda u, z: self._hidden(z - u)  # noqa: E731
-        seen = self.network.local_gradient(term, self.losses, self.x, activities)
+        seen = self.network.local_gradient(term, self.of_output, self.x, activities)
         if seen is None:
             return super().samples_and_gradient(activities)
         if self.hidden_is_errors:
@@ -202,7 +202,7 @@ class FreeEnergy(Energy):
         (arXiv 2505.20137), plus what activity regularisers add. It costs one sweep.
         """
         _, output = self.network.predictions(self.x, activities)
-        _, (by_output,) = with_gradient(self.losses, output)
+        _, (by_output,) = with_gradient(self.of_output, output)
         decaying = None if self.hidden_is_errors else self._decay(activities)[1]
         adjoints = self.network.pullback(self.x, activities, by_output, decaying)
         return jax.tree.map(jnp.add, errors, adjoints)
@@ -242,7 +242,7 @@ class FreeEnergy(Energy):
         """Give one layer's term of each sample."""
         return 0.5 * layer_square_norms(e[None])[0]
 
-    def losses(self, output: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
+    def of_output(self, output: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
         """Give ℓ of each sample, at the energy's precision."""
         return self.likelihood.precision * losses(self.likelihood, self.y, output)
 

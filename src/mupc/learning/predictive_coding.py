@@ -1,6 +1,6 @@
 """Predictive coding: infer, then learn from local errors."""
 
-from typing import Any, cast
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -49,12 +49,14 @@ class PredictiveCoding(LearningRule):
         atol: absolute tolerance of inference.
         patience: steps without a new lowest energy after which a sample has stalled; 0: never.
         start: where inference starts; `mupc.FeedforwardStart()` unless given.
-        hold_regime: whether the precision follows the network, so that the regime number of what
-            is learned stays that of the first batch: $\\pi_t = \\pi \\rho_0 / \\rho_t$, see
-            `mupc.theory.learned_regime_number`. Else it grows tenfold in training, and more.
-            Learning then differentiates $(\\pi / \\pi_t) F$, which has the same minima: the output
-            keeps its precision, and it is the hidden errors that weigh more. So the precision
-            changes no learning rate.
+        hold_regime: whether the precision falls as the network learns, so that the regime number
+            of what is learned does not rise above that of the first batch (else it grows tenfold
+            and more): $\pi_t = \pi \min(1, \rho_0 / \rho_t)$, with ρ from
+            `mupc.theory.learned_regime_number`. Learning differentiates F at the precision $\pi_t$
+            times $\pi / \pi_t$: as if the output kept its precision and the hidden errors weighed
+            more, so that no learning rate is changed. Terms on the weights stay as they are; a
+            decay of activities counts as a hidden term. What a run has measured is in the state:
+            a new one begins anew.
     """
 
     solver: Solver | Schedule
@@ -86,7 +88,7 @@ class PredictiveCoding(LearningRule):
         activities, errors = solution.activities, solution.errors
         if errors is None:
             errors = energy.errors(activities)
-        unit = state.factor if self.hold_regime else 1.0
+        unit = 1.0 if state is None else state.factor
         gradients = energy.weight_gradient(activities, errors, unit=unit)
         layers = jnp.mean(energy.layers(activities, errors), axis=1)
         solution = solution._replace(activities=(), errors=None)
@@ -124,7 +126,9 @@ class PredictiveCoding(LearningRule):
         start = network.feedforward(x)
         energy = FreeEnergy(network, x, y, self.likelihood, self.regularisers)
         if self.hold_regime:
-            state = cast(Held, state).see(energy, start)
+            if state is None:
+                raise ValueError("this rule holds the regime: give the state that its init gives")
+            state = state.see(energy, start)
             precision = state.factor * self.likelihood.precision
             energy = eqx.tree_at(lambda e: e.likelihood.precision, energy, precision)
         return energy, self.start(start.activities, key), start.output, state

@@ -8,17 +8,20 @@ from jaxtyping import Array, Float, Int
 
 from mupc.arrays import ratio, sample_norms
 from mupc.energies import FreeEnergy
-from mupc.networks import Feedforward
-from mupc.networks.stage import with_gradient
+from mupc.networks import Feedforward, with_gradient
 
 # The regime number is measured in every fifth batch, at a fifth of a sweep in the mean, and
-# averaged over some four measurements: batches differ.
+# averaged over some four measurements: batches differ. One wild batch must not count for many.
 _EVERY = 5
 _SHARE = 0.3
+_WILD = 10.0
 
 
 class Held(NamedTuple):
-    """The regime numbers of the first batch and of the last ones, at one and the same precision."""
+    """The regime numbers of the first batch and of the last ones, at one and the same precision.
+
+    They are 0 as long as no batch had anything to teach.
+    """
 
     batches: Int[Array, ""]
     first: Float[Array, ""]
@@ -27,12 +30,12 @@ class Held(NamedTuple):
     @classmethod
     def begin(cls) -> "Held":
         """Give what is known before the first batch: nothing."""
-        return cls(jnp.zeros((), int), jnp.ones(()), jnp.ones(()))
+        return cls(jnp.zeros((), int), jnp.zeros(()), jnp.zeros(()))
 
     @property
     def factor(self) -> Float[Array, ""]:
-        """By what the precision is multiplied, so that the regime number stays the first one."""
-        return self.first / self.last
+        """By what the precision is multiplied, so that the regime number does not rise."""
+        return jnp.where(self.last > self.first, ratio(self.first, self.last), 1.0)
 
     def see(self, energy: FreeEnergy, start: Feedforward) -> "Held":
         """Measure the regime number, if it is time to; `energy` always has the first precision."""
@@ -40,10 +43,12 @@ class Held(NamedTuple):
         def measured() -> Float[Array, ""]:
             seen = learned_regime_number(energy, start)
             seen = jnp.where((seen > 0) & jnp.isfinite(seen), seen, self.last)
-            return jnp.where(self.batches == 0, seen, (1 - _SHARE) * self.last + _SHARE * seen)
+            seen = jnp.where(self.last > 0, jnp.minimum(seen, _WILD * self.last), seen)
+            mean = (1 - _SHARE) * self.last + _SHARE * seen
+            return jnp.where(self.last > 0, mean, seen)
 
         last = jax.lax.cond(self.batches % _EVERY == 0, measured, lambda: self.last)
-        first = jnp.where(self.batches == 0, last, self.first)
+        first = jnp.where(self.first > 0, self.first, last)
         return Held(self.batches + 1, first, last)
 
 
@@ -66,7 +71,7 @@ def learned_regime_number(energy: FreeEnergy, start: Feedforward) -> Float[Array
         start: its feedforward pass.
     """
     likelihood, output = energy.likelihood, start.output
-    _, (q,) = with_gradient(energy.losses, output)
+    _, (q,) = with_gradient(energy.of_output, output)
     outputs = output[0].size
     units = jnp.eye(outputs).reshape(outputs, *output.shape[1:])
     root = jax.vmap(jax.vmap(likelihood.root, (None, 0)), (0, None))(output, units)

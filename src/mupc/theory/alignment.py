@@ -48,7 +48,7 @@ def gradient_alignment(
     Args:
         network: where to compare.
         batch: inputs and targets.
-        rule: the rule.
+        rule: the rule, as at the start of a run: its state is new.
         other: the yardstick; backpropagation with the rule's own likelihood unless given.
     """
     key = jax.random.key(0)

@@ -53,10 +53,10 @@ class TrainConfig:
     """Energy of the output: squared error or cross-entropy."""
     rho: float | None = None
     """Regime number ρ: 0.02 is near backpropagation, 1 is far; it sets the precision, from the
-    network and the first batch (default 0.1, unless the precision is given; paper: none)."""
+    network and the first batch (default 0.05, unless the precision is given; paper: none)."""
     hold_regime: bool | None = None
-    """Hold ρ in training: as the network learns, the precision follows (default true, where ρ is
-    given)."""
+    """Hold ρ in training: as the network learns, the precision falls (default true where ρ is given
+    and the likelihood is gaussian)."""
     precision: float | None = None
     """Output precision π, instead of ρ (default 1 for backpropagation and the paper's preset)."""
     solver: (
@@ -214,10 +214,12 @@ _CONDITIONALS: dict[str, _Conditional] = {
     "rho": _Conditional(
         lambda c: _pc(c) and c.precision is None,
         _NO_INFERENCE,
-        lambda c: 0.1,
+        lambda c: 0.05,
     ),
     "hold_regime": _Conditional(
-        lambda c: c.rho is not None, "no regime number ρ is given", lambda c: True
+        lambda c: c.rho is not None,
+        "no regime number ρ is given",
+        lambda c: c.likelihood == "gaussian",
     ),
     "solver": _Conditional(_pc, _NO_INFERENCE, _paper("gradient-descent", "gauss-newton")),
     "coordinates": _Conditional(
@@ -368,6 +370,8 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
     known = {field.name for field in dataclasses.fields(TrainConfig)}
     if unknown := sorted(set(values) - known):
         raise ConfigError(f"unknown settings in the stored configuration: {', '.join(unknown)}")
+    if "hold_regime" not in values and values.get("rho") is not None:
+        values = {**values, "hold_regime": False}  # stored before there was a choice
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     try:
         return resolve(TrainConfig(**values))

@@ -1,12 +1,12 @@
 """What a run was and did: its regime, how near to equilibrium it came, what its layers learned."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from mupc.data import Dataset
 from mupc.energies import FreeEnergy
@@ -21,6 +21,7 @@ from mupc.theory import (
 )
 from mupc.training.build import build_likelihood
 from mupc.training.config import TrainConfig
+from mupc.training.results import FitResult
 
 # Up to here one Gauss–Newton iteration trains as well as accurate inference, and up to there
 # several do (experiments/regimes.py; the table is in docs/solvers.md).
@@ -39,7 +40,7 @@ class Inspection(NamedTuple):
 
     Attributes:
         precision: π at the end.
-        rho: the regime number of what is still learned, at that precision.
+        learned_rho: the regime number of what is still learned, at that precision.
         residual: relative residual of inference, the median over samples.
         drop: the fraction of the feedforward energy by which inference lowers it.
         cosines: between the rule's gradient and backpropagation's, smallest and median over layers.
@@ -47,7 +48,7 @@ class Inspection(NamedTuple):
     """
 
     precision: float
-    rho: float | None
+    learned_rho: float | None
     residual: float | None
     drop: float | None
     cosines: tuple[float, float] | None
@@ -56,9 +57,10 @@ class Inspection(NamedTuple):
     def sentences(self) -> list[str]:
         """Say it in words."""
         lines: list[str] = []
-        if self.rho is not None:
+        if self.learned_rho is not None:
             lines.append(
-                f"regime number at the end ρ = {self.rho:.2g} (precision {self.precision:.2g})"
+                f"regime number of what is still learned at the end: {self.learned_rho:.2g} "
+                f"(precision {self.precision:.2g})"
             )
         if self.residual is not None and self.drop is not None:
             lines.append(
@@ -118,16 +120,16 @@ def enough(config: TrainConfig, regime: Regime) -> str | None:
     return None
 
 
-def inspect(before: Network, after: Network, rule: LearningRule, batch: Batch) -> Inspection:
+def inspect(before: Network, result: FitResult, rule: LearningRule, batch: Batch) -> Inspection:
     """Look at a finished run: what inference does on a batch, and what the layers have learned."""
-    seen = (np.asarray(v, float) for v in _look(before, after, rule, batch))
-    changes, rho, residual, drop, cosines = seen
+    looked = _look(before, result.network, rule, result.state, batch)
+    changes, precision, rho, residual, drop, cosines = (np.asarray(v, float) for v in looked)
     hidden = changes[1:-1]
     has_inference = bool(np.isfinite(residual))
     spread = (float(np.min(hidden)), float(np.median(hidden)), float(np.max(hidden)))
     return Inspection(
-        precision=float(rule.likelihood.precision),
-        rho=float(rho) if has_inference else None,
+        precision=float(precision),
+        learned_rho=float(rho) if has_inference else None,
         residual=float(residual) if has_inference else None,
         drop=float(drop) if has_inference else None,
         cosines=(float(np.nanmin(cosines)), float(np.nanmedian(cosines)))
@@ -138,17 +140,19 @@ def inspect(before: Network, after: Network, rule: LearningRule, batch: Batch) -
 
 
 @eqx.filter_jit
-def _look(before: Network, network: Network, rule: LearningRule, batch: Batch) -> tuple[Array, ...]:
+def _look(
+    before: Network, network: Network, rule: LearningRule, state: PyTree[Any], batch: Batch
+) -> tuple[Array, ...]:
     key = jax.random.key(0)
     changes = relative_change(before, network)
-    gradients, _, info = rule.gradients(network, batch, rule.init(network, key), key)
+    gradients, _, info = rule.gradients(network, batch, state, key)
     if (seen := info.inference) is None:
         nan = jnp.full((), jnp.nan)
-        return changes, nan, nan, nan, nan
+        return changes, info.precision, nan, nan, nan, nan
     exact, _, _ = yardstick(rule).gradients(network, batch, None, key)
     drop = 1 - jnp.mean(seen.energy) / jnp.mean(seen.initial.energy)
-    rho = learned_regime_number(
-        FreeEnergy(network, *batch, rule.likelihood), network.feedforward(batch[0])
-    )
+    energy = FreeEnergy(network, *batch, rule.likelihood)
+    unit = info.precision / rule.likelihood.precision
+    rho = unit * learned_regime_number(energy, network.feedforward(batch[0]))
     residual = jnp.median(seen.relative_residual)
-    return changes, rho, residual, drop, layer_cosines(gradients, exact)
+    return changes, info.precision, rho, residual, drop, layer_cosines(gradients, exact)

@@ -128,7 +128,7 @@ class _Trainer:
         self.state = begin(network, rule, optimiser, self.key)
         self.classes = is_one_hot(data.train.y)
         self.records: list[Record] = []
-        self.best, self.best_step, self.best_score = network, 0, (-np.inf, -np.inf)
+        self.best, self.best_step, self.best_score = (network, None), 0, (-np.inf, -np.inf)
         self.pending: list[Metrics] = []
         self.began = self.logged = time.perf_counter()
         self.steps = self.timed = 0
@@ -208,7 +208,7 @@ class _Trainer:
         score = (0.0 if seen.accuracy is None else seen.accuracy, -seen.loss)
         best = score > self.best_score
         if best:
-            self.best = copy_arrays(self.state.network)
+            self.best = copy_arrays((self.state.network, self.state.rule))
             self.best_step, self.best_score = self.steps, score
         now = time.perf_counter()
         self.logged += now - begun  # not a part of the time of training steps
@@ -242,10 +242,10 @@ class _Trainer:
                 "learning rate, a smaller inference step size (or the stable one), a smaller "
                 "precision, or the parameterisation mupc"
             )
-        network, step = self.state.network, steps
+        (network, state), step = (self.state.network, self.state.rule), steps
         if self.best_step:
-            network, step = self.best, self.best_step
-        return FitResult(network, step, steps, ended, message, tuple(self.records))
+            (network, state), step = self.best, self.best_step
+        return FitResult(network, state, step, steps, ended, message, tuple(self.records))
 
 
 def _mean(name: str, steps: list[Metrics]) -> float | None:

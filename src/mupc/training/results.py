@@ -2,7 +2,9 @@
 
 import dataclasses
 import enum
-from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import PyTree
 
 from mupc.networks import Network
 
@@ -57,12 +59,6 @@ class ValidationRecord:
 Record = TrainRecord | ValidationRecord
 
 
-def last_precision(records: Sequence[Record]) -> float | None:
-    """Give the precision of the last record of training; None before there is one."""
-    seen = [record.precision for record in records if isinstance(record, TrainRecord)]
-    return seen[-1] if seen else None
-
-
 @dataclasses.dataclass(frozen=True)
 class FitResult:
     """The outcome of training.
@@ -70,6 +66,7 @@ class FitResult:
     Attributes:
         network: the best on the validation part; without one the last, and after divergence the
             one before the step that failed.
+        state: what the learning rule had kept by then, for its next batch.
         step: how many steps that network was trained for.
         steps: how many steps were made.
         ended: why training ended.
@@ -78,6 +75,7 @@ class FitResult:
     """
 
     network: Network
+    state: PyTree[Any]
     step: int
     steps: int
     ended: Ended

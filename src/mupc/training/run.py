@@ -23,7 +23,7 @@ from mupc.training.inspection import (
 )
 from mupc.training.loop import check_evaluations, fit
 from mupc.training.metrics import Evaluation, evaluate, is_distribution
-from mupc.training.results import FitResult, Record, last_precision
+from mupc.training.results import FitResult, Record
 
 
 class Start(NamedTuple):
@@ -103,10 +103,7 @@ def train(
     test = None
     if data.test is not None:
         test = evaluate(result.network, data.test, likelihood=build_likelihood(config))
-    # The rule as it was at the end, with the precision of the last batches.
-    precision = last_precision(result.records) or regime.precision
-    rule = build_rule(dataclasses.replace(config, hold_regime=None), precision)
-    inspection = inspect(network, result.network, rule, first_batch(config, data))
+    inspection = inspect(network, result, rule, first_batch(config, data))
     folder.finish(_summary(result, test, inspection))
     return Run(folder, config, result, test, inspection)
 

@@ -1,6 +1,6 @@
 """One training step: a single compiled program, whatever the depth and the hyperparameters."""
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import equinox as eqx
 import jax
@@ -13,6 +13,8 @@ from mupc.learning import Batch, Info, LearningRule
 from mupc.likelihoods import losses
 from mupc.networks import Network
 from mupc.training.metrics import hits
+
+_Tree = TypeVar("_Tree")
 
 # A loss this many times the first batch's (or 1) is divergence, though it may still be finite.
 _EXPLOSION = 1e4
@@ -87,9 +89,9 @@ def train_step(inputs: Inputs, state: State) -> tuple[State, Metrics]:
     return State(eqx.combine(params, static), moments, rule_state, first_loss, failed), metrics
 
 
-def copy_arrays(network: Network) -> Network:
-    """Copy a network: its arrays are new, all else is shared."""
-    return jax.tree.map(lambda leaf: jnp.array(leaf) if eqx.is_array(leaf) else leaf, network)
+def copy_arrays(tree: _Tree) -> _Tree:
+    """Copy a tree: its arrays are new, all else is shared."""
+    return jax.tree.map(lambda leaf: jnp.array(leaf) if eqx.is_array(leaf) else leaf, tree)
 
 
 def begin(
