@@ -5,6 +5,7 @@ activities, and a solver that does not reach it does not train the network. Trai
 with the defaults of `mupc train`, but for ρ and the solver.
 
     python experiments/regimes.py --depths 128 --activations relu tanh
+    python experiments/regimes.py --fixed-precision
     python experiments/regimes.py --depths 1024 --regimes 0.6 --solvers gauss-newton-3x4
 """
 
@@ -58,6 +59,7 @@ def _train(
         width=options.width,
         activation=activation,
         rho=rho,
+        hold_regime=not options.fixed_precision,
         steps=options.steps,
         seed=seed,
         out=str(options.out / name),
@@ -86,6 +88,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--activations", nargs="+", default=["relu", "tanh"])
     parser.add_argument("--regimes", type=float, nargs="+", default=[0.02, 0.06, 0.2, 0.6, 2.0])
     parser.add_argument("--solvers", nargs="+", choices=list(SOLVERS), default=list(SOLVERS))
+    parser.add_argument(
+        "--fixed-precision", action="store_true", help="do not hold the regime in training"
+    )
     parser.add_argument("--steps", type=int, default=300, help="batches to train on")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, default=Path("runs/regimes"), help="run folders")

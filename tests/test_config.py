@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mupc.training.config import PRESETS, ConfigError, TrainConfig, from_dict, resolve
+from mupc.training.inspection import Regime, enough
 from mupc.training.run import train
 
 BASE = {"validation": 0.1, "depth": 3, "width": 8, "steps": 4, "log_every": 1, "evaluate_every": 2}
@@ -30,7 +31,7 @@ FIELDS = {
     "rule": ({}, "backpropagation"),
     "likelihood": ({}, "categorical"),
     "rho": ({}, 0.2),
-    "hold_regime": ({"steps": 12}, False),
+    "hold_regime": ({"steps": 40, "width": 16, "activation": "tanh"}, False),
     "precision": ({}, 0.5),
     "solver": ({}, "l-bfgs"),
     "coordinates": ({"solver": "l-bfgs"}, "activities"),
@@ -173,3 +174,23 @@ def test_a_stored_configuration_is_the_same_again():
     assert from_dict(stored) == config
     with pytest.raises(ConfigError, match=r"unknown settings.*colour"):
         from_dict({**stored, "colour": "blue"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"rho": 0.6}, None),
+        ({"rho": 0.6, "hold_regime": False}, "1 Gauss–Newton iteration is not enough"),
+        ({"rho": 0.6, "hold_regime": False, "max_steps": 3, "cg_steps": 4}, None),
+        ({"rho": 2.0}, "1 Gauss–Newton iteration is not enough: take --solver l-bfgs"),
+        ({"rho": 2.0, "max_steps": 3}, "3 Gauss–Newton iterations are not enough"),
+        ({"rho": 2.0, "solver": "l-bfgs"}, None),
+        (DESCENT, "8 steps on activities do not carry the error through 128 layers"),
+        ({**DESCENT, "depth": 2}, None),
+        ({"preset": "paper"}, None),
+    ],
+)
+def test_a_solver_that_is_not_enough_for_the_regime_is_named(settings, sentence):
+    config = resolve(TrainConfig(**settings))
+    said = enough(config, Regime(1.0, config.rho or 0.1))
+    assert said is None if sentence is None else sentence in said
