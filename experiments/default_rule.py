@@ -11,6 +11,7 @@ matrices have changed.
 """
 
 import argparse
+import math
 import resource
 import statistics
 import sys
@@ -127,13 +128,15 @@ def peak_megabytes() -> float:
 
 
 def _inspected(run: Run) -> list[str]:
-    seen, rho = run.inspection, run.folder.regime()["rho"]
+    seen, rho = run.regime, run.folder.regime()["rho"]
+    cosines = [cosine for cosine in seen.cosine or () if not math.isnan(cosine)]
+    changes = [min(seen.hidden), statistics.median(seen.hidden), max(seen.hidden)]
     return [
         "" if rho is None else f"{rho:.3g}",
         "" if seen.residual is None else f"{seen.residual:.2g}",
         "" if seen.drop is None else f"{seen.drop:.1%}",
-        "" if seen.cosines is None else f"{seen.cosines[1]:.3f}, {seen.cosines[0]:.3f}",
-        "" if seen.changes is None else ", ".join(f"{change:.3f}" for change in seen.changes),
+        f"{statistics.median(cosines):.3f}, {min(cosines):.3f}" if cosines else "",
+        ", ".join(f"{change:.3f}" for change in changes),
     ]
 
 

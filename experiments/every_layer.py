@@ -31,7 +31,7 @@ from mupc.networks import Chain, scale_by
 from mupc.theory import gradient_alignment
 from mupc.training.build import build_network, build_optimiser, build_rule
 from mupc.training.config import PRESETS, TrainConfig, resolve
-from mupc.training.inspection import measure_regime
+from mupc.training.regime import measure_regime
 from mupc.training.run import load_data, train
 
 # Gradients are called alike from this cosine on.
@@ -66,7 +66,7 @@ def cosines(options: argparse.Namespace) -> dict[int, np.ndarray]:
         run = train(config)
         data = load_data(run.config)
         held = replace(run.config, hold_regime=None)
-        default = build_rule(held, run.inspection.precision)
+        default = build_rule(held, run.regime.precision)
         accurate = mupc.PredictiveCoding(
             solver=InErrors(mupc.LBFGS()), max_steps=400, likelihood=default.likelihood, rtol=1e-6
         )
@@ -80,8 +80,10 @@ def cosines(options: argparse.Namespace) -> dict[int, np.ndarray]:
                 _, _, info = eqx.filter_jit(accurate.gradients)(network, (x, y), None, _KEY)
                 assert info.inference is not None
                 residuals.append(float(jnp.max(info.inference.relative_residual)))
-                each.append(np.asarray(gradient_alignment(network, (x, y), default, accurate)))
-                exact.append(np.asarray(gradient_alignment(network, (x, y), default)))
+                each.append(
+                    np.asarray(gradient_alignment(network, (x, y), default, accurate).cosine)
+                )
+                exact.append(np.asarray(gradient_alignment(network, (x, y), default).cosine))
         found[steps] = np.stack(each)
         least = np.min(found[steps], axis=1)
         figures = (np.min(least), np.median(least), np.mean(least >= _ALIKE))

@@ -38,7 +38,8 @@ def test_train_then_evaluate_tell_the_same_story(tmp_path, capsys):
     assert "regime number ρ = 0.05, held in training (precision" in printed
     assert "step 60/60: loss" in printed
     assert "inference steps" in printed
-    assert "regime number of what is still learned at the end: " in printed
+    assert "at step 0: ρ of what is learned " in printed
+    assert "2 of 2 hidden layers learning" in printed
     run = RunFolder.open(tmp_path / "run")
     result = run.result()
     assert result["ended"] == "finished"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mupc.training.config import PRESETS, ConfigError, TrainConfig, from_dict, resolve
-from mupc.training.inspection import Regime, enough
+from mupc.training.regime import Regime, enough
 from mupc.training.run import train
 
 BASE = {"validation": 0.1, "depth": 3, "width": 8, "steps": 4, "log_every": 1, "evaluate_every": 2}

@@ -119,7 +119,7 @@ def test_training_leaves_a_held_regime_where_it_began_and_carries_another_away(t
             hold_regime=hold,
             out=str(tmp_path / str(hold)),
         )
-        ends[hold] = train(config).inspection.learned_rho
+        ends[hold] = train(config).regime.rho
     assert 0.05 < ends[True] < 0.2
     assert ends[False] > 0.4
 

@@ -270,7 +270,7 @@ def test_regimes_train_each_solver_in_each_regime(script, tmp_path, capsys):
     residuals = {(row["solver"], row["ρ"]): float(row["residual"]) for row in shown}
     for (_, _, rho, solver), (run,) in outcomes.items():
         assert run.folder.regime()["rho"] == rho
-        assert residuals[solver, f"{rho:g}"] == float(f"{run.inspection.residual:.2g}")
+        assert residuals[solver, f"{rho:g}"] == float(f"{run.regime.residual:.2g}")
     assert residuals["gauss-newton-1x1", "2"] > 5 * residuals["gauss-newton-1x1", "0.06"]
     assert residuals["l-bfgs-30", "2"] < 2e-3 < residuals["gauss-newton-1x1", "2"]
 

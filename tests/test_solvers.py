@@ -195,9 +195,8 @@ def test_residuals_are_measured_only_if_wanted():
 @pytest.mark.parametrize(
     ("solver", "change", "sentence"),
     [
-        (mupc.LinearSolve(), {"activation": jnp.tanh}, "needs a linear network"),
-        (mupc.LinearSolve(), {"likelihood": mupc.Categorical()}, "needs a Gaussian likelihood"),
-        (mupc.LinearSolve(), {"decay": 0.1}, "needs a Gaussian likelihood and no activity decay"),
+        (mupc.LinearSolve(), {"activation": jnp.tanh}, "closed form is for linear networks"),
+        (mupc.LinearSolve(), {"likelihood": mupc.Categorical()}, "closed form is for the Gaussian"),
         (mupc.GaussNewton(), {"decay": 0.1}, "takes no activity decay"),
     ],
 )

@@ -11,6 +11,7 @@ from test_networks import two_stages
 
 import mupc
 from mupc.theory import (
+    alignment,
     gradient_alignment,
     learned_regime_number,
     precision_for,
@@ -102,17 +103,19 @@ def test_learning_tends_to_backpropagation_with_the_regime_number():
 
 def test_alignment_is_one_where_inference_does_nothing_and_less_where_it_does():
     energy, _ = problem(jnp.tanh, size=16)
-    align = lambda precision: gradient_alignment(
-        energy.network,
-        (energy.x, energy.y),
-        mupc.PredictiveCoding(mupc.GaussNewton(3), 30, mupc.Gaussian(precision)),
+    align = lambda precision: (
+        gradient_alignment(
+            energy.network,
+            (energy.x, energy.y),
+            mupc.PredictiveCoding(mupc.GaussNewton(3), 30, mupc.Gaussian(precision)),
+        ).cosine
     )
     assert align(1.0).shape == (5,)
     np.testing.assert_allclose(align(1e-6), 1.0, atol=1e-5)
     assert np.min(align(100.0)) < 0.95
 
 
-def test_alignment_of_a_layer_is_the_cosine_of_its_gradients():
+def test_alignment_of_a_layer_is_the_cosine_and_the_norm_ratio_of_its_gradients():
     energy, _ = problem(jnp.tanh, biases=False)
     rule = mupc.PredictiveCoding(mupc.GradientDescent(0.2), 3, mupc.Gaussian(2.0))
     back = mupc.Backpropagation(mupc.Gaussian(2.0))
@@ -125,8 +128,18 @@ def test_alignment_of_a_layer_is_the_cosine_of_its_gradients():
     ]
     cosine = lambda v, w: np.sum(v * w) / (np.linalg.norm(v) * np.linalg.norm(w))
     expected = [cosine(v, w) for v, w in zip(*stacks, strict=True)]
+    ratios = [np.linalg.norm(v) / np.linalg.norm(w) for v, w in zip(*stacks, strict=True)]
     seen = gradient_alignment(energy.network, (energy.x, energy.y), rule)
-    np.testing.assert_allclose(seen, expected, rtol=1e-10)
+    np.testing.assert_allclose(seen.cosine, expected, rtol=1e-10)
+    np.testing.assert_allclose(seen.ratio, ratios, rtol=1e-10)
+
+
+def test_alignment_sees_gradients_whose_squares_underflow():
+    energy, _ = problem(biases=False)
+    tiny = jax.tree.map(lambda w: 1e-200 * w if eqx.is_inexact_array(w) else w, energy.network)
+    seen = alignment(tiny, energy.network)
+    np.testing.assert_allclose(seen.cosine, 1.0, rtol=1e-12)
+    np.testing.assert_allclose(seen.ratio, 1e-200, rtol=1e-12)
 
 
 def test_relative_change_counts_every_layer_of_every_stage():

@@ -1,9 +1,10 @@
-"""The command: `mupc train`, `mupc evaluate`, `mupc doctor`."""
+"""The command: `mupc train`, `evaluate`, `theory`, `report`, `doctor`."""
 
 import argparse
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -13,11 +14,12 @@ from mupc.records import RunError
 from mupc.training.build import build_likelihood
 from mupc.training.config import PRESETS, ConfigError, PresetName, TrainConfig
 from mupc.training.doctor import examine
-from mupc.training.inspection import enough
 from mupc.training.metrics import Evaluation, evaluate
 from mupc.training.progress import Progress
+from mupc.training.regime import enough
 from mupc.training.results import Ended, Record
 from mupc.training.run import Start, load_run, part, train
+from mupc.training.survey import TheoryConfig, TheoryRecord, survey
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,19 @@ class DoctorConfig:
     """Folder of data files to look in (else MUPC_DATA)."""
 
 
+@dataclasses.dataclass(frozen=True)
+class ReportConfig:
+    """Make one HTML page of a run, or of several side by side, with its figures as PNG and SVG."""
+
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Run folders, of `mupc train` or `mupc theory`."""
+    out: str | None = None
+    """Folder to write to (default: report, in the run's folder or for several runs here)."""
+
+
+Command = TrainConfig | EvaluateConfig | TheoryConfig | ReportConfig | DoctorConfig
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; an error of the user's is one sentence on stderr and exit status 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -51,11 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parse(arguments: list[str]) -> TrainConfig | EvaluateConfig | DoctorConfig:
+def _parse(arguments: list[str]) -> Command:
     train_default = PRESETS[_preset(arguments)]
     commands = (
         Annotated[TrainConfig, tyro.conf.subcommand("train", default=train_default)]
         | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
+        | Annotated[TheoryConfig, tyro.conf.subcommand("theory")]
+        | Annotated[ReportConfig, tyro.conf.subcommand("report")]
         | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
     )
     return tyro.cli(
@@ -77,19 +94,21 @@ def _preset(arguments: list[str]) -> PresetName:
     return name
 
 
-def _dispatch(config: TrainConfig | EvaluateConfig | DoctorConfig) -> int:
+def _dispatch(config: Command) -> int:
     if isinstance(config, TrainConfig):
         return _train(config)
     if isinstance(config, EvaluateConfig):
         return _evaluate(config)
+    if isinstance(config, TheoryConfig):
+        return _theory(config)
+    if isinstance(config, ReportConfig):
+        return _report(config)
     return examine(config.data_dir)
 
 
 def _train(config: TrainConfig) -> int:
     run = train(config, begin=_begin)
     print(run.result.message)
-    for line in run.inspection.sentences():
-        print(line)
     if run.test is not None:
         print(f"network of step {run.result.step}: test {_figures(run.test)}")
     else:
@@ -122,6 +141,47 @@ def _evaluate(config: EvaluateConfig) -> int:
     likelihood = build_likelihood(trained)
     seen = evaluate(network, part(data, config.part), likelihood=likelihood)
     print(f"{config.run}: {config.part} {_figures(seen)}")
+    return 0
+
+
+def _theory(config: TheoryConfig) -> int:
+    folder, _ = survey(config, _tell())
+    print(f"folder: {folder.path}")
+    return _report(ReportConfig((str(folder.path),)))
+
+
+def _tell() -> Callable[[TheoryRecord], None]:
+    """Give what prints a row of a Markdown table for every record, after the table's head."""
+    columns = "parameterisation, H, N, batches, ρ, condition number, step limit, F*/loss, cosine"
+    print("| " + columns.replace(", ", " | ") + " |")
+    print("|" + " --- |" * len(columns.split(", ")))
+
+    def row(record: TheoryRecord) -> None:
+        condition = record.condition_number
+        cells = (
+            record.parameterisation,
+            record.depth,
+            record.width,
+            f"{record.trained}{' (diverged)' if record.diverged else ''}",
+            f"{record.rho:.3g}",
+            "not positive definite" if condition is None else f"{condition:.4g}",
+            f"{record.step_limit:.3g}",
+            f"{record.energy_ratio:.4f}",
+            f"{record.whole_cosine:.4f}",
+        )
+        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+    return row
+
+
+def _report(config: ReportConfig) -> int:
+    from mupc.plots import write_report  # loads matplotlib
+
+    if not config.runs:
+        raise RunError("name a run folder to report on, such as one under runs/")
+    one = Path(config.runs[0]) / "report" if len(config.runs) == 1 else Path("report")
+    page = write_report(config.runs, config.out or one)
+    print(f"report: {page}")
     return 0
 
 

@@ -81,8 +81,10 @@ class Factors(NamedTuple):
 
 _UNSCALED = Factors(1.0, 1.0)
 
-# The rule is about hidden layers. In small networks it would let entry and readout diverge, whose
-# effect on the output does not fall with N or L.
+# The rule is about hidden layers. The effect of entry and readout on the output does not fall with
+# N or L: in small networks the rule would let them diverge, and in the largest starve them (10,000
+# layers of width 64 reach 92 % on the digits in 5 epochs where their factor is a sixth, and 96 %
+# where it is 1).
 _LARGEST_UNIFORM = 4.0
 
 
@@ -134,6 +136,8 @@ class Parameterisation:
         shape = (fan_in, length, self.gamma)
         relative = (width / BASE_WIDTH, length / BASE_LENGTH, self.gamma)
         uniform = min((relative[0] * relative[1]) ** -0.5, _LARGEST_UNIFORM)
+        if role != "hidden":
+            uniform = max(uniform, 1.0)
         return Scale(
             role=role,
             std=laws.std(*shape),

@@ -10,13 +10,23 @@ network.eqx        the trained network (written and read by `mupc.training`)
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 _PACKAGES = ("mupc", "jax", "jaxlib", "equinox", "optax", "numpy", "scikit-learn")
+
+
+# A layer learns if it changes by at least this fraction of what the one does that changes most.
+_LEARNS = 0.1
+
+
+def layers_that_learned(changes: Sequence[float]) -> int:
+    """Count the layers whose relative change is a tenth of the largest, or more."""
+    return sum(change >= _LEARNS * max(changes) > 0 for change in changes)
 
 
 class RunError(ValueError):
@@ -27,6 +37,15 @@ def environment() -> dict[str, str]:
     """Give the versions of Python, of the platform and of the packages that figures depend on."""
     versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
     return {"python": platform.python_version(), "platform": platform.platform(), **versions}
+
+
+def _plain(value: Any) -> Any:
+    """Write null for what is not a number: JSON has neither nan nor infinity."""
+    if isinstance(value, Mapping):
+        return {name: _plain(entry) for name, entry in cast(Mapping[str, Any], value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in cast(Iterable[Any], value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class RunFolder:
@@ -93,7 +112,7 @@ class RunFolder:
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a record."""
         with self.metrics.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Read the records, in order; a last line that a kill cut short is left out.
@@ -120,6 +139,10 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """Read the configuration."""
         return self._read("config.json")
+
+    def environment(self) -> dict[str, Any]:
+        """Read the versions and devices."""
+        return self._read("environment.json")
 
     def regime(self) -> dict[str, Any]:
         """Give the precision, and the regime number ρ where the rule has inference."""

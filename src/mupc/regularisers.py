@@ -102,9 +102,12 @@ class ActivityDecay(Regulariser):
     def of_activities(self, activities: Activities) -> Float[Array, "layer batch"]:
         """Give the term on each layer's activity of each sample."""
         squares = jnp.concatenate([layer_square_norms(z) for z in activities])
-        first = jnp.arange(squares.shape[0]) == 0
-        chosen = jnp.where(first, "input" in self.roles, "hidden" in self.roles)
-        return 0.5 * self.strength * chosen[:, None] * squares
+        return 0.5 * self.strengths(squares.shape[0])[:, None] * squares
+
+    def strengths(self, depth: int) -> Float[Array, " depth"]:
+        """Give λ of each of `depth` activities: zero for those of other roles."""
+        first = jnp.arange(depth) == 0
+        return self.strength * jnp.where(first, "input" in self.roles, "hidden" in self.roles)
 
 
 def _weights(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from mupc.energies import Energy, ErrorView, FreeEnergy
 from mupc.inference.solver import Move, Position, Progress, Solver
@@ -22,6 +22,10 @@ class InErrors(Solver):
     """
 
     solver: Solver
+
+    def cost(self, steps: Int[Array, " batch"]) -> Float[Array, " batch"]:
+        """Give the inner solver's: a gradient in errors takes two sweeps too."""
+        return self.solver.cost(steps)
 
     def init(self, energy: Energy, position: Any) -> PyTree[Any]:
         """Initialise the inner solver at the errors."""

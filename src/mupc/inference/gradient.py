@@ -5,7 +5,7 @@ from abc import abstractmethod
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from mupc.arrays import as_positive, choose, over_samples, sample_norms, scalar_that_is
 from mupc.energies import Energy
@@ -21,6 +21,11 @@ class StepSize(eqx.Module):
         self, energy: Energy, activities: Activities
     ) -> Float[Array, " batch"] | Float[Array, ""]:
         """Choose the step sizes of one inference, from where it starts."""
+
+    @property
+    def sweeps(self) -> float:
+        """What that costs."""
+        return 0.0
 
 
 class FixedStep(StepSize):
@@ -66,6 +71,10 @@ class GradientDescent(Solver):
 
     step_size: StepSize = eqx.field(converter=_as_step_size)
     momentum: Float[Array, ""] | None = eqx.field(default=None, converter=_as_momentum)
+
+    def cost(self, steps: Int[Array, " batch"]) -> Float[Array, " batch"]:
+        """Give two sweeps a step: predictions, and errors back."""
+        return self.step_size.sweeps + 2.0 * steps
 
     def init(self, energy: Energy, position: Activities) -> _State:
         """Choose the step sizes; start at rest."""

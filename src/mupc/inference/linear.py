@@ -1,28 +1,27 @@
 """The equilibrium of a deep linear network, in closed form."""
 
-from typing import cast
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg as linalg
 from jaxtyping import Array, Float
 
-from mupc.arrays import choose
+from mupc.arrays import choose, sample_norms
 from mupc.energies import Energy, FreeEnergy
 from mupc.inference.errors import free
 from mupc.inference.solver import Move, Progress, Solver
+from mupc.inference.tridiagonal import BlockTridiagonal
 from mupc.likelihoods import Gaussian
 from mupc.networks import Activities, Chain
 from mupc.networks.layers import Block
+from mupc.regularisers import ActivityDecay, Regulariser
 
 
 class LinearSolve(Solver):
     r"""Jump to the equilibrium of a deep linear network, in one step.
 
-    With $u_l = M_l z_{l-1} + c_l$ the energy is quadratic, and its minimum solves $A z = b$:
-
-    $$A_{ll} = I + M_{l+1}^\top M_{l+1}, \quad A_{HH} = I + \pi M_L^\top M_L, \quad
-      A_{l,l+1} = -M_{l+1}^\top$$
+    With $u_l = M_l z_{l-1} + c_l$ the energy is quadratic, and its minimum solves $A z = b$, A the
+    activity Hessian (`mupc.theory.linear_hessian`) and
 
     $$b_l = c_l - M_{l+1}^\top c_{l+1}, \quad b_1 = u_1(x) - M_2^\top c_2, \quad
       b_H = c_H + \pi M_L^\top (y - c_L)$$
@@ -38,22 +37,7 @@ class LinearSolve(Solver):
         Raises:
             ValueError: if the network is not linear, or the energy not quadratic.
         """
-        energy = free(energy)
-        if not energy.network.linear:
-            raise ValueError(
-                "LinearSolve needs a linear network (activation mupc.identity); take "
-                "mupc.GaussNewton or mupc.InErrors for this one"
-            )
-        if not isinstance(energy.likelihood, Gaussian) or not energy.hidden_is_errors:
-            raise ValueError(
-                "LinearSolve needs a Gaussian likelihood and no activity decay: the energy of "
-                "anything else has no closed form here; take mupc.GaussNewton or mupc.InErrors"
-            )
-        if not isinstance(energy.network, Chain) or len(energy.network.stages) != 1:
-            raise ValueError(
-                "LinearSolve needs a chain of one stage, whose activities have one width; take "
-                "mupc.GaussNewton for several stages"
-            )
+        check_closed_form(free(energy))
 
     def step(
         self, energy: Energy, position: Activities, state: None
@@ -61,61 +45,114 @@ class LinearSolve(Solver):
         """Give the equilibrium."""
         energy = free(energy)
         samples, gradient = energy.samples_and_gradient(position)
-        residual = jnp.sqrt(jnp.sum(gradient[0] ** 2, axis=(0, 2)))
-        moved = (_equilibrium(energy, cast(Chain, energy.network)),)
+        moved = linear_equilibrium(energy)
         move = lambda active: choose(active, moved, position)  # noqa: E731
-        return move, state, Progress(samples, residual)
+        return move, state, Progress(samples, sample_norms(gradient))
 
 
-def _equilibrium(energy: FreeEnergy, network: Chain) -> Float[Array, "layer batch width"]:
-    stage, readout = network.stages[0], network.readout
-    first = jax.vmap(stage.entry)(energy.x)
-    width, depth = first.shape[1], stage.size
+class AffineLayers(NamedTuple):
+    """A linear network as matrices: u = M z + c for its blocks, and for the readout."""
+
+    M: Float[Array, "layer-1 width width"]
+    c: Float[Array, "layer-1 width"]
+    readout: Float[Array, "output width"]
+    offset: Float[Array, " output"]
+
+
+def check_closed_form(energy: FreeEnergy) -> None:
+    """Check that the equilibrium has a closed form.
+
+    Raises:
+        ValueError: if the network is not linear or of several stages, or the energy not quadratic.
+    """
+    network = energy.network
+    if not network.linear:
+        raise ValueError(
+            "the closed form is for linear networks (activation mupc.identity); take "
+            "mupc.GaussNewton or mupc.InErrors(mupc.LBFGS()) for this one"
+        )
+    if not isinstance(energy.likelihood, Gaussian):
+        raise ValueError(
+            "the closed form is for the Gaussian likelihood: with another one the energy is not "
+            "quadratic; take mupc.GaussNewton"
+        )
+    if not isinstance(network, Chain) or len(network.stages) != 1:
+        raise ValueError(
+            "the closed form is for a chain of one stage, whose activities have one width; take "
+            "mupc.GaussNewton for several stages"
+        )
+    decay_strengths(energy.regularisers, network.depth)
+
+
+def affine_layers(network: Chain, width: int) -> AffineLayers:
+    """Read a linear network's matrices and offsets off its layers, of one width."""
     with jax.default_matmul_precision("highest"):
-        M, c = jax.vmap(lambda block: _affine(block, width))(stage.blocks)
-        top, offset = _affine(readout, width)
-        eye, precision = jnp.eye(width), energy.likelihood.precision
-        # The diagonal, and b for every layer: what a layer predicts, less what it is to predict.
-        last = eye + precision * top.T @ top
-        inner = eye + jnp.einsum("loi,loj->lij", M, M)
-        diagonal = jnp.concatenate([inner, last[None]])
-        pull = jnp.einsum("loi,lo->li", M, c)
-        targets = jnp.broadcast_to(jnp.zeros_like(first), (depth, *first.shape))
-        targets = targets.at[0].set(first).at[1:].add(c[:, None])
-        targets = targets.at[:-1].add(-pull[:, None])
-        targets = targets.at[-1].add(precision * (energy.y - offset) @ top)
+        hidden = jax.vmap(lambda block: _affine(block, width))(network.stages[0].blocks)
+        return AffineLayers(*hidden, *_affine(network.readout, width))
 
-        def eliminate(
-            carry: tuple[Array, Array], layer: tuple[Array, Array, Array]
-        ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-            (factor, below), (matrix, block, target) = carry, layer
-            # D_l = A_ll − M D⁻¹ Mᵀ and f_l = b_l + M D⁻¹ f, of the layer below.
-            half = linalg.solve_triangular(factor, matrix.T, lower=True)
-            factor_l = jnp.linalg.cholesky(block - half.T @ half)
-            below_l = target + _solve(factor, below) @ matrix.T
-            return (factor_l, below_l), (factor_l, below_l)
 
-        begin = (jnp.linalg.cholesky(diagonal[0]), targets[0])
-        end, (factors, rights) = jax.lax.scan(eliminate, begin, (M, diagonal[1:], targets[1:]))
-        factors = jnp.concatenate([begin[0][None], factors])
-        rights = jnp.concatenate([begin[1][None], rights])
+def linear_hessian(energy: FreeEnergy) -> BlockTridiagonal:
+    r"""Give the activity Hessian A of a deep linear network, the same for every sample.
 
-        def substitute(above: Array, layer: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-            factor, right, matrix = layer
-            z = _solve(factor, right + above @ matrix)
-            return z, z
+    $$A_{ll} = (1 + \lambda_l) I + M_{l+1}^\top M_{l+1}, \quad
+      A_{HH} = (1 + \lambda_H) I + \pi M_L^\top M_L, \quad A_{l,l+1} = -M_{l+1}^\top$$
 
-        z_last = _solve(*end)
-        _, z = jax.lax.scan(substitute, z_last, (factors[:-1], rights[:-1], M), reverse=True)
-        return jnp.concatenate([z, z_last[None]])
+    with $u_l = M_l z_{l-1} + c_l$ (so $M_l = I + a W_l$ with skips, $a W_l$ without) and λ the
+    activity decay (arXiv 2505.13124, appendix on the activity Hessian).
+
+    Raises:
+        ValueError: if the network is not linear or of several stages, or the energy not quadratic.
+    """
+    check_closed_form(energy)
+    network = cast(Chain, energy.network)
+    width = energy.network.feedforward(energy.x).activities[0].shape[-1]
+    return _hessian(energy, affine_layers(network, width))
+
+
+def linear_equilibrium(energy: FreeEnergy) -> Activities:
+    """Give the equilibrium of a deep linear network; it can be differentiated."""
+    check_closed_form(energy)
+    network = cast(Chain, energy.network)
+    first = jax.vmap(network.stages[0].entry)(energy.x)
+    layers = affine_layers(network, first.shape[1])
+    with jax.default_matmul_precision("highest"):
+        pull = jnp.einsum("loi,lo->li", layers.M, layers.c)
+        b = jnp.zeros((network.depth, *first.shape), first.dtype)
+        b = b.at[0].set(first).at[1:].add(layers.c[:, None]).at[:-1].add(-pull[:, None])
+        missing = energy.y - layers.offset
+        b = b.at[-1].add(energy.likelihood.precision * missing @ layers.readout)
+    return (_hessian(energy, layers).solve(b),)
+
+
+def _hessian(energy: FreeEnergy, layers: AffineLayers) -> BlockTridiagonal:
+    depth, width = len(layers.M) + 1, layers.M.shape[-1]
+    decay = decay_strengths(energy.regularisers, depth)
+    with jax.default_matmul_precision("highest"):
+        inner = jnp.einsum("loi,loj->lij", layers.M, layers.M)
+        last = energy.likelihood.precision * layers.readout.T @ layers.readout
+    own = (1 + decay)[:, None, None] * jnp.eye(width, dtype=last.dtype)
+    return BlockTridiagonal(own + jnp.concatenate([inner, last[None]]), -layers.M)
+
+
+def decay_strengths(regularisers: tuple[Regulariser, ...], depth: int) -> Float[Array, " depth"]:
+    """Sum the activity decays on each layer.
+
+    Raises:
+        ValueError: if another regulariser sees the activities.
+    """
+    total = jnp.zeros(depth)
+    for regulariser in regularisers:
+        if isinstance(regulariser, ActivityDecay):
+            total = total + regulariser.strengths(depth)
+        elif regulariser.of_activities((jnp.zeros((depth, 1, 1)),)) is not None:
+            raise ValueError(
+                f"the closed form knows one term on the activities, mupc.ActivityDecay, and "
+                f"{type(regulariser).__name__} is another"
+            )
+    return total
 
 
 def _affine(block: Block, width: int) -> tuple[Float[Array, "out in"], Float[Array, " out"]]:
     """Give the matrix and the offset of a block that is affine."""
     zero = jnp.zeros(width)
     return jax.jacobian(block)(zero), block(zero)
-
-
-def _solve(factor: Float[Array, "n n"], rows: Float[Array, "batch n"]) -> Array:
-    """Solve L Lᵀ v = row for every row."""
-    return linalg.cho_solve((factor, True), rows.T).T

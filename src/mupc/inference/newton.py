@@ -5,7 +5,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from mupc.arrays import as_count, over_samples, ratio, reduced, sample_norms, sample_products
 from mupc.energies import Energy, FreeEnergy, GaussNewtonMaps
@@ -49,6 +49,10 @@ class GaussNewton(Solver):
 
     def __check_init__(self) -> None:
         as_count(self.cg_steps, least=1)
+
+    def cost(self, steps: Int[Array, " batch"]) -> Float[Array, " batch"]:
+        """Give the sweeps of iterations none of which was shrunk."""
+        return (2.0 + 2.0 * self.cg_steps) * steps
 
     def enter(self, energy: Energy, activities: Activities, errors: Activities | None) -> _Position:
         """Give the activities with their errors."""

@@ -69,13 +69,14 @@ class LBFGS(Solver):
     def __check_init__(self) -> None:
         as_count(self.history, least=1)
 
+    def cost(self, steps: Int[Array, " batch"]) -> Float[Array, " batch"]:
+        """Give four sweeps to look at the start, and two a step."""
+        return 4.0 + 2.0 * steps
+
     def init(self, energy: Energy, position: Activities) -> _State:
         """Look at the start, and along its gradient."""
-        (samples, gradient), (_, turned) = jax.jvp(
-            energy.samples_and_gradient,
-            (position,),
-            (energy.activity_gradient(position),),
-        )
+        (samples, gradient), hessian = jax.linearize(energy.samples_and_gradient, position)
+        _, turned = hessian(gradient)
         square = sample_products(gradient, gradient)
         scale = ratio(square, jnp.abs(sample_products(gradient, turned)))
         room = lambda z: jnp.zeros((self.history, *z.shape), z.dtype)  # noqa: E731

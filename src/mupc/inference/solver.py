@@ -71,6 +71,14 @@ class Solver(eqx.Module):
         of that. Most solvers make it with `mupc.arrays.choose`.
         """
 
+    def cost(self, steps: Int[Array, " batch"]) -> Float[Array, " batch"]:
+        """Give what so many steps cost in sweeps; nan for a solver without a fixed price.
+
+        A sweep is one pass over all layers with one matrix product per layer. Steps that had to be
+        made smaller, and measuring residuals, come on top.
+        """
+        return jnp.full(steps.shape, jnp.nan)
+
     def enter(self, energy: Energy, activities: Activities, errors: Activities | None) -> Position:
         """Give the position of activities; their errors z − u are given where they are known."""
         del energy, errors
@@ -97,6 +105,10 @@ class Schedule(eqx.Module):
         self.stages = tuple((solver, as_count(steps, least=1)) for solver, steps in stages)
         if not self.stages:
             raise ValueError("a schedule needs at least one pair of a solver and a number of steps")
+
+    def cost(self, steps: Int[Array, " batch"]) -> Float[Array, " batch"]:
+        """Give nan: how many steps each solver made is not recorded."""
+        return jnp.full(steps.shape, jnp.nan)
 
 
 class Solution(NamedTuple):

@@ -64,6 +64,11 @@ class StableStep(StepSize):
         if self.iterations < 1:
             raise ValueError(f"iterations must be at least 1, not {self.iterations}")
 
+    @property
+    def sweeps(self) -> float:
+        """Two for every power iteration, and one to linearise."""
+        return 1.0 + 2.0 * self.iterations
+
     def __call__(self, energy: Energy, activities: Activities) -> Float[Array, " batch"]:
         """Measure λ at the start of inference."""
         return self.fraction / largest_eigenvalue(energy, activities, self.iterations)

@@ -52,7 +52,7 @@ class Backpropagation(LearningRule):
             depth = sum(z.shape[0] for z in activities)
             hidden = jnp.zeros((depth, len(x))) if terms is None else terms
             layers = jnp.mean(jnp.concatenate([hidden, readout[None]]), axis=1)
-            info = Info(output, layers, self.likelihood.precision, inference=None)
+            info = Info(output, layers, layers, self.likelihood.precision, None, None)
             return jnp.sum(layers) + weight_terms(self.regularisers, network), info
 
         gradients, info = eqx.filter_grad(total, has_aux=True)(network)

@@ -91,8 +91,18 @@ class PredictiveCoding(LearningRule):
         unit = 1.0 if state is None else state.factor
         gradients = energy.weight_gradient(activities, errors, unit=unit)
         layers = jnp.mean(energy.layers(activities, errors), axis=1)
+        before = jnp.mean(energy.layers(begin.activities, begin.errors), axis=1)
         solution = solution._replace(activities=(), errors=None)
-        return gradients, state, Info(output, layers, energy.likelihood.precision, solution)
+        sweeps = self.solver.cost(solution.steps)
+        precision = energy.likelihood.precision
+        return gradients, state, Info(output, before, layers, precision, solution, sweeps)
+
+    def trace(
+        self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray
+    ) -> Solution:
+        """Infer as for learning, with a record of every step."""
+        energy, begin, _, _ = self._begin(network, batch, state, key)
+        return self._infer(energy, begin, self.max_steps, measure=True, trace=True)
 
     def explain(self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray) -> str:
         """Look for the step and the layer where inference goes wrong, if the start does not."""
@@ -139,6 +149,8 @@ class PredictiveCoding(LearningRule):
         begin: Beginning,
         max_steps: int | Int[Array, ""],
         measure: bool | Bool[Array, ""],
+        *,
+        trace: bool = False,
     ) -> Solution:
         return infer(
             energy,
@@ -150,4 +162,5 @@ class PredictiveCoding(LearningRule):
             atol=self.atol,
             patience=self.patience,
             measure=measure,
+            trace=trace,
         )

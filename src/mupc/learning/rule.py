@@ -27,15 +27,20 @@ class Info(NamedTuple):
 
     Attributes:
         output: the feedforward output, (batch, ...), before learning.
-        layers: mean energy of each layer, (H + 1,), from input to output, after inference.
+        before: mean energy of each layer, (H + 1,), from input to output, where inference began.
+        layers: the same after inference.
         precision: π of the energy that was used.
         inference: the outcome of inference less activities and errors; None for rules without it.
+        sweeps: what inference cost each sample, in sweeps, (batch,): nan where that is not known,
+            as some solvers have no fixed price.
     """
 
     output: Float[Array, "batch ..."]
+    before: Float[Array, " layers"]
     layers: Float[Array, " layers"]
     precision: Float[Array, ""]
     inference: Solution | None
+    sweeps: Float[Array, " batch"] | None
 
 
 class LearningRule(eqx.Module):
@@ -62,6 +67,12 @@ class LearningRule(eqx.Module):
 
         With `measure` the info tells residuals of inference too, which cost sweeps of their own.
         """
+
+    def trace(
+        self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray
+    ) -> Solution | None:
+        """Infer with a record of every step; None for a rule without inference."""
+        return None
 
     @abstractmethod
     def explain(self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray) -> str:

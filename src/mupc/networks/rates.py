@@ -31,7 +31,7 @@ def scale_sgd(network: PyTree[Any]) -> optax.GradientTransformation:
 
 
 def scale_uniform(network: PyTree[Any]) -> optax.GradientTransformation:
-    """Multiply every layer's update by √(N₀L₀/(NL)), at most by 4: the *uniform* rule.
+    """Multiply updates by √(N₀L₀/(NL)), at most 4, outer layers' at least 1: the *uniform* rule.
 
     Under Adam each of L residual layers then changes what it adds, and all of them together the
     output, by as much at any width N and number L of layers.

@@ -1,12 +1,26 @@
 """What each layer learns: gradients compared layer by layer, and how far the weights moved."""
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from mupc.learning import Backpropagation, Batch, LearningRule
 from mupc.networks import Network, scaled_blocks
+
+
+class Alignment(NamedTuple):
+    """One gradient compared with another, layer by layer; nan where the other is zero.
+
+    Attributes:
+        cosine: between the two.
+        ratio: of the first's norm to the other's.
+    """
+
+    cosine: Float[Array, " layers"]
+    ratio: Float[Array, " layers"]
 
 
 def layer_products(a: Network, b: Network) -> Float[Array, " layers"]:
@@ -20,11 +34,13 @@ def layer_products(a: Network, b: Network) -> Float[Array, " layers"]:
     return jnp.concatenate(products)
 
 
-def layer_cosines(a: Network, b: Network) -> Float[Array, " layers"]:
-    """Give the cosine between two gradients, layer by layer; nan where one is zero."""
+def alignment(a: Network, b: Network) -> Alignment:
+    """Compare gradients layer by layer: the cosine between them, and the ratio of their norms."""
     # Squares of the smallest gradients would underflow: bring each layer to size one first.
-    a, b = _normalised(a), _normalised(b)
-    return layer_products(a, b) / jnp.sqrt(layer_products(a, a) * layer_products(b, b))
+    (a, largest_a), (b, largest_b) = _normalised(a), _normalised(b)
+    squares, others = layer_products(a, a), layer_products(b, b)
+    cosine = layer_products(a, b) / jnp.sqrt(squares * others)
+    return Alignment(cosine, largest_a / largest_b * jnp.sqrt(squares / others))
 
 
 def relative_change(before: Network, after: Network) -> Float[Array, " layers"]:
@@ -42,8 +58,8 @@ def yardstick(rule: LearningRule) -> Backpropagation:
 @eqx.filter_jit
 def gradient_alignment(
     network: Network, batch: Batch, rule: LearningRule, other: LearningRule | None = None
-) -> Float[Array, " layers"]:
-    """Give the cosine between a rule's weight gradient and a yardstick's, layer by layer.
+) -> Alignment:
+    """Compare a rule's weight gradient with a yardstick's, layer by layer.
 
     Args:
         network: where to compare.
@@ -56,20 +72,27 @@ def gradient_alignment(
         one.gradients(network, batch, one.init(network, key), key, measure=False)[0]
         for one in (rule, other or yardstick(rule))
     ]
-    return layer_cosines(*gradients)
+    return alignment(*gradients)
 
 
-def _normalised(network: Network) -> Network:
-    """Divide every array by its layer's largest entry."""
-
-    def divide(array: Array, *, stacked: bool) -> Array:
-        axes = tuple(range(1 if stacked else 0, array.ndim))
-        largest = jnp.max(jnp.abs(array), axis=axes, keepdims=True)
-        return array / jnp.where(largest > 0, largest, 1)
-
-    where = lambda n: [block.weights for block, _ in scaled_blocks(n)]  # noqa: E731
+def _normalised(network: Network) -> tuple[Network, Float[Array, " layers"]]:
+    """Divide a layer's arrays by their largest entry, and give that of each layer."""
+    largest = [_largest(block.weights, stacked) for block, stacked in scaled_blocks(network)]
     divided = [
-        jax.tree.map(lambda w, stacked=stacked: divide(w, stacked=stacked), block.weights)
-        for block, stacked in scaled_blocks(network)
+        jax.tree.map(lambda w, by=by: w / _shaped(jnp.where(by > 0, by, 1), w), block.weights)
+        for (block, _), by in zip(scaled_blocks(network), largest, strict=True)
     ]
-    return eqx.tree_at(where, network, divided)
+    where = lambda n: [block.weights for block, _ in scaled_blocks(n)]  # noqa: E731
+    rows = jnp.concatenate([jnp.atleast_1d(by) for by in largest])
+    return eqx.tree_at(where, network, divided), rows
+
+
+def _largest(weights: PyTree[Array], stacked: bool) -> Array:
+    """Give the largest entry of one layer, or of each layer of a stack."""
+    axes = lambda w: tuple(range(1 if stacked else 0, w.ndim))  # noqa: E731
+    parts = [jnp.max(jnp.abs(w), axis=axes(w), initial=0) for w in jax.tree.leaves(weights)]
+    return jnp.max(jnp.stack(parts), axis=0)
+
+
+def _shaped(values: Array, like: Array) -> Array:
+    return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))

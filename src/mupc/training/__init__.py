@@ -6,5 +6,7 @@ from mupc.training.metrics import evaluate as evaluate
 from mupc.training.results import Ended as Ended
 from mupc.training.results import FitResult as FitResult
 from mupc.training.results import Record as Record
+from mupc.training.results import RegimeRecord as RegimeRecord
+from mupc.training.results import TraceRecord as TraceRecord
 from mupc.training.results import TrainRecord as TrainRecord
 from mupc.training.results import ValidationRecord as ValidationRecord

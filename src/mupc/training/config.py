@@ -113,7 +113,8 @@ class TrainConfig:
     """Learning rate (paper 0.1)."""
     learning_rate_rule: Literal["raw", "mup", "uniform"] = "uniform"
     """Factors on the learning rate by layer: none (raw, the paper's), those of Depth-μP (mup), or
-    √(128 · 129 / (width · (depth + 1))), at most 4, for all layers alike (uniform)."""
+    √(128 · 129 / (width · (depth + 1))), at most 4, and for input and readout at least 1
+    (uniform)."""
     eps: float | None = None
     """ε of adam and adamw; below the gradients, or layers freeze (default 1e-12; paper 1e-8)."""
     adamw_decay: float | None = None
@@ -137,6 +138,8 @@ class TrainConfig:
     """End after this many evaluations without a better one (default: never)."""
     log_every: int = 20
     """Steps between records."""
+    report_every: int = 100
+    """Steps between reports of the regime: what inference and learning do in each layer."""
     seed: int = 0
     """Seed of everything random."""
     out: str | None = None
@@ -316,7 +319,7 @@ def _check_choices(config: TrainConfig) -> None:
 
 _COUNTS = (
     "depth width max_steps cg_steps history steps batch_size log_every evaluate_every "
-    "early_stopping"
+    "early_stopping report_every"
 )
 _POSITIVE = "gamma rho precision step_size learning_rate eps epochs start_std"
 _NOT_NEGATIVE = (
@@ -346,10 +349,8 @@ def _check_ranges(config: TrainConfig) -> None:
         )
     if config.solver == "linear-solve" and config.activation != "linear":
         raise ConfigError("--solver linear-solve is for --activation linear: take l-bfgs")
-    if config.solver in ("gauss-newton", "linear-solve") and config.activity_decay:
-        raise ConfigError(
-            f"--solver {config.solver} takes no --activity-decay: take l-bfgs with it"
-        )
+    if config.solver == "gauss-newton" and config.activity_decay:
+        raise ConfigError("--solver gauss-newton takes no --activity-decay: take l-bfgs with it")
     if config.solver == "linear-solve" and config.likelihood != "gaussian":
         raise ConfigError("--solver linear-solve is for --likelihood gaussian: take gauss-newton")
     if config.learning_rate_rule == "mup" and config.parameterisation != "mupc":

@@ -1,21 +1,23 @@
 """The training loop."""
 
+import dataclasses
 import signal
 import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import PRNGKeyArray
+from jaxtyping import PRNGKeyArray, PyTree
 
 from mupc.data import Dataset, Split, batch_indices, steps_per_epoch
 from mupc.learning import Batch, LearningRule
 from mupc.networks import Network
+from mupc.training.look import Model, look, look_inside
 from mupc.training.metrics import evaluate, is_one_hot
 from mupc.training.results import Ended, FitResult, Record, TrainRecord, ValidationRecord
 from mupc.training.step import MEASURED, Inputs, Metrics, begin, copy_arrays, train_step
@@ -33,6 +35,7 @@ def fit(
     evaluate_every: int | None = None,
     early_stopping: int | None = None,
     log_every: int = 20,
+    report_every: int | None = None,
     callback: Callable[[Record], None] | None = None,
     key: PRNGKeyArray,
 ) -> FitResult:
@@ -54,6 +57,9 @@ def fit(
         evaluate_every: steps between evaluations of the validation part; an epoch unless given.
         early_stopping: end after this many evaluations without a better one.
         log_every: steps between training records.
+        report_every: steps between regime records, which say what inference and learning do in
+            each layer, from step 0 on and of the resulting network; none unless given. One costs
+            about three training steps.
         callback: is called with every record.
         key: draws the order of the data, and whatever the rule draws.
 
@@ -67,14 +73,22 @@ def fit(
             "evaluate_every and early_stopping have no effect without a validation part: "
             "leave them out, or give the data a validation part"
         )
-    for name, value in {"evaluate_every": evaluate_every, "early_stopping": early_stopping}.items():
+    given = _Intervals(evaluate_every or epoch, early_stopping, log_every, report_every)
+    for name, value in {**given._asdict(), "evaluate_every": evaluate_every}.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
-    if log_every < 1:
-        raise ValueError(f"log_every must be at least 1, not {log_every}")
     check_evaluations(total, epoch, evaluate_every, early_stopping)
     trainer = _Trainer(network, data, rule, optimiser, batch_size, callback, key)
-    return trainer.train(total, evaluate_every or epoch, early_stopping, log_every)
+    return trainer.train(total, given)
+
+
+class _Intervals(NamedTuple):
+    """Steps between what is done now and then, as `fit` was told."""
+
+    evaluate_every: int
+    early_stopping: int | None
+    log_every: int
+    report_every: int | None
 
 
 def check_evaluations(
@@ -123,7 +137,7 @@ class _Trainer:
     ) -> None:
         order_key, self.key = jax.random.split(key)
         self.seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max))
-        self.data, self.rule, self.optimiser = data, rule, optimiser
+        self.first, self.data, self.rule, self.optimiser = network, data, rule, optimiser
         self.batch_size, self.callback = batch_size, callback
         self.state = begin(network, rule, optimiser, self.key)
         self.classes = is_one_hot(data.train.y)
@@ -133,14 +147,15 @@ class _Trainer:
         self.began = self.logged = time.perf_counter()
         self.steps = self.timed = 0
 
-    def train(
-        self, total: int, evaluate_every: int, early_stopping: int | None, log_every: int
-    ) -> FitResult:
+    def train(self, total: int, intervals: _Intervals) -> FitResult:
         """Make the steps; stop for divergence, for an interruption, or early."""
         ended = Ended.FINISHED
+        evaluate_every, early_stopping, log_every, report_every = intervals
         validation, evaluations_since_best = self.data.validation, 0
         with _interruptible() as interrupted:
             while self.steps < total:
+                if report_every is not None and self.steps % report_every == 0:
+                    self._look(self.state.network, self.state.rule, self.steps)
                 due = self.steps + 1
                 self._step(measure=due == total or due % log_every == 0)
                 last = self.steps == total or interrupted.is_set()
@@ -161,7 +176,30 @@ class _Trainer:
                 if stale and self.steps < total:
                     ended = Ended.STOPPED_EARLY
                     break
-        return self._result(ended)
+        result = self._result(ended)
+        if report_every is None:
+            return result
+        self._look(result.network, result.state, result.step, final=True)
+        return dataclasses.replace(result, records=tuple(self.records))
+
+    def _look(
+        self, network: Network, state: PyTree[Any], step: int, *, final: bool = False
+    ) -> None:
+        """Report the regime, on the batch that comes after `step` steps."""
+        begun = time.perf_counter()
+        model = Model(self.first, network, self.rule, state)
+        key = jax.random.fold_in(self.key, step)
+        seconds = begun - self.began
+        batch = self._batch(step)
+        self._report(seen := look(model, batch, key, step=step, seconds=seconds))
+        # Of one step there is nothing to be seen that the report has not.
+        if (
+            final
+            and seen.inference_steps > 1
+            and (trace := look_inside(model, batch, key, step=step))
+        ):
+            self._report(trace)
+        self.logged += time.perf_counter() - begun  # not a part of the time of training steps
 
     def _batch(self, step: int) -> Batch:
         x, y = self.data.train

@@ -1,6 +1,6 @@
 """What a person sees of a run: a line that says where training stands."""
 
-from mupc.training.results import Record, ValidationRecord
+from mupc.training.results import Record, RegimeRecord, TraceRecord, ValidationRecord
 
 
 class Progress:
@@ -24,6 +24,12 @@ class Progress:
             score = _accuracy(record.accuracy)
             self._line(f"  validation at step {record.step}: {score}loss {record.loss:.4f}{best}")
             return
+        if isinstance(record, RegimeRecord):
+            if sentence := record.sentence():
+                self._line(f"  at step {record.step}: {sentence}")
+            return
+        if isinstance(record, TraceRecord):
+            return  # for figures
         left = (self.steps - record.step) * self.batch_size / max(record.samples_per_second, 1e-9)
         inference = (
             f"energy {record.energy_before:.4g} → {record.energy_after:.4g} "

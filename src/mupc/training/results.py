@@ -2,11 +2,14 @@
 
 import dataclasses
 import enum
+import math
+import statistics
 from typing import Any
 
 from jaxtyping import PyTree
 
 from mupc.networks import Network
+from mupc.records import layers_that_learned
 
 
 class Ended(enum.Enum):
@@ -56,7 +59,110 @@ class ValidationRecord:
     kind: str = "validation"
 
 
-Record = TrainRecord | ValidationRecord
+@dataclasses.dataclass(frozen=True)
+class RegimeRecord:
+    r"""What inference and learning do with one batch, layer by layer.
+
+    Layers are in tuples from input to output, one entry for each weight layer (H + 1). What a rule
+    has not (backpropagation has no inference) is None.
+
+    Attributes:
+        step: how many steps had been made.
+        precision: π of this batch.
+        rho: the regime number of what is learned, `mupc.theory.learned_regime_number`, at π.
+        inference_steps: mean over samples.
+        sweeps: what they cost, mean over samples; None for solvers without a fixed price.
+        residual: relative to where inference began, median over samples.
+        converged: fraction of the samples whose residual fell below the tolerance.
+        energy_before, energy_after: mean energy of each layer before and after inference.
+        scale: root mean square of the feedforward activities, and of the output.
+        cosine: between the gradient used and backpropagation's, before the optimiser.
+        ratio: of their norms, at one unit of energy.
+        change: ‖ΔW‖/‖W‖ since the first step.
+        seconds: since training began.
+    """
+
+    step: int
+    precision: float
+    rho: float | None
+    inference_steps: float
+    sweeps: float | None
+    residual: float | None
+    converged: float | None
+    energy_before: tuple[float, ...]
+    energy_after: tuple[float, ...]
+    scale: tuple[float, ...]
+    cosine: tuple[float, ...] | None
+    ratio: tuple[float, ...] | None
+    change: tuple[float, ...]
+    seconds: float
+    kind: str = "regime"
+
+    @property
+    def drop(self) -> float | None:
+        """The fraction of the energy by which inference lowers it."""
+        before = sum(self.energy_before)
+        return None if self.residual is None or not before else 1 - sum(self.energy_after) / before
+
+    @property
+    def hidden(self) -> tuple[float, ...]:
+        """The relative changes of the hidden matrices."""
+        return self.change[1:-1]
+
+    @property
+    def learning(self) -> int:
+        """How many hidden matrices have changed by a tenth of the largest change, or more."""
+        return layers_that_learned(self.hidden)
+
+    def sentence(self) -> str:
+        """Say it in one line of words."""
+        parts: list[str] = []
+        if self.rho is not None:
+            parts.append(f"ρ of what is learned {self.rho:.2g} (precision {self.precision:.2g})")
+        if self.residual is not None:
+            cost = "" if self.sweeps is None else f" ({self.sweeps:.0f} sweeps)"
+            fall = "" if self.drop is None else f", energy lowered by {self.drop:.1%}"
+            # A single step is not made to meet a tolerance.
+            several = self.inference_steps > 1 and self.converged is not None
+            converged = f", {self.converged:.0%} converged" if several else ""
+            parts.append(
+                f"inference: residual {self.residual:.2g} after {_count(self.inference_steps)}"
+                f"{cost}{converged}{fall}"
+            )
+        if self.cosine is not None and (seen := [c for c in self.cosine if not math.isnan(c)]):
+            parts.append(
+                f"gradient vs backpropagation: cosine {statistics.median(seen):.3f}, "
+                f"{min(seen):.3f} at least"
+            )
+        if self.hidden and self.step:
+            parts.append(
+                f"{self.learning} of {len(self.hidden)} hidden layers learning "
+                f"(changed by {min(self.hidden):.2g} to {max(self.hidden):.2g})"
+            )
+        return "; ".join(parts)
+
+
+def _count(steps: float) -> str:
+    return f"{steps:.0f} step{'' if steps == 1 else 's'}"
+
+
+@dataclasses.dataclass(frozen=True)
+class TraceRecord:
+    """Inference step by step, on one batch: where it began, and after every step.
+
+    Attributes:
+        step: how many training steps had been made.
+        energy: mean over samples.
+        residual: relative to where inference began, median over samples.
+    """
+
+    step: int
+    energy: tuple[float, ...]
+    residual: tuple[float, ...]
+    kind: str = "trace"
+
+
+Record = TrainRecord | ValidationRecord | RegimeRecord | TraceRecord
 
 
 @dataclasses.dataclass(frozen=True)

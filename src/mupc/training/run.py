@@ -8,22 +8,19 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import optax
+from jaxtyping import PRNGKeyArray
 
 from mupc.data import Dataset, Split, load, steps_per_epoch
+from mupc.learning import LearningRule
 from mupc.networks import Chain
 from mupc.records import RunError, RunFolder, environment
 from mupc.training.build import build_likelihood, build_network, build_optimiser, build_rule
 from mupc.training.config import ConfigError, TrainConfig, from_dict, resolve
-from mupc.training.inspection import (
-    Inspection,
-    Regime,
-    first_batch,
-    inspect,
-    measure_regime,
-)
 from mupc.training.loop import check_evaluations, fit
 from mupc.training.metrics import Evaluation, evaluate, is_distribution
-from mupc.training.results import FitResult, Record
+from mupc.training.regime import Regime, measure_regime
+from mupc.training.results import FitResult, Record, RegimeRecord
 
 
 class Start(NamedTuple):
@@ -37,13 +34,33 @@ class Start(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A finished run: folder, resolved configuration, result, test, and what was learned."""
+    """A finished run: folder, resolved configuration, result, test, and the regime at the end."""
 
     folder: RunFolder
     config: TrainConfig
     result: FitResult
     test: Evaluation | None
-    inspection: Inspection
+    regime: RegimeRecord
+
+
+class Setup(NamedTuple):
+    """What a run is made of, and the key of its training."""
+
+    network: Chain
+    regime: Regime
+    rule: LearningRule
+    optimiser: optax.GradientTransformation
+    key: PRNGKeyArray
+
+
+def set_up(config: TrainConfig, data: Dataset, steps: int) -> Setup:
+    """Build what a resolved configuration names, for a run of so many steps."""
+    network_key, fit_key = jax.random.split(jax.random.key(config.seed))
+    # Compiled as one program: its operations one by one take a second longer.
+    network = eqx.filter_jit(build_network)(config, data.inputs, data.outputs, network_key)
+    regime = measure_regime(config, network, data)
+    rule = build_rule(config, regime.precision)
+    return Setup(network, regime, rule, build_optimiser(config, network, steps), fit_key)
 
 
 def load_data(config: TrainConfig) -> Dataset:
@@ -69,16 +86,11 @@ def train(
     config = _with_absolute_paths(resolve(config))
     data = load_data(config)
     steps = _check_data(config, data)
-    network_key, fit_key = jax.random.split(jax.random.key(config.seed))
-    # Compiled as one program: its operations one by one take a second longer.
-    network = eqx.filter_jit(build_network)(config, data.inputs, data.outputs, network_key)
-    regime = measure_regime(config, network, data)
-    rule = build_rule(config, regime.precision)
-    optimiser = build_optimiser(config, network, steps)
+    setup = set_up(config, data, steps)
     folder = RunFolder.create(
-        _folder(config), dataclasses.asdict(config), _environment(), regime._asdict()
+        _folder(config), dataclasses.asdict(config), _environment(), setup.regime._asdict()
     )
-    start = Start(config, data, folder, regime, steps)
+    start = Start(config, data, folder, setup.regime, steps)
     callback = None if begin is None else begin(start)
 
     def report(record: Record) -> None:
@@ -87,25 +99,26 @@ def train(
             callback(record)
 
     result = fit(
-        network,
+        setup.network,
         data,
-        rule,
-        optimiser,
+        setup.rule,
+        setup.optimiser,
         steps=steps,
         batch_size=config.batch_size,
         evaluate_every=config.evaluate_every,
         early_stopping=config.early_stopping,
         log_every=config.log_every,
+        report_every=config.report_every,
         callback=report,
-        key=fit_key,
+        key=setup.key,
     )
     _save(folder, result.network)
     test = None
     if data.test is not None:
         test = evaluate(result.network, data.test, likelihood=build_likelihood(config))
-    inspection = inspect(network, result, rule, first_batch(config, data))
-    folder.finish(_summary(result, test, inspection))
-    return Run(folder, config, result, test, inspection)
+    folder.finish(_summary(result, test))
+    seen = [record for record in result.records if isinstance(record, RegimeRecord)]
+    return Run(folder, config, result, test, seen[-1])
 
 
 def _check_data(config: TrainConfig, data: Dataset) -> int:
@@ -141,14 +154,13 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def _summary(result: FitResult, test: Evaluation | None, inspection: Inspection) -> dict[str, Any]:
+def _summary(result: FitResult, test: Evaluation | None) -> dict[str, Any]:
     return {
         "ended": result.ended.name.lower(),
         "message": result.message,
         "steps": result.steps,
         "network_from_step": result.step,
         "test": None if test is None else test._asdict(),
-        "inspection": inspection._asdict(),
     }
 
 

@@ -1,0 +1,184 @@
+"""Figures of training runs."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+
+from mupc.plots.reading import RunRecords, column
+from mupc.plots.style import colour, label, legend, log_if_wide, panels
+
+
+class Field(NamedTuple):
+    """A figure of each layer: its name in the records, what it is called, and its scale."""
+
+    title: str
+    unit: str
+    logarithmic: bool
+
+
+FIELDS = {
+    "change": Field("Relative weight change since the first step", "‖ΔW‖ / ‖W‖", True),
+    "energy_after": Field("Energy after inference", "energy per sample", True),
+    "cosine": Field("Gradient against backpropagation's", "cosine", False),
+    "ratio": Field("Gradient's norm over backpropagation's", "ratio of norms", True),
+    "scale": Field("Feedforward activity", "root mean square", True),
+}
+
+
+def curves(runs: Sequence[RunRecords]) -> Figure:
+    """Draw loss, accuracy and energy against the training step; validation is dashed."""
+    runs = [run for run in runs if run.of("train")]
+    figure, axes = panels(3)
+    losses, energies = [], []
+    for i, run in enumerate(runs):
+        seen, held_out = run.of("train"), run.of("validation")
+        steps, style = column(seen, "step"), cast(Any, {"color": colour(i)})
+        axes[0].plot(steps, loss := column(seen, "loss"), label=run.name, **style)
+        axes[1].plot(steps, _percent(column(seen, "accuracy")), label=run.name, **style)
+        axes[2].plot(steps, before := column(seen, "energy_before"), "--", **style)
+        axes[2].plot(steps, after := column(seen, "energy_after"), label=run.name, **style)
+        losses, energies = [*losses, *loss], [*energies, *before, *after]
+        if held_out:
+            at, name = column(held_out, "step"), f"{run.name}, validation"
+            axes[0].plot(at, column(held_out, "loss"), "--", label=name, **style)
+            axes[1].plot(at, _percent(column(held_out, "accuracy")), "--", label=name, **style)
+    label(axes[0], "Loss", "training step", "loss per sample")
+    label(axes[1], "Accuracy", "training step", "accuracy (%)")
+    label(
+        axes[2], "Energy before (dashed) and after inference", "training step", "energy per sample"
+    )
+    log_if_wide(axes[0], losses)
+    log_if_wide(axes[2], energies)
+    for one in axes:
+        legend(one)
+    return figure
+
+
+def heat_map(run: RunRecords, field: str) -> Figure:
+    """Draw a figure of every layer (from input, below, to output) against the training step.
+
+    Args:
+        run: its regime records are drawn.
+        field: one of `mupc.plots.runs.FIELDS`.
+    """
+    seen = [record for record in run.of("regime") if record.get(field) is not None]
+    if not seen:
+        raise ValueError(f"the run {run.name} has no regime records with {field}")
+    about = FIELDS[field]
+    figure, (axes,) = panels(1, width=6.4)
+    values = np.array([[np.nan if v is None else v for v in r[field]] for r in seen], float).T
+    if about.logarithmic:
+        values = np.where(values > 0, values, np.nan)
+    image = axes.pcolormesh(
+        _edges(np.array(column(seen, "step"))),
+        np.arange(values.shape[0] + 1) + 0.5,
+        np.ma.masked_invalid(values),
+        norm=_norm(values, logarithmic=about.logarithmic),
+        cmap="viridis",
+    )
+    axes.grid(visible=False)
+    label(axes, f"{about.title}: {run.name}", "training step", "weight layer (1: from the input)")
+    figure.colorbar(image, label=about.unit)
+    return figure
+
+
+def layer_profiles(runs: Sequence[RunRecords], field: str) -> Figure:
+    """Draw a figure of every layer in the last regime record of each run."""
+    about = FIELDS[field]
+    figure, (axes,) = panels(1, width=6.4)
+    drawn: list[float] = []
+    for i, run in enumerate(runs):
+        seen = [record for record in run.of("regime") if record.get(field) is not None]
+        if not seen:
+            continue
+        values = [np.nan if v is None else v for v in seen[-1][field]]
+        layers = np.arange(1, len(values) + 1)
+        name = f"{run.name}, step {seen[-1]['step']}"
+        axes.plot(layers, values, ".-", markersize=3, linewidth=1, label=name, color=colour(i))
+        drawn = [*drawn, *values]
+    label(axes, about.title, "weight layer (1: from the input)", about.unit)
+    if about.logarithmic:
+        log_if_wide(axes, drawn)
+    legend(axes)
+    return figure
+
+
+def inference_traces(runs: Sequence[RunRecords]) -> Figure:
+    """Draw energy and residual before each inference step and at the end, of the last batch seen.
+
+    Where a run has no trace (its inference makes one step, or has none) the two ends are drawn.
+    """
+    figure, axes = panels(2)
+    energies, residuals = [], []
+    for i, run in enumerate(runs):
+        style: Any = {"color": colour(i), "marker": ".", "markersize": 4, "label": run.name}
+        if traced := run.of("trace"):
+            energy, residual = (traced[-1][name] for name in ("energy", "residual"))
+            residual = [np.nan if r is None else r for r in residual]
+        elif (seen := run.of("regime")) and seen[-1]["residual"] is not None:
+            energy = [sum(seen[-1][name]) for name in ("energy_before", "energy_after")]
+            residual = [1.0, seen[-1]["residual"]]
+        else:
+            continue
+        axes[0].plot(range(len(energy)), np.asarray(energy) / energy[0], **style)
+        axes[1].plot(range(len(residual)), residual, **style)
+        energies, residuals = [*energies, *energy], [*residuals, *residual]
+    label(axes[0], "Energy in inference", "inference step", "energy over its start")
+    label(axes[1], "Residual in inference", "inference step", "‖∂F/∂z‖ over its start")
+    log_if_wide(axes[1], residuals)
+    for one in axes:
+        legend(one)
+    return figure
+
+
+def spectra(runs: Sequence[RunRecords]) -> Figure:
+    """Draw the density of the activity Hessian's eigenvalues, from records of `mupc theory`."""
+    figure, (axes,) = panels(1, width=6.4)
+    shown = 0
+    for run in runs:
+        for point in run.of("theory"):
+            values, weights = (np.asarray(point["spectrum"][n]) for n in ("eigenvalues", "weights"))
+            positive = values > 0
+            if not positive.any():
+                continue
+            edges = np.geomspace(values[positive].min() / 1.01, values.max() * 1.01, 25)
+            density, _ = np.histogram(values[positive], edges, weights=weights[positive])
+            middle = np.sqrt(edges[1:] * edges[:-1])
+            name = f"{run.name}, {_case(point)}"
+            axes.plot(middle, density, drawstyle="steps-mid", label=name, color=colour(shown))
+            shown += 1
+    axes.set_xscale("log")
+    label(axes, "Spectrum of the activity Hessian", "eigenvalue", "share of eigenvalues in a bin")
+    legend(axes)
+    return figure
+
+
+def _case(point: dict[str, object]) -> str:
+    return (
+        f"{point['parameterisation']}, {point['depth']} x {point['width']}, "
+        f"{point['trained']} batches"
+    )
+
+
+def _percent(fractions: Sequence[float]) -> list[float]:
+    return [100 * fraction for fraction in fractions]
+
+
+def _edges(steps: np.ndarray) -> np.ndarray:
+    """Give the borders of cells around steps: half-way between neighbours, and the two ends."""
+    if len(steps) == 1:
+        return np.array([steps[0] - 0.5, steps[0] + 0.5])
+    return np.array([steps[0], *(steps[1:] + steps[:-1]) / 2, steps[-1]])
+
+
+def _norm(values: np.ndarray, *, logarithmic: bool) -> Normalize:
+    there = values[np.isfinite(values)]
+    low, high = (float(there.min()), float(there.max())) if there.size else (0.1, 1.0)
+    return (
+        LogNorm(low, max(high, 1.001 * low))
+        if logarithmic
+        else Normalize(low, max(high, low + 1e-9))
+    )

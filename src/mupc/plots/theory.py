@@ -1,0 +1,117 @@
+"""Figures of theory over width, depth and training time, from the records of `mupc theory`."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mupc.plots.style import DASHES, colour, label, legend, log_if_wide, panels
+
+Points = Sequence[dict[str, Any]]
+
+
+def condition_numbers(points: Points) -> Figure:
+    """Draw the activity Hessian's condition number against depth, width and batches of training."""
+    figure, axes = panels(3)
+    value = lambda point: point["condition_number"]  # noqa: E731
+    _against(axes[0], points, "depth", ("parameterisation", "width", "trained"), value)
+    _against(axes[1], points, "width", ("parameterisation", "depth", "trained"), value)
+    _against(axes[2], points, "trained", ("parameterisation", "depth", "width"), value)
+    for one, x in zip(axes, ("hidden layers H", "width N", "batches of training"), strict=True):
+        label(
+            one, "Condition number of the activity Hessian", x, "largest over smallest eigenvalue"
+        )
+    return figure
+
+
+def energy_ratios(points: Points) -> Figure:
+    """Draw the energy at equilibrium over that of the feedforward pass, against N/H."""
+    figure, (axes,) = panels(1, width=6.4)
+    ratio = lambda point: point["width"] / point["depth"]  # noqa: E731
+    names = ("parameterisation", "depth", "trained")
+    _against(axes, points, ratio, names, lambda point: point["energy_ratio"])
+    label(
+        axes, "Energy at equilibrium", "width over depth, N/H", "F* / loss (at the same precision)"
+    )
+    return figure
+
+
+def alignments(points: Points) -> Figure:
+    """Draw the cosine between the gradient at equilibrium and backpropagation's, against width."""
+    figure, axes = panels(2)
+    names = ("parameterisation", "depth", "trained")
+    _against(axes[0], points, "width", names, lambda p: _median(p["cosine"]))
+    _against(axes[1], points, "width", names, lambda p: p["whole_cosine"])
+    label(axes[0], "Alignment, median layer", "width N", "cosine to backpropagation")
+    label(axes[1], "Alignment, all weights together", "width N", "cosine to backpropagation")
+    return figure
+
+
+def coordinates(points: Points) -> Figure:
+    """Draw the root mean square of the last activity and of its change by updates, against size."""
+    figure, axes = panels(4, width=4.2)
+    fresh = [point for point in points if not point["trained"]]
+    kinds = [("scale", "Last activity at first"), ("moved", "Change of it by three updates")]
+    for i, (name, title) in enumerate(kinds):
+        value = lambda point, name=name: point[name][-2]  # noqa: E731
+        _against(axes[2 * i], fresh, "width", ("parameterisation", "depth"), value)
+        _against(axes[2 * i + 1], fresh, "depth", ("parameterisation", "width"), value)
+        label(axes[2 * i], title, "width N", "root mean square")
+        label(axes[2 * i + 1], title, "hidden layers H", "root mean square")
+    return figure
+
+
+class _Line(NamedTuple):
+    name: str
+    x: list[float]
+    y: list[float]
+
+
+def _lines(
+    points: Points,
+    x: Callable[[dict[str, Any]], float],
+    names: Sequence[str],
+    y: Callable[[dict[str, Any]], float | None],
+) -> Iterable[_Line]:
+    """Gather points that have all of `names` in common, in the order of x."""
+    cases: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
+    for point in points:
+        value = y(point)
+        at = (x(point), np.nan if value is None else value)
+        cases.setdefault(tuple(point[name] for name in names), []).append(at)
+    differing = [len({case[i] for case in cases}) > 1 for i in range(len(names))]
+    for case, drawn in cases.items():
+        told = [_said(n, v) for n, v, d in zip(names, case, differing, strict=True) if d]
+        yield _Line(", ".join(told), *map(list, zip(*sorted(drawn), strict=True)))
+
+
+def _against(
+    axes: Axes,
+    points: Points,
+    x: str | Callable[[dict[str, Any]], float],
+    names: Sequence[str],
+    y: Callable[[dict[str, Any]], float | None],
+) -> None:
+    by = (lambda point: point[x]) if isinstance(x, str) else x
+    drawn = list(_lines(points, by, names, y))
+    for i, one in enumerate(drawn):
+        dash = DASHES[i // 8 % len(DASHES)]
+        axes.plot(
+            one.x, one.y, dash, marker="o", markersize=3, label=one.name or None, color=colour(i)
+        )
+    log_if_wide(axes, [value for one in drawn for value in one.y])
+    log_if_wide(axes, [value for one in drawn for value in one.x], which="x")
+    legend(axes)
+
+
+def _said(name: str, value: object) -> str:
+    return {"depth": f"H = {value}", "width": f"N = {value}", "trained": f"{value} batches"}.get(
+        name, str(value)
+    )
+
+
+def _median(values: Sequence[float | None] | None) -> float | None:
+    there = [value for value in values or () if value is not None]
+    return float(np.median(there)) if there else None

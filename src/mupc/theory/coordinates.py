@@ -1,0 +1,73 @@
+"""Coordinate checks: how large activities are, layer by layer, and how far updates move them."""
+
+from typing import Any, NamedTuple, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from mupc.arrays import layer_square_norms
+from mupc.learning import Batch, LearningRule
+from mupc.networks import Feedforward, Network
+
+
+class Coordinates(NamedTuple):
+    """Root mean squares over samples and units, of each activity and, last, of the output.
+
+    Attributes:
+        scales: of the feedforward pass, before any update.
+        changes: of how the updates have changed it.
+    """
+
+    scales: Float[Array, " layers"]
+    changes: Float[Array, " layers"]
+
+
+def layer_scales(seen: Feedforward) -> Float[Array, " layers"]:
+    """Give the root mean square of each activity and of the output, (H + 1,).
+
+    Along depth it is the scale of the residual stream.
+    """
+    squares = [jnp.mean(layer_square_norms(z), axis=1) / z[0, 0].size for z in seen.activities]
+    return jnp.sqrt(jnp.concatenate([*squares, jnp.mean(seen.output**2)[None]]))
+
+
+@eqx.filter_jit
+def coordinate_check(
+    network: Network,
+    batch: Batch,
+    rule: LearningRule,
+    optimiser: optax.GradientTransformation,
+    *,
+    updates: int = 3,
+) -> Coordinates:
+    """Measure a network's coordinates, and how far some updates on one batch move them.
+
+    Under a parameterisation that scales rightly neither depends on width and depth (arXiv
+    2203.03466, appendix on coordinate checking; arXiv 2505.13124, Fig. 3, in depth).
+
+    Args:
+        network: at any width and depth.
+        batch: inputs and targets.
+        rule: gives the weight gradients.
+        optimiser: makes updates of them, with its learning rate.
+        updates: how many.
+    """
+    key = jax.random.key(0)
+    params, static = eqx.partition(network, eqx.is_inexact_array)
+
+    def update(_: int, carry: tuple[Network, Any, Any]) -> tuple[Network, Any, Any]:
+        params, moments, state = carry
+        here = eqx.combine(params, static)
+        gradients, state, _info = rule.gradients(here, batch, state, key, measure=False)
+        steps, moments = optimiser.update(cast(Any, gradients), moments, cast(Any, params))
+        return jax.tree.map(jnp.add, params, steps), moments, state
+
+    begin = (params, optimiser.init(cast(Any, params)), rule.init(network, key))
+    moved = jax.lax.fori_loop(0, updates, update, begin)[0]
+    before = network.feedforward(batch[0])
+    after = eqx.combine(moved, static).feedforward(batch[0])
+    change = jax.tree.map(jnp.subtract, after, before)
+    return Coordinates(layer_scales(before), layer_scales(change))

@@ -1,0 +1,187 @@
+"""The activity Hessian of any network: as an operator, and its extreme eigenvalues and spectrum."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.scipy.sparse.linalg import cg
+from jaxtyping import Array, Float
+
+from mupc.energies import Energy, FreeEnergy
+from mupc.networks import Activities
+from mupc.theory.lanczos import Krylov, lanczos
+
+# Preconditioned by the exact inverse of all but the network's own curvature, conjugate gradients
+# take a handful of steps.
+_CG_STEPS = 60
+
+Operator = Callable[[Float[Array, " n"]], Float[Array, " n"]]
+
+
+class Extremes(NamedTuple):
+    """The extreme eigenvalues of each sample's activity Hessian, all (batch,).
+
+    Attributes:
+        smallest: the smallest one; below zero where the energy has negative curvature.
+        largest: the largest one.
+        bounds: within this distance of either figure there is an eigenvalue: the larger of the two
+            ‖Av − λv‖, ‖v‖ = 1.
+    """
+
+    smallest: Float[Array, " batch"]
+    largest: Float[Array, " batch"]
+    bounds: Float[Array, " batch"]
+
+    @property
+    def condition_number(self) -> Float[Array, " batch"]:
+        """Largest over smallest; nan where the Hessian is not positive definite."""
+        return jnp.where(self.smallest > 0, self.largest / self.smallest, jnp.nan)
+
+
+class Spectrum(NamedTuple):
+    """A density of eigenvalues, as weighted points; the weights sum to 1."""
+
+    eigenvalues: Float[Array, " points"]
+    weights: Float[Array, " points"]
+
+
+def activity_hessian(energy: Energy, activities: Activities) -> Callable[[Activities], Activities]:
+    """Give the Hessian of the energy by the activities as an operator, for any network.
+
+    It is symmetric, and block diagonal over samples: samples do not interact. A product costs
+    about three sweeps. Linear networks have it in closed form too, `linear_hessian`.
+
+    Args:
+        energy: of a batch.
+        activities: where to differentiate.
+    """
+    return jax.linearize(energy.activity_gradient, activities)[1]
+
+
+@eqx.filter_jit
+def extreme_eigenvalues(energy: FreeEnergy, activities: Activities, *, steps: int = 60) -> Extremes:
+    r"""Find the extreme eigenvalues of each sample's activity Hessian A, by Lanczos iteration.
+
+    The largest is found from A itself. The smallest lies where eigenvalues crowd (A is a chain
+    along depth, so that they fall as $1/H^2$), and is found from $A^{-1}$ instead, where they lie
+    far apart: A is the congruence $A = G^{-\top} E\, G^{-1}$ of the Hessian E in errors, by
+    $G = \partial z / \partial e$, a sweep; and E is the identity and $J^\top B B^\top J$, of the
+    rank of the output, and the network's own curvature, which conjugate gradients put right.
+    Negative curvature is looked for in both.
+
+    Args:
+        energy: of a batch.
+        activities: where to look.
+        steps: of Lanczos iteration, at most the number of activities of a sample; all of its
+            vectors are kept.
+    """
+    indices = jnp.arange(activities[0].shape[1])
+    return jax.lax.map(lambda i: _extremes(*_sample(energy, activities, i), steps), indices)
+
+
+@eqx.filter_jit
+def spectrum(
+    energy: Energy, activities: Activities, *, probes: int = 4, steps: int = 60
+) -> Spectrum:
+    """Estimate the density of a batch's activity Hessians, by stochastic Lanczos quadrature.
+
+    From a random start, the Ritz values of Lanczos iteration, each with the squared first entry
+    of its vector, are a Gauss quadrature of the density seen from that start (Ubaru, Chen, Saad,
+    SIAM J. Matrix Anal. Appl. 38, 2017). Probes and samples are averaged over.
+
+    Args:
+        energy: of a batch.
+        activities: where to look.
+        probes: random starts per sample.
+        steps: of Lanczos iteration.
+    """
+    keys = jax.random.split(jax.random.key(0), probes)
+
+    def probe(at: tuple[Array, Array]) -> tuple[Array, Array]:
+        i, key = at
+        one, z = _sample(energy, activities, i)
+        operator, _, size = _flat(one, z)
+        krylov = lanczos(operator, jax.random.normal(key, (size,)), min(steps, size))
+        values, vectors = jnp.linalg.eigh(krylov.matrix())
+        return values, vectors[0] ** 2
+
+    samples = activities[0].shape[1]
+    pairs = (jnp.repeat(jnp.arange(samples), probes), jnp.tile(keys, samples))
+    values, weights = jax.lax.map(probe, pairs)
+    return Spectrum(values.ravel(), weights.ravel() / len(values))
+
+
+def _sample(energy: Energy, activities: Activities, i: Array) -> tuple[Energy, Activities]:
+    return energy.of_sample(i), jax.tree.map(lambda z: z[:, i][:, None], activities)
+
+
+def _flat(energy: Energy, z: Activities) -> tuple[Operator, Callable[[Array], Activities], int]:
+    """Give the Hessian of one sample on flat vectors, how to shape them, and their length."""
+    hessian = activity_hessian(energy, z)
+    flat, shaped = ravel_pytree(z)
+    return lambda v: ravel_pytree(hessian(shaped(v)))[0], shaped, flat.size
+
+
+def _extremes(energy: Energy, z: Activities, steps: int) -> Extremes:
+    operator, shaped, size = _flat(energy, z)
+    steps = min(steps, size)
+    start = jax.random.normal(jax.random.key(0), (size,))
+    direct = lanczos(operator, start, steps)
+    lowest, highest = _pair(operator, direct, 0), _pair(operator, direct, -1)
+    # Where A itself shows negative curvature, what is inverted lies above a point below it.
+    shift = jnp.where(lowest.value < 0, lowest.value - 2 * lowest.bound, 0.0)
+    shifted = lambda v: operator(v) - shift * v  # noqa: E731
+    inverse = lanczos(_inverse(energy, z, shifted, shaped), start, steps)
+    found = [lowest, _pair(operator, inverse, -1), _pair(operator, inverse, 0)]
+    # None lies below the smallest eigenvalue: they are means of eigenvalues.
+    values, bounds = (jnp.stack(v) for v in zip(*found, strict=True))
+    best = jnp.argmin(values)
+    return Extremes(values[best], highest.value, jnp.maximum(bounds[best], highest.bound))
+
+
+class _Pair(NamedTuple):
+    value: Float[Array, ""]
+    bound: Float[Array, ""]
+
+
+def _pair(operator: Operator, krylov: Krylov, which: int) -> _Pair:
+    """Give the Rayleigh quotient of a Ritz vector, and its residual."""
+    v = jnp.linalg.eigh(krylov.matrix())[1][:, which] @ krylov.basis
+    v = v / jnp.linalg.norm(v)
+    product = operator(v)
+    value = v @ product
+    return _Pair(value, jnp.linalg.norm(product - value * v))
+
+
+def _inverse(
+    energy: Energy, z: Activities, operator: Operator, shaped: Callable[[Array], Activities]
+) -> Operator:
+    r"""Invert A, or A shifted, by conjugate gradients preconditioned by its Gauss–Newton part.
+
+    $$G (I + C^\top C)^{-1} G^\top, \quad C = B^\top J, \quad
+      (I + C^\top C)^{-1} = I - C^\top (I + C C^\top)^{-1} C$$
+    """
+    if not isinstance(energy, FreeEnergy):
+        raise ValueError(
+            f"the smallest eigenvalue is found in error coordinates, those of a mupc.FreeEnergy, "
+            f"not of {type(energy).__name__}"
+        )
+    network, x = energy.network, energy.x
+    _, push = jax.linearize(lambda e: network.feedforward(x, e).activities, energy.errors(z))
+    pull = jax.linear_transpose(push, z)
+    _, output = network.predictions(x, z)
+    down = energy.gauss_newton(z).down
+    units = jnp.eye(output.size).reshape(output.size, *output.shape)
+    C = jax.lax.map(lambda unit: ravel_pytree(down(unit))[0], units)
+    inner = jax.scipy.linalg.cho_factor(jnp.eye(len(C)) + C @ C.T)
+
+    def precondition(v: Float[Array, " n"]) -> Float[Array, " n"]:
+        errors = ravel_pytree(pull(shaped(v))[0])[0]
+        errors = errors - jax.scipy.linalg.cho_solve(inner, C @ errors) @ C
+        return ravel_pytree(push(shaped(errors)))[0]
+
+    tolerance = float(jnp.finfo(C.dtype).eps) ** 0.75
+    return lambda v: cg(operator, v, M=precondition, tol=tolerance, maxiter=_CG_STEPS)[0]

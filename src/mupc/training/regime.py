@@ -1,0 +1,66 @@
+"""The regime of a run before it begins, and whether the solver is accurate enough for it."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from mupc.data import Dataset
+from mupc.energies import FreeEnergy
+from mupc.learning import Batch
+from mupc.networks import Network
+from mupc.theory import regime_number
+from mupc.training.build import build_likelihood
+from mupc.training.config import TrainConfig
+
+# Up to here one Gauss–Newton iteration trains as well as accurate inference, and up to there
+# several do (experiments/regimes.py; the table is in docs/solvers.md). A regime that is not held
+# goes further away in training.
+_ONE_ITERATION, _ONE_ITERATION_IF_HELD, _SEVERAL = 0.25, 0.75, 1.0
+
+
+class Regime(NamedTuple):
+    """The precision, and the regime number at the start (None where there is no inference)."""
+
+    precision: float
+    rho: float | None
+
+
+def first_batch(config: TrainConfig, data: Dataset) -> Batch:
+    """Give the first samples of the training part, a batch of them."""
+    x, y = (part[: config.batch_size] for part in data.train)
+    return jnp.asarray(x, float), jnp.asarray(y, float)
+
+
+def measure_regime(config: TrainConfig, network: Network, data: Dataset) -> Regime:
+    """Measure the regime number, or choose the precision that gives the one asked for."""
+    if config.rule == "backpropagation":
+        return Regime(config.precision or 1.0, None)
+    x, y = first_batch(config, data)
+    unit = float(jnp.mean(regime_number(FreeEnergy(network, x, y, build_likelihood(config)))))
+    if config.rho is not None:
+        return Regime(config.rho / unit, config.rho)
+    precision = config.precision or 1.0
+    return Regime(precision, precision * unit)
+
+
+def enough(config: TrainConfig, regime: Regime) -> str | None:
+    """Say in one sentence if the solver is not accurate enough for the regime, else nothing."""
+    if regime.rho is None or config.preset == "paper":
+        return None
+    steps = config.max_steps or 1
+    if config.solver == "gauss-newton":
+        one = _ONE_ITERATION_IF_HELD if config.hold_regime else _ONE_ITERATION
+        limit = one if steps < 3 else _SEVERAL
+        if regime.rho > limit:
+            return (
+                f"at ρ = {regime.rho:.2g} inference must be accurate, and {steps} Gauss–Newton "
+                f"iteration{'s are' if steps > 1 else ' is'} not enough: take --solver l-bfgs"
+                + (" or --max-steps 3 --cg-steps 4" if steps < 3 and regime.rho <= _SEVERAL else "")
+            )
+    truncated = config.coordinates == "activities" and steps < 4 * config.depth
+    if truncated and config.solver in ("gradient-descent", "adam"):
+        return (
+            f"{steps} steps on activities do not carry the error through {config.depth} layers, so "
+            "the lower ones hardly learn: take --solver gauss-newton"
+        )
+    return None

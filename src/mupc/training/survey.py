@@ -1,0 +1,294 @@
+"""`mupc theory`: what theory speaks of, measured over depth, width and training time."""
+
+import dataclasses
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+from mupc.data import Dataset, Split, load
+from mupc.energies import FreeEnergy
+from mupc.inference import LBFGS, InErrors, infer
+from mupc.learning import Backpropagation, Batch
+from mupc.likelihoods import Gaussian
+from mupc.networks import Chain, Network, scale_adam
+from mupc.records import RunFolder, environment
+from mupc.theory import (
+    alignment,
+    coordinate_check,
+    equilibrium,
+    extreme_eigenvalues,
+    regime_number,
+    spectrum,
+)
+from mupc.training.config import Activation, ConfigError, TrainConfig, option, resolve
+from mupc.training.look import short
+from mupc.training.loop import fit
+from mupc.training.results import Ended
+from mupc.training.run import set_up
+
+_RATE, _EPS = 0.01, 1e-12  # of the coordinate check's Adam
+_STEPS, _RTOL = 500, 1e-6  # of the search for the equilibrium
+
+
+@dataclasses.dataclass(frozen=True)
+class TheoryConfig:
+    """Measure conditioning, energy and alignment at equilibrium over depth, width and training."""
+
+    depths: tuple[int, ...] = (8, 16, 32)
+    """Numbers of hidden layers H."""
+    widths: tuple[int, ...] = (32, 64, 128)
+    """Widths N."""
+    parameterisations: tuple[Literal["mupc", "ntk", "standard"], ...] = ("mupc",)
+    """How weights, multipliers and rate factors scale."""
+    train: tuple[int, ...] = (0,)
+    """Batches of training before measuring, by the default rule of `mupc train`."""
+    activation: Activation = "tanh"
+    """Activation function φ."""
+    skips: bool = True
+    """Residual (skip) connections."""
+    precision: float = 1.0
+    """Output precision π at which everything is measured."""
+    dataset: str = "digits"
+    """Data set, as for `mupc train`."""
+    data_dir: str | None = None
+    """Folder of data files already on disk."""
+    samples: int = 32
+    """Samples of the batch."""
+    hessians: int = 2
+    """Samples whose activity Hessian is looked at; each has its own."""
+    seed: int = 0
+    """Seed of everything random."""
+    out: str | None = None
+    """Folder; must be new (default: runs/theory, with a number if there is one)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TheoryRecord:
+    """One network, measured.
+
+    Attributes:
+        parameterisation, depth, width, trained: which one; batches it was trained for.
+        diverged: whether training did; the network is the last sound one.
+        rho: regime number, mean over samples, at the feedforward activities.
+        smallest, largest: eigenvalues of the activity Hessian at equilibrium, median over samples.
+        condition_number: their ratio, median over samples; None where one is not positive definite.
+        step_limit: 2 / largest.
+        residual: relative residual of the equilibrium, largest over samples.
+        energy_ratio: F* over the loss at the same precision, of the batch.
+        cosine, ratio: gradient at equilibrium against backpropagation's, layer by layer.
+        whole_cosine: the cosine of all weights together.
+        scale, moved: root mean square of every activity and of the output, and of their change by
+            three updates of Adam (backpropagation's gradient; under mupc with the rates `mup`).
+        spectrum: density of the Hessians' eigenvalues: `eigenvalues` and their `weights`.
+    """
+
+    parameterisation: str
+    depth: int
+    width: int
+    trained: int
+    diverged: bool
+    rho: float
+    smallest: float
+    largest: float
+    condition_number: float | None
+    step_limit: float
+    residual: float
+    energy_ratio: float
+    cosine: tuple[float, ...]
+    ratio: tuple[float, ...]
+    whole_cosine: float
+    scale: tuple[float, ...]
+    moved: tuple[float, ...]
+    spectrum: dict[str, list[float]]
+    kind: str = "theory"
+
+
+class Case(NamedTuple):
+    """A network to be measured."""
+
+    config: TrainConfig
+    network: Chain
+    trained: int
+    diverged: bool
+
+
+def survey(
+    config: TheoryConfig, report: Callable[[TheoryRecord], None]
+) -> tuple[RunFolder, list[TheoryRecord]]:
+    """Measure every case of a grid in float64, and write a folder.
+
+    Args:
+        config: the grid.
+        report: is called with every record as soon as it is known.
+
+    Raises:
+        ConfigError, DataError, RunError: before anything is measured.
+    """
+    _check(config)
+    data = load(config.dataset, data_dir=config.data_dir)
+    folder = RunFolder.create(
+        config.out or _folder(),
+        dataclasses.asdict(config),
+        environment(),
+        {"precision": config.precision, "rho": None},
+    )
+    found: list[TheoryRecord] = []
+    with _float64():
+        for case in _cases(config, data):
+            record = measure(case, _batch(data.train, config.samples), config)
+            folder.append(dataclasses.asdict(record))
+            found.append(record)
+            report(record)
+    return folder, found
+
+
+def measure(case: Case, batch: Batch, config: TheoryConfig) -> TheoryRecord:
+    """Measure one network on a batch."""
+    hessians = min(config.hessians, len(batch[0]))
+    seen = _measure(case.network, batch, Gaussian(config.precision), hessians)
+    optimiser = optax.adam(_RATE, eps=_EPS)
+    if case.config.parameterisation == "mupc":
+        optimiser = optax.chain(optimiser, scale_adam(case.network))
+    scale, moved = coordinate_check(case.network, batch, Backpropagation(), optimiser)
+    values = {name: short(np.asarray(value, float)) for name, value in seen.items()}
+    points = {name: values.pop(name) for name in ("eigenvalues", "weights")}
+    return TheoryRecord(
+        parameterisation=case.config.parameterisation,
+        depth=case.config.depth,
+        width=case.config.width,
+        trained=case.trained,
+        diverged=case.diverged,
+        scale=short(np.asarray(scale)),
+        moved=short(np.asarray(moved)),
+        spectrum=points,
+        **values,
+    )
+
+
+@eqx.filter_jit
+def _measure(network: Chain, batch: Batch, likelihood: Gaussian, hessians: int) -> dict[str, Array]:
+    energy = FreeEnergy(network, *batch, likelihood)
+    start = network.feedforward(batch[0]).activities
+    z, residual = _equilibrium(energy, start)
+    few = FreeEnergy(network, batch[0][:hessians], batch[1][:hessians], likelihood)
+    where = jax.tree.map(lambda v: v[:, :hessians], z)
+    extremes = extreme_eigenvalues(few, where)
+    density = spectrum(few, where, probes=2, steps=100)
+    exact, _, _ = Backpropagation(likelihood).gradients(network, batch, None, jax.random.key(0))
+    learned = energy.weight_gradient(z)
+    cosine, ratio = alignment(learned, exact)
+    largest = jnp.median(extremes.largest)
+    return {
+        "rho": jnp.mean(regime_number(energy)),
+        "smallest": jnp.median(extremes.smallest),
+        "largest": largest,
+        "condition_number": jnp.median(extremes.condition_number),
+        "step_limit": 2 / largest,
+        "residual": jnp.max(residual),
+        "energy_ratio": jnp.sum(energy.samples(z)) / jnp.sum(energy.samples(start)),
+        "cosine": cosine,
+        "ratio": ratio,
+        "whole_cosine": _cosine(learned, exact),
+        "eigenvalues": density.eigenvalues,
+        "weights": density.weights,
+    }
+
+
+def _equilibrium(energy: FreeEnergy, start: Any) -> tuple[Any, Array]:
+    """Give the equilibrium, in closed form or by L-BFGS in errors, and its relative residual."""
+    if energy.network.linear:
+        z = equilibrium(energy)
+        solution = infer(energy, InErrors(LBFGS()), z, max_steps=1)
+        began = infer(energy, InErrors(LBFGS()), start, max_steps=1).initial.residual
+        return z, solution.initial.residual / began
+    solution = infer(energy, InErrors(LBFGS()), start, max_steps=_STEPS, rtol=_RTOL, patience=50)
+    return solution.activities, solution.relative_residual
+
+
+def _cosine(a: Network, b: Network) -> Array:
+    v, w = (jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)]) for tree in (a, b))
+    return v @ w / (jnp.linalg.norm(v) * jnp.linalg.norm(w))
+
+
+def _cases(config: TheoryConfig, data: Dataset) -> Iterator[Case]:
+    """Build and train every network of the grid."""
+    for parameterisation in config.parameterisations:
+        for depth in config.depths:
+            for width in config.widths:
+                for trained in sorted(config.train):
+                    case = TrainConfig(
+                        dataset=config.dataset,
+                        depth=depth,
+                        width=width,
+                        activation=config.activation,
+                        skips=config.skips,
+                        parameterisation=parameterisation,
+                        steps=max(trained, 1),
+                        seed=config.seed,
+                    )
+                    yield _trained(resolve(case), data, trained)
+
+
+def _trained(config: TrainConfig, data: Dataset, trained: int) -> Case:
+    setup = set_up(config, data, max(trained, 1))
+    if trained == 0:
+        return Case(config, setup.network, 0, diverged=False)
+    result = fit(
+        setup.network,
+        data,
+        setup.rule,
+        setup.optimiser,
+        steps=trained,
+        batch_size=config.batch_size,
+        log_every=trained,
+        key=setup.key,
+    )
+    return Case(config, cast(Chain, result.network), trained, result.ended is Ended.DIVERGED)
+
+
+def _check(config: TheoryConfig) -> None:
+    counts = {"depths": config.depths, "widths": config.widths}
+    for name, values in counts.items():
+        if not values or min(values) < 1:
+            raise ConfigError(f"{option(name)} must be numbers of at least 1, not {values}")
+    if not config.train or min(config.train) < 0:
+        raise ConfigError(f"--train must be numbers of at least 0, not {config.train}")
+    for name in ("samples", "hessians"):
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{option(name)} must be at least 1, not {getattr(config, name)}")
+    if not 0 < config.precision < float("inf"):
+        raise ConfigError(f"--precision must be above 0, not {config.precision}")
+    if not config.parameterisations:
+        raise ConfigError("--parameterisations must name at least one")
+
+
+def _batch(split: Split, samples: int) -> Batch:
+    x, y = (part[:samples] for part in split)
+    return jnp.asarray(x, float), jnp.asarray(y, float)
+
+
+def _folder() -> Path:
+    path, count = Path("runs/theory"), 1
+    while path.exists():
+        count += 1
+        path = path.with_name(f"theory-{count}")
+    return path
+
+
+@contextmanager
+def _float64() -> Generator[None]:
+    """Compute in float64 for a while: condition numbers need the digits."""
+    before = bool(jax.config.read("jax_enable_x64"))
+    jax.config.update("jax_enable_x64", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)

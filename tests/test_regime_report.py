@@ -1,0 +1,213 @@
+"""The regime report: what a record says is what a plain computation of it gives."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from reference import batch
+from test_inference import problem
+
+import mupc
+from mupc.theory import gradient_alignment, learned_regime_number
+from mupc.training import RegimeRecord, TraceRecord
+from mupc.training.look import Model, look, look_inside
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_regime_record_is_what_its_parts_say():
+    energy, start = problem(jnp.tanh, size=16)
+    network, points = energy.network, (energy.x, energy.y)
+    first = jax.tree.map(lambda w: 0.9 * w if eqx.is_inexact_array(w) else w, network)
+    rule = mupc.PredictiveCoding(mupc.GradientDescent(0.2), 7, mupc.Gaussian(2.0), rtol=0.05)
+    seen = look(Model(first, network, rule, None), points, KEY, step=3, seconds=1.5)
+    end = mupc.infer(energy, rule.solver, start, max_steps=7, rtol=0.05)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-12)
+    close(seen.energy_before, np.mean(energy.layers(start), axis=1))
+    close(seen.energy_after, np.mean(energy.layers(end.activities), axis=1))
+    close(seen.residual, np.median(end.relative_residual))
+    close(seen.converged, np.mean(end.result == mupc.InferenceResult.CONVERGED))
+    close(seen.inference_steps, np.mean(end.steps))
+    close(seen.sweeps, 2 * np.mean(end.steps))
+    close(seen.rho, learned_regime_number(energy, network.feedforward(energy.x)))
+    aligned = gradient_alignment(network, points, rule)
+    close(seen.cosine, aligned.cosine)
+    close(seen.ratio, aligned.ratio)
+    close(seen.change, np.full(5, 0.1 / 0.9))
+    output = network.feedforward(energy.x).output
+    close(seen.scale, [*np.sqrt(np.mean(start[0] ** 2, axis=(1, 2))), np.sqrt(np.mean(output**2))])
+    assert (seen.step, seen.precision, seen.seconds) == (3, 2.0, 1.5)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_trace_begins_and_ends_where_inference_does():
+    energy, start = problem(jnp.tanh, size=16)
+    rule = mupc.PredictiveCoding(mupc.GradientDescent(0.2), 7, mupc.Gaussian(2.0), rtol=0)
+    points = (energy.x, energy.y)
+    model = Model(energy.network, energy.network, rule, None)
+    seen = look_inside(model, points, KEY, step=4)
+    assert seen.step == 4
+    assert len(seen.energy) == len(seen.residual) == 8
+    for steps in (1, 4, 7):
+        end = mupc.infer(energy, rule.solver, start, max_steps=steps, rtol=0)
+        np.testing.assert_allclose(seen.energy[steps], np.mean(end.energy), rtol=1e-3)
+        np.testing.assert_allclose(
+            seen.residual[steps], np.median(end.relative_residual), rtol=1e-3
+        )
+    assert seen.residual[0] == 1.0
+
+
+def test_backpropagation_has_changes_and_no_inference():
+    energy, _ = problem(jnp.tanh)
+    model = Model(energy.network, energy.network, mupc.Backpropagation(), None)
+    seen = look(model, (energy.x, energy.y), KEY, step=0, seconds=0)
+    assert (seen.residual, seen.converged, seen.sweeps, seen.cosine, seen.rho) == (None,) * 5
+    assert seen.energy_before == seen.energy_after
+    assert seen.change == (0.0,) * 5
+    assert look_inside(model, (energy.x, energy.y), KEY, step=0) is None
+
+
+def record(**changes):
+    fields = {
+        "step": 100,
+        "precision": 0.05,
+        "rho": 0.04,
+        "inference_steps": 4.0,
+        "sweeps": 16.0,
+        "residual": 3e-4,
+        "converged": 1.0,
+        "energy_before": (0.0, 0.0, 0.5),
+        "energy_after": (0.1, 0.1, 0.2),
+        "scale": (1.0, 1.0, 0.5),
+        "cosine": (0.9, 0.94, 1.0, float("nan")),
+        "ratio": (1.0, 1.0, 1.0, float("nan")),
+        "change": (5.0, 0.3, 0.02, 0.04, 7.0),
+        "seconds": 2.0,
+    }
+    return RegimeRecord(**{**fields, **changes})
+
+
+def test_a_record_says_in_words_what_a_reader_must_know():
+    assert record().sentence() == (
+        "ρ of what is learned 0.04 (precision 0.05); "
+        "inference: residual 0.0003 after 4 steps (16 sweeps), 100% converged, energy lowered by "
+        "20.0%; gradient vs backpropagation: cosine 0.940, 0.900 at least; "
+        "2 of 3 hidden layers learning (changed by 0.02 to 0.3)"
+    )
+    without = record(
+        rho=None,
+        residual=None,
+        sweeps=None,
+        converged=None,
+        cosine=None,
+        change=(1.0, 0.0, 0.0, 1.0),
+    )
+    assert without.sentence() == "0 of 2 hidden layers learning (changed by 0 to 0)"
+
+
+def small_fit(**options):
+    data = mupc.data.load("digits")
+    network = mupc.residual_mlp(64, 10, width=16, depth=4, key=KEY)
+    rule = mupc.PredictiveCoding(mupc.GaussNewton(), 2, mupc.Gaussian(1.0), hold_regime=True)
+    return mupc.fit(network, data, rule, optax.adam(0.01), steps=25, key=KEY, **options)
+
+
+def test_reports_come_at_their_interval_and_change_nothing():
+    plain, seen = small_fit(), small_fit(report_every=10)
+    for a, b in zip(*(jax.tree.leaves(r.network) for r in (plain, seen)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    reports = [r for r in seen.records if isinstance(r, RegimeRecord)]
+    assert [r.step for r in reports] == [0, 10, 20, 25]
+    assert reports[0].change == (0.0,) * 5
+    assert reports[1].change < reports[2].change
+    assert [r.step for r in seen.records if isinstance(r, TraceRecord)] == [25]
+    assert not any(isinstance(r, RegimeRecord | TraceRecord) for r in plain.records)
+
+
+def test_the_last_report_is_of_the_network_that_is_kept():
+    seen = small_fit(report_every=100, evaluate_every=5)
+    last = [r for r in seen.records if isinstance(r, RegimeRecord)][-1]
+    assert last.step == seen.step
+    first = mupc.residual_mlp(64, 10, width=16, depth=4, key=KEY)
+    change = mupc.theory.relative_change(first, seen.network)
+    np.testing.assert_allclose(last.change, change, rtol=1e-3)
+
+
+# Prices
+
+
+def alive(jaxpr):
+    """The equations that an output depends on: a compiler leaves the others out."""
+    needed, kept = {v for v in jaxpr.outvars if not hasattr(v, "val")}, []
+    for equation in reversed(jaxpr.eqns):
+        if needed.intersection(equation.outvars):
+            kept.append(equation)
+            needed.update(v for v in equation.invars if not hasattr(v, "val"))
+    return kept
+
+
+def products(jaxpr):
+    """Multiplications in matrix products: a loop of known length counts as often as it runs."""
+    total = 0
+    for equation in alive(jaxpr):
+        inner = [
+            getattr(value, "jaxpr", value)
+            for value in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns"))
+            if hasattr(getattr(value, "jaxpr", value), "eqns")
+        ]
+        if equation.primitive.name == "dot_general":
+            a = equation.invars[0].aval.shape
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            total += np.prod(equation.outvars[0].aval.shape) * np.prod([a[i] for i in contracted])
+        elif equation.primitive.name == "cond":  # the dearest branch is a step made smaller
+            total += min(products(one) for one in inner)
+        else:
+            times = equation.params["length"] if equation.primitive.name == "scan" else 1
+            total += times * sum(products(one) for one in inner)
+    return float(total)
+
+
+PRICED = {
+    "gradient descent": mupc.GradientDescent(0.1),
+    "momentum": mupc.GradientDescent(0.1, 0.9),
+    "stable step": mupc.GradientDescent(mupc.StableStep()),
+    "in errors": mupc.InErrors(mupc.GradientDescent(0.1)),
+    "adam": mupc.Optax(optax.adam(0.1)),
+    "gauss-newton 1": mupc.GaussNewton(1),
+    "gauss-newton 3": mupc.GaussNewton(3),
+    "l-bfgs": mupc.LBFGS(),
+    "l-bfgs in errors": mupc.InErrors(mupc.LBFGS()),
+}
+
+
+@pytest.mark.parametrize("solver", PRICED.values(), ids=PRICED)
+def test_a_solver_costs_the_matrix_products_that_it_says(solver):
+    """Counted in the traced program, at widths all equal so that a sweep is one product a layer."""
+    width, depth, size = 64, 16, 8
+    network = mupc.residual_mlp(
+        width, width, width=width, depth=depth, activation=jnp.tanh, key=KEY
+    )
+    x, y = (jnp.asarray(v, jnp.float32) for v in batch(width, width, size))
+    energy = mupc.FreeEnergy(network, x, y, mupc.Gaussian(1.0))
+    position = solver.enter(energy, network.feedforward(x).activities, None)
+    sweep = (depth + 1) * size * width**2
+    begin = jax.make_jaxpr(lambda p: solver.init(energy, p))(position)
+    state = solver.init(energy, position)
+
+    def step(position, state):
+        move, state, seen = solver.step(energy, position, state)
+        return move(jnp.ones(size, bool)), state, seen
+
+    each = jax.make_jaxpr(step)(position, state)
+    nothing, one = (float(solver.cost(jnp.asarray([n]))[0]) for n in (0, 1))
+    assert products(begin.jaxpr) / sweep == pytest.approx(nothing, abs=0.6)
+    assert products(each.jaxpr) / sweep == pytest.approx(one - nothing, abs=0.6)
+
+
+def test_solvers_without_a_fixed_price_do_not_name_one():
+    schedule = mupc.Schedule(((mupc.GaussNewton(), 1), (mupc.LBFGS(), 3)))
+    for solver in (schedule, mupc.GradientFlow(), mupc.LinearSolve()):
+        assert np.all(np.isnan(solver.cost(jnp.arange(3))))
