@@ -121,6 +121,15 @@ def test_the_training_step_has_as_many_equations_at_any_depth(script, tmp_path, 
     assert json.loads(path.read_text())["results"][1]["ratios"] == timed["ratios"]
 
 
+def test_the_regime_report_is_compared_with_the_steps_between(script, tmp_path, capsys):
+    path = tmp_path / "report.json"
+    arguments = words("--sizes 4x8 --interval 50 --rounds 1 --batch 2 --json")
+    (found,) = script("benchmarks/regime_report").main([*arguments, str(path)])["results"]
+    seconds, (ratio,) = found["seconds"], found["ratios"]
+    assert ratio["ratio"] == seconds["regime report"] / (50 * seconds["training step"])
+    assert printed_ratios(capsys.readouterr().out) == [round(ratio["ratio"], 3)]
+
+
 def test_training_step_reports_its_own_medians(script, tmp_path, capsys):
     path = tmp_path / "report.json"
     arguments = words("--sizes 4x8 --steps 2 --rounds 1 --batch 2 --json")

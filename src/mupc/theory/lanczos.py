@@ -14,6 +14,8 @@ class Krylov(NamedTuple):
     basis: Float[Array, "steps n"]
     diagonal: Float[Array, " steps"]
     beside: Float[Array, " steps-1"]
+    last: Float[Array, ""]
+    """The β that leads out of the space."""
 
     def matrix(self) -> Float[Array, "steps steps"]:
         """Write the tridiagonal matrix out."""
@@ -53,10 +55,10 @@ def lanczos(
         norm = jnp.linalg.norm(product)
         more = norm > 10 * jnp.finfo(norm.dtype).eps * scale
         following = jnp.where(more, product / jnp.where(more, norm, 1), 0)
-        # The last vector would be one too many: it is dropped, as is its β.
+        # The last vector would be one too many: it is dropped.
         basis = basis.at[k + 1].set(following, mode="drop")
         return basis, diagonal, beside.at[k].set(jnp.where(more, norm, 0))
 
     with jax.default_matmul_precision("highest"):
         basis, diagonal, beside = jax.lax.fori_loop(0, steps, step, (basis, zeros, zeros))
-    return Krylov(basis, diagonal, beside[:-1])
+    return Krylov(basis, diagonal, beside[:-1], beside[-1])

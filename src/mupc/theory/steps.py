@@ -15,7 +15,7 @@ _RANGE = 8.0
 
 
 def predicted_step_limit(
-    energy: FreeEnergy, activities: Activities, *, steps: int = 60
+    energy: FreeEnergy, activities: Activities, *, steps: int = 200
 ) -> Float[Array, " batch"]:
     r"""Give $2 / \lambda_{\max}$ of each sample: larger steps of gradient descent diverge.
 
