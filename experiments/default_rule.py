@@ -130,7 +130,8 @@ def peak_megabytes() -> float:
 def _inspected(run: Run) -> list[str]:
     seen, rho = run.regime, run.folder.regime()["rho"]
     cosines = [cosine for cosine in seen.cosine or () if not math.isnan(cosine)]
-    changes = [min(seen.hidden), statistics.median(seen.hidden), max(seen.hidden)]
+    hidden = seen.hidden
+    changes = [min(hidden), statistics.median(hidden), max(hidden)] if hidden else []
     return [
         "" if rho is None else f"{rho:.3g}",
         "" if seen.residual is None else f"{seen.residual:.2g}",

@@ -65,6 +65,7 @@ FIELDS = {
     "evaluate_every": ({}, 1),
     "early_stopping": ({"optimiser": "sgd", "learning_rate": 1e-9, "evaluate_every": 1}, 1),
     "log_every": ({}, 2),
+    "report_every": ({}, 2),
     "seed": ({}, 1),
 }
 # Where files lie, on the way in and out, changes no figure; tests of the data and of the command
@@ -182,8 +183,10 @@ def test_a_stored_configuration_is_the_same_again():
         ({"rho": 0.6}, None),
         ({"rho": 0.6, "hold_regime": False}, "1 Gauss–Newton iteration is not enough"),
         ({"rho": 0.6, "hold_regime": False, "max_steps": 3, "cg_steps": 4}, None),
-        ({"rho": 2.0}, "1 Gauss–Newton iteration is not enough: take --solver l-bfgs"),
-        ({"rho": 2.0, "max_steps": 3}, "3 Gauss–Newton iterations are not enough"),
+        ({"rho": 2.0}, "not enough: take --solver l-bfgs or --max-steps 3 --cg-steps 4"),
+        ({"rho": 2.0, "max_steps": 3, "cg_steps": 4}, None),
+        ({"rho": 4.0, "max_steps": 3}, "3 Gauss–Newton iterations are not enough"),
+        ({"rho": 2.0, "hold_regime": False, "max_steps": 3}, "3 Gauss–Newton iterations are not"),
         ({"rho": 2.0, "solver": "l-bfgs"}, None),
         (DESCENT, "8 steps on activities do not carry the error through 128 layers"),
         ({**DESCENT, "depth": 2}, None),

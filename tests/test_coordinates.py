@@ -43,6 +43,16 @@ def sizes_of_activities(parameterisation, width, depth, scaling, rule):
     return norm(last), norm(then - last), norm(after.output - before.output)
 
 
+def test_the_library_measures_the_same():
+    network = mupc.residual_mlp(64, 10, width=64, depth=4, key=jax.random.key(0))
+    optimiser = optax.chain(optax.adam(0.01, eps=1e-12), mupc.scale_adam(network))
+    seen = mupc.theory.coordinate_check(network, batch(), BACKPROPAGATION, optimiser, updates=STEPS)
+    last, change, output = sizes_of_activities(mupc.mupc(), 64, 4, mupc.scale_adam, BACKPROPAGATION)
+    np.testing.assert_allclose(seen.scales[-2], last, rtol=1e-5)
+    np.testing.assert_allclose(seen.changes[-2:], [change, output], rtol=1e-3)
+    assert seen.scales.shape == seen.changes.shape == (5,)
+
+
 def table(parameterisation, scaling=None, rule=BACKPROPAGATION):
     shapes = itertools.product(WIDTHS, DEPTHS)
     return np.array([sizes_of_activities(parameterisation, *s, scaling, rule) for s in shapes])

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from mupc import plots
 from mupc.cli import main
+from mupc.plots.reading import read_runs
 from mupc.plots.runs import FIELDS
 from mupc.plots.svg import hover, svg
 from mupc.records import RunError, RunFolder
@@ -34,11 +35,14 @@ def train_record(step, loss):
 
 
 def regime_record(step, inference=True):
-    missing = dict.fromkeys(("rho", "residual", "converged", "sweeps", "cosine", "ratio"))
+    missing = dict.fromkeys(
+        ("rho", "residual", "converged", "diverged", "sweeps", "cosine", "ratio")
+    )
     there = {
         "rho": 0.05,
         "residual": 0.02,
         "converged": 0.5,
+        "diverged": 0.0,
         "sweeps": 8.0,
         "cosine": [0.9, 0.95, 0.99, None],
         "ratio": [1.0, 1.1, 1.0, None],
@@ -175,6 +179,29 @@ def test_figures_of_theory_draw_one_line_for_each_case(tmp_path):
     assert np.sum(spectrum.axes[0].lines[0].get_ydata()) == pytest.approx(1)
 
 
+def test_a_heat_map_is_in_the_order_of_steps_whatever_that_of_the_records(tmp_path):
+    """The last record is of the network that was kept, which may be an earlier one."""
+    steps = (0, 100, 200, 120, 0)
+    seen = plots.read_run(write_run(tmp_path / "r", [regime_record(step) for step in steps]))
+    (mesh,) = plots.heat_map(seen, "change").axes[0].collections
+    np.testing.assert_allclose(mesh.get_coordinates()[0, :, 0], [0, 50, 110, 160, 200])
+    np.testing.assert_allclose(mesh.get_array()[0, 1:], [0.1, 0.12, 0.2])
+
+
+def test_points_of_several_runs_are_told_apart():
+    points = [{**theory_record(4, w, 0), "run": r} for w in (16, 32) for r in ("one", "two")]
+    names = [line.get_label() for line in plots.alignments(points).axes[0].lines]
+    assert names == ["one", "two"]
+
+
+def test_figures_of_theory_take_the_figure_that_they_name():
+    points = [theory_record(d, 16, 0) for d in (4, 8)]
+    aligned = plots.alignments(points).axes[1].lines[0]
+    np.testing.assert_allclose(aligned.get_xydata(), [[4, 0.85], [8, 0.85]])
+    scale, _, moved, _ = (axes.lines[0].get_ydata() for axes in plots.coordinates(points).axes)
+    np.testing.assert_allclose([scale[0], moved[0]], [1.2, 0.2])
+
+
 def test_a_heat_map_of_what_is_not_there_says_so(tmp_path):
     seen = plots.read_run(write_run(tmp_path / "bp", [regime_record(3, inference=False)]))
     with pytest.raises(ValueError, match="the run bp has no regime records with cosine"):
@@ -246,6 +273,38 @@ def test_text_from_a_run_is_escaped(tmp_path):
     assert any(HOSTILE in words for words in seen.words)
 
 
+def test_text_inside_a_script_cannot_end_it(tmp_path):
+    points = [{**theory_record(4, 16, 0), "parameterisation": p} for p in (HOSTILE, "mupc")]
+    _, text = report(tmp_path, write_run(tmp_path / "theory", points))
+    seen = Page(text)
+    scripts = [attributes for tag, attributes in seen.tags if tag == "script"]
+    figures = [tag for tag, _ in seen.tags if tag == "figure"]
+    assert len(scripts) == len(figures) + 1
+    assert not [tag for tag, _ in seen.tags if tag == "img"]
+
+
+def test_a_run_whose_figures_are_missing_is_drawn_all_the_same(tmp_path):
+    broken = {
+        **regime_record(8),
+        "residual": None,
+        "change": [None, None, 0.1, None],
+        "energy_after": [None] * 4,
+    }
+    points = [{**theory_record(4, 16, 0), "condition_number": None, "whole_cosine": None}]
+    path = write_run(tmp_path / "broken", [regime_record(0), broken, *points])
+    _, text = report(tmp_path, path)
+    assert "1 of 2, changed by 0.1 to 0.1; 1 not finite" in " ".join(Page(text).words)
+
+
+def test_names_that_matplotlib_would_read_as_something_else(tmp_path):
+    names = ("_hidden", "a $x$ b", "a b", "a-b")
+    runs = [write_run(tmp_path / name, [regime_record(5)]) for name in names]
+    page, _ = report(tmp_path, *runs, runs[0])
+    assert len(list(page.parent.glob("map-change-*.png"))) == 5
+    labels = plots.layer_profiles(read_runs(runs), "change").axes[0].get_legend_handles_labels()[1]
+    assert len(labels) == 4
+
+
 def test_settings_that_differ_are_marked_and_come_first(tmp_path):
     runs = [
         write_run(tmp_path / n, [regime_record(5)], {"seed": s}) for n, s in [("a", 0), ("b", 1)]
@@ -302,7 +361,7 @@ POINT = """
     ("figure", "tip"),
     [
         ("curves", "training step 40\none: 0.025"),
-        ("map-cosine-one", "training step about 35\nlayer 2: 0.95"),
+        ("map-cosine-one", "training step 40\nlayer 2: 0.95"),
     ],
 )
 def test_the_page_opens_in_a_browser_without_errors_and_shows_values(run, tmp_path, figure, tip):

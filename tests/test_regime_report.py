@@ -29,7 +29,8 @@ def test_a_regime_record_is_what_its_parts_say():
     close(seen.energy_before, np.mean(energy.layers(start), axis=1))
     close(seen.energy_after, np.mean(energy.layers(end.activities), axis=1))
     close(seen.residual, np.median(end.relative_residual))
-    close(seen.converged, np.mean(end.result == mupc.InferenceResult.CONVERGED))
+    close(seen.converged, np.mean(end.relative_residual <= 0.01))
+    assert seen.diverged == 0
     close(seen.inference_steps, np.mean(end.steps))
     close(seen.sweeps, 2 * np.mean(end.steps))
     close(seen.rho, learned_regime_number(energy, network.feedforward(energy.x)))
@@ -60,6 +61,39 @@ def test_a_trace_begins_and_ends_where_inference_does():
     assert seen.residual[0] == 1.0
 
 
+def test_a_trace_ends_when_the_last_sample_has_converged():
+    energy, _ = problem(jnp.tanh, size=16)
+    rule = mupc.PredictiveCoding(mupc.GaussNewton(3), 30, mupc.Gaussian(2.0), rtol=1e-3)
+    model = Model(energy.network, energy.network, rule, None)
+    seen = look_inside(model, (energy.x, energy.y), KEY, step=0)
+    assert 2 <= len(seen.energy) < 10
+    assert len(set(seen.energy)) == len(seen.energy)
+
+
+def test_inference_that_diverges_is_not_called_none():
+    energy, _ = problem(jnp.tanh, size=16)
+    rule = mupc.PredictiveCoding(mupc.GradientDescent(1e4), 30, mupc.Gaussian(2.0), rtol=0)
+    model = Model(energy.network, energy.network, rule, None)
+    seen = look(model, (energy.x, energy.y), KEY, step=0, seconds=0)
+    assert seen.diverged == 1
+    assert seen.converged == 0
+    assert "diverged in 100% of samples" in seen.sentence()
+
+
+def test_a_network_of_one_layer_has_a_report():
+    energy, _ = problem(jnp.tanh, depth=1)
+    rule = mupc.PredictiveCoding(mupc.GaussNewton(3), 1, mupc.Gaussian(2.0), rtol=0)
+    seen = look(
+        Model(energy.network, energy.network, rule, None),
+        (energy.x, energy.y),
+        KEY,
+        step=5,
+        seconds=0,
+    )
+    assert len(seen.change) == len(seen.cosine) == len(seen.energy_after) == 2
+    assert "hidden layers" not in seen.sentence()
+
+
 def test_backpropagation_has_changes_and_no_inference():
     energy, _ = problem(jnp.tanh)
     model = Model(energy.network, energy.network, mupc.Backpropagation(), None)
@@ -79,6 +113,7 @@ def record(**changes):
         "sweeps": 16.0,
         "residual": 3e-4,
         "converged": 1.0,
+        "diverged": 0.0,
         "energy_before": (0.0, 0.0, 0.5),
         "energy_after": (0.1, 0.1, 0.2),
         "scale": (1.0, 1.0, 0.5),

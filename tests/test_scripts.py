@@ -121,6 +121,15 @@ def test_the_training_step_has_as_many_equations_at_any_depth(script, tmp_path, 
     assert json.loads(path.read_text())["results"][1]["ratios"] == timed["ratios"]
 
 
+def test_coordinates_judges_the_spread_over_all_sizes(script, capsys):
+    found = script("experiments/coordinates").main(words("--widths 16 64 --depths 2 16"))
+    printed = [text for text in capsys.readouterr().out.splitlines() if "over smallest" in text]
+    for rows, said in zip((found["mupc"], found["standard"]), printed, strict=True):
+        spread = ", ".join(f"{v:.3g}" for v in rows.max(axis=0) / rows.min(axis=0))
+        assert said.startswith(f"largest over smallest: {spread}")
+    assert "(target: below 2.5; " in printed[0]
+
+
 def test_the_regime_report_is_compared_with_the_steps_between(script, tmp_path, capsys):
     path = tmp_path / "report.json"
     arguments = words("--sizes 4x8 --interval 50 --rounds 1 --batch 2 --json")

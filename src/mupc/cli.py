@@ -17,7 +17,7 @@ from mupc.training.doctor import examine
 from mupc.training.metrics import Evaluation, evaluate
 from mupc.training.progress import Progress
 from mupc.training.regime import enough
-from mupc.training.results import Ended, Record
+from mupc.training.results import EQUILIBRIUM, Ended, Record
 from mupc.training.run import Start, load_run, part, train
 from mupc.training.survey import TheoryConfig, TheoryRecord, survey
 
@@ -150,26 +150,43 @@ def _theory(config: TheoryConfig) -> int:
     return _report(ReportConfig((str(folder.path),)))
 
 
+_COLUMNS = (
+    "parameterisation",
+    "H",
+    "N",
+    "batches",
+    "ρ",
+    "residual",
+    "condition number",
+    "step limit",
+    "F*/loss",
+    "cosine",
+)
+
+
 def _tell() -> Callable[[TheoryRecord], None]:
     """Give what prints a row of a Markdown table for every record, after the table's head."""
-    columns = "parameterisation, H, N, batches, ρ, condition number, step limit, F*/loss, cosine"
-    print("| " + columns.replace(", ", " | ") + " |")
-    print("|" + " --- |" * len(columns.split(", ")))
+    begun: list[TheoryRecord] = []
+    figure = lambda value, form: "none" if value is None else format(value, form)  # noqa: E731
 
     def row(record: TheoryRecord) -> None:
-        condition = record.condition_number
+        if not begun:
+            print(f"| {' | '.join(_COLUMNS)} |\n|{' --- |' * len(_COLUMNS)}")
+            begun.append(record)
+        at_rest = record.residual is not None and record.residual <= EQUILIBRIUM
         cells = (
             record.parameterisation,
             record.depth,
             record.width,
             f"{record.trained}{' (diverged)' if record.diverged else ''}",
-            f"{record.rho:.3g}",
-            "not positive definite" if condition is None else f"{condition:.4g}",
-            f"{record.step_limit:.3g}",
-            f"{record.energy_ratio:.4f}",
-            f"{record.whole_cosine:.4f}",
+            figure(record.rho, ".3g"),
+            f"{figure(record.residual, '.1g')}{'' if at_rest else ' (no equilibrium)'}",
+            figure(record.condition_number, ".4g"),
+            figure(record.step_limit, ".3g"),
+            figure(record.energy_ratio, ".4f"),
+            figure(record.whole_cosine, ".4f"),
         )
-        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+        print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
     return row
 

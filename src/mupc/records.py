@@ -26,7 +26,8 @@ _LEARNS = 0.1
 
 def layers_that_learned(changes: Sequence[float]) -> int:
     """Count the layers whose relative change is a tenth of the largest, or more."""
-    return sum(change >= _LEARNS * max(changes) > 0 for change in changes)
+    least = _LEARNS * max(changes, default=0)
+    return sum(change >= least > 0 for change in changes)
 
 
 class RunError(ValueError):
@@ -155,7 +156,7 @@ class RunFolder:
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         """Write whole or not at all: a kill half-way leaves what was there before."""
         part = self.path / f"{name}.part"
-        part.write_text(json.dumps(content, indent=2) + "\n")
+        part.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
         os.replace(part, self.path / name)
 
     def _read(self, name: str) -> dict[str, Any]:

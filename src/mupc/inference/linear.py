@@ -105,7 +105,8 @@ def linear_hessian(energy: FreeEnergy) -> BlockTridiagonal:
     """
     check_closed_form(energy)
     network = cast(Chain, energy.network)
-    width = energy.network.feedforward(energy.x).activities[0].shape[-1]
+    seen = jax.eval_shape(network.feedforward, energy.x)
+    width = seen.activities[0].shape[-1]
     return _hessian(energy, affine_layers(network, width))
 
 

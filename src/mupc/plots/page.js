@@ -28,8 +28,7 @@ function cellAt(axes, x, y) {
   const within = (edges, v) => edges.findIndex((edge, i) => i + 1 < edges.length && v >= edge && v < edges[i + 1]);
   const column = within(axes.cells.x, x), row = within(axes.cells.y, y);
   if (column < 0 || row < 0) return null;
-  const middle = (edges, i) => (edges[i] + edges[i + 1]) / 2;
-  return `${axes.labels[0]} about ${number(middle(axes.cells.x, column))}\nlayer ${row + 1}: ` +
+  return `${axes.labels[0]} ${axes.cells.steps[column]}\nlayer ${row + 1}: ` +
     number(axes.cells.values[row][column]);
 }
 

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mupc.records import RunFolder
 
 Records = list[dict[str, Any]]
@@ -13,6 +15,7 @@ class RunRecords(NamedTuple):
     """What a run folder tells; `result` is None for a run that has not ended."""
 
     name: str
+    path: str
     config: dict[str, Any]
     environment: dict[str, Any]
     regime: dict[str, Any]
@@ -34,6 +37,7 @@ def read_run(path: str | Path) -> RunRecords:
     result = folder.result() if (folder.path / "result.json").is_file() else None
     return RunRecords(
         name=folder.path.resolve().name,
+        path=str(path),
         config=folder.config(),
         environment=folder.environment(),
         regime=folder.regime(),
@@ -50,11 +54,18 @@ def read_runs(paths: Sequence[str | Path]) -> list[RunRecords]:
     """
     runs = [read_run(path) for path in paths]
     names = [run.name for run in runs]
-    if len(set(names)) == len(names):
-        return runs
-    return [run._replace(name=str(path)) for run, path in zip(runs, paths, strict=True)]
+    if len(set(names)) < len(names):
+        names = [f"{i}: {name}" for i, name in enumerate(names, 1)]
+    # A label that begins with an underline is one that matplotlib does not show.
+    names = [f"./{name}" if name.startswith("_") else name for name in names]
+    return [run._replace(name=name) for run, name in zip(runs, names, strict=True)]
+
+
+def numbers(values: Iterable[float | None] | None) -> np.ndarray:
+    """Give an array of figures, nan for those that are missing."""
+    return np.array([np.nan if value is None else value for value in values or ()], float)
 
 
 def column(records: Iterable[dict[str, Any]], name: str) -> list[float]:
     """Give one figure of every record, nan where there is none."""
-    return [float("nan") if (value := record.get(name)) is None else value for record in records]
+    return numbers([record.get(name) for record in records]).tolist()

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from mupc.plots import theory
@@ -31,7 +32,7 @@ class Picture(NamedTuple):
 
 
 _WORDS = {
-    "change": "A layer whose row stays dark has hardly moved: it did not learn.",
+    "change": "A layer whose row stays dark, or grey, has hardly moved: it did not learn.",
     "energy_after": "Where inference reached equilibrium every layer carries a part of the energy; "
     "where it was cut short the lower layers carry none.",
     "cosine": "At 1 the gradient is backpropagation's in disguise; lower, it is predictive "
@@ -54,12 +55,13 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        pictures = list(_pictures(read))
-        for name, figure, _ in pictures:
-            figure.savefig(folder / f"{name}.png", dpi=150)
-            figure.savefig(folder / f"{name}.svg")
         page = folder / "report.html"
-        page.write_text(_page(read, pictures), encoding="utf-8")
+        with rc_context({"text.parse_math": False}):  # a name may have two dollar signs
+            pictures = list(_pictures(read))
+            for name, figure, _ in pictures:
+                figure.savefig(folder / f"{name}.png", dpi=150)
+                figure.savefig(folder / f"{name}.svg")
+            page.write_text(_page(read, pictures), encoding="utf-8")
     except OSError as error:
         raise RunError(f"cannot write the report to {folder}: {error.strerror}") from error
     return page
@@ -73,22 +75,25 @@ def _pictures(runs: Sequence[RunRecords]) -> Iterable[Picture]:
     reported = [run for run in runs if run.of("regime")]
     for field in ("change", "cosine", "energy_after", "scale"):
         there = [run for run in reported if any(r.get(field) is not None for r in run.of("regime"))]
+        if field == "energy_after":  # without inference all of it is the output's
+            there = [run for run in there if run.of("regime")[-1]["inference_steps"]]
         if not there:
             continue
         yield Picture(f"layers-{field}", layer_profiles(there, field), _WORDS[field])
         if field in ("change", "cosine", "energy_after"):
             for run in there:
-                yield Picture(f"map-{field}-{_file_name(run.name)}", heat_map(run, field), "")
+                name = f"map-{field}-{_file_name(run.name, runs)}"
+                yield Picture(name, heat_map(run, field), "")
     if any(run.of("trace") or any(r["residual"] for r in run.of("regime")) for run in runs):
         words = "At equilibrium the residual is near zero and the energy no longer falls."
         yield Picture("inference", inference_traces(runs), words)
-    points = [point for run in runs for point in run.of("theory")]
+    points = [{**point, "run": run.name} for run in runs for point in run.of("theory")]
     if points:
         yield Picture("spectrum", spectra(runs), "A wide spectrum is what makes inference slow.")
         yield Picture("condition", theory.condition_numbers(points), "")
         yield Picture("energy-ratio", theory.energy_ratios(points), "")
         yield Picture("alignment", theory.alignments(points), "")
-        if all(point["trained"] == 0 for point in points[:1]):
+        if any(point["trained"] == 0 for point in points):
             yield Picture("coordinates", theory.coordinates(points), "")
 
 
@@ -184,10 +189,12 @@ def _at_the_end(field: str) -> Any:
 def _learning(run: RunRecords) -> str:
     seen = run.of("regime")
     hidden = seen[-1]["change"][1:-1] if seen else []
-    if not hidden:
+    there = [change for change in hidden if change is not None]
+    if not there:
         return ""
-    range_ = f"changed by {min(hidden):.2g} to {max(hidden):.2g}"
-    return f"{layers_that_learned(hidden)} of {len(hidden)}, {range_}"
+    range_ = f"changed by {min(there):.2g} to {max(there):.2g}"
+    lost = "" if len(there) == len(hidden) else f"; {len(hidden) - len(there)} not finite"
+    return f"{layers_that_learned(there)} of {len(hidden)}, {range_}{lost}"
 
 
 def _cosine(run: RunRecords) -> str:
@@ -197,6 +204,7 @@ def _cosine(run: RunRecords) -> str:
 
 
 _SAID = {
+    "folder": lambda run: run.path,
     "ended": _ended,
     "test": _test,
     "time": _speed,
@@ -205,7 +213,7 @@ _SAID = {
     ),
     "ρ of what is learned, at the end": _at_the_end("rho"),
     "residual of inference, at the end": _at_the_end("residual"),
-    "share of samples converged": _at_the_end("converged"),
+    "share of samples at equilibrium (residual at most 0.01)": _at_the_end("converged"),
     "inference steps": _at_the_end("inference_steps"),
     "sweeps of inference": _at_the_end("sweeps"),
     "cosine to backpropagation's gradient": _cosine,
@@ -254,5 +262,8 @@ def _text(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
-def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name)
+def _file_name(name: str, runs: Sequence[RunRecords]) -> str:
+    plain = [re.sub(r"[^\w.-]+", "-", run.name) for run in runs]
+    if len(set(plain)) < len(plain):
+        plain = [f"{i}-{one}" for i, one in enumerate(plain, 1)]
+    return plain[[run.name for run in runs].index(name)]

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from mupc.plots.reading import RunRecords, column
+from mupc.plots.reading import RunRecords, column, numbers
 from mupc.plots.style import colour, label, legend, log_if_wide, panels
 
 
@@ -26,6 +27,10 @@ FIELDS = {
     "ratio": Field("Gradient's norm over backpropagation's", "ratio of norms", True),
     "scale": Field("Feedforward activity", "root mean square", True),
 }
+
+
+# What is zero, or missing, is grey.
+_COLOURS = colormaps["viridis"].with_extremes(bad=(0.5, 0.5, 0.5, 0.4))
 
 
 def curves(runs: Sequence[RunRecords]) -> Figure:
@@ -64,21 +69,24 @@ def heat_map(run: RunRecords, field: str) -> Figure:
         run: its regime records are drawn.
         field: one of `mupc.plots.runs.FIELDS`.
     """
-    seen = [record for record in run.of("regime") if record.get(field) is not None]
+    # The last record is of the network that was kept, which may be an earlier one.
+    seen = {r["step"]: r for r in run.of("regime") if r.get(field) is not None}
     if not seen:
         raise ValueError(f"the run {run.name} has no regime records with {field}")
+    steps = sorted(seen)
     about = FIELDS[field]
     figure, (axes,) = panels(1, width=6.4)
-    values = np.array([[np.nan if v is None else v for v in r[field]] for r in seen], float).T
+    values = np.array([numbers(seen[step][field]) for step in steps]).T
     if about.logarithmic:
         values = np.where(values > 0, values, np.nan)
     image = axes.pcolormesh(
-        _edges(np.array(column(seen, "step"))),
+        _edges(np.array(steps, float)),
         np.arange(values.shape[0] + 1) + 0.5,
         np.ma.masked_invalid(values),
         norm=_norm(values, logarithmic=about.logarithmic),
-        cmap="viridis",
+        cmap=_COLOURS,
     )
+    image.set_gid("steps-" + "-".join(map(str, steps)))  # read again where one may hover
     axes.grid(visible=False)
     label(axes, f"{about.title}: {run.name}", "training step", "weight layer (1: from the input)")
     figure.colorbar(image, label=about.unit)
@@ -86,7 +94,7 @@ def heat_map(run: RunRecords, field: str) -> Figure:
 
 
 def layer_profiles(runs: Sequence[RunRecords], field: str) -> Figure:
-    """Draw a figure of every layer in the last regime record of each run."""
+    """Draw a figure of every layer in the last regime record of each run; dashed, in the first."""
     about = FIELDS[field]
     figure, (axes,) = panels(1, width=6.4)
     drawn: list[float] = []
@@ -94,11 +102,14 @@ def layer_profiles(runs: Sequence[RunRecords], field: str) -> Figure:
         seen = [record for record in run.of("regime") if record.get(field) is not None]
         if not seen:
             continue
-        values = [np.nan if v is None else v for v in seen[-1][field]]
-        layers = np.arange(1, len(values) + 1)
-        name = f"{run.name}, step {seen[-1]['step']}"
-        axes.plot(layers, values, ".-", markersize=3, linewidth=1, label=name, color=colour(i))
-        drawn = [*drawn, *values]
+        for record, dash in ((seen[-1], "-"), (seen[0], "--")):
+            values = numbers(record[field])
+            if dash == "--" and (len(seen) == 1 or field == "change"):
+                continue  # the last is the first; before the first step nothing has changed
+            name = f"{run.name}, step {record['step']}"
+            style: Any = {"markersize": 3, "linewidth": 1, "label": name, "color": colour(i)}
+            axes.plot(np.arange(1, len(values) + 1), values, dash, marker=".", **style)
+            drawn = [*drawn, *values]
     label(axes, about.title, "weight layer (1: from the input)", about.unit)
     if about.logarithmic:
         log_if_wide(axes, drawn)
@@ -117,9 +128,9 @@ def inference_traces(runs: Sequence[RunRecords]) -> Figure:
         style: Any = {"color": colour(i), "marker": ".", "markersize": 4, "label": run.name}
         if traced := run.of("trace"):
             energy, residual = (traced[-1][name] for name in ("energy", "residual"))
-            residual = [np.nan if r is None else r for r in residual]
+            residual = numbers(residual)
         elif (seen := run.of("regime")) and seen[-1]["residual"] is not None:
-            energy = [sum(seen[-1][name]) for name in ("energy_before", "energy_after")]
+            energy = [np.sum(numbers(seen[-1][name])) for name in ("energy_before", "energy_after")]
             residual = [1.0, seen[-1]["residual"]]
         else:
             continue
@@ -137,23 +148,26 @@ def inference_traces(runs: Sequence[RunRecords]) -> Figure:
 def spectra(runs: Sequence[RunRecords]) -> Figure:
     """Draw the density of the activity Hessian's eigenvalues, from records of `mupc theory`."""
     figure, (axes,) = panels(1, width=6.4)
-    shown = 0
-    for run in runs:
-        for point in run.of("theory"):
-            values, weights = (np.asarray(point["spectrum"][n]) for n in ("eigenvalues", "weights"))
-            positive = values > 0
-            if not positive.any():
-                continue
-            edges = np.geomspace(values[positive].min() / 1.01, values.max() * 1.01, 25)
-            density, _ = np.histogram(values[positive], edges, weights=weights[positive])
-            middle = np.sqrt(edges[1:] * edges[:-1])
-            name = f"{run.name}, {_case(point)}"
-            axes.plot(middle, density, drawstyle="steps-mid", label=name, color=colour(shown))
-            shown += 1
+    cases = {
+        f"{run.name}, {_case(point)}": [numbers(point["spectrum"][n]) for n in _SPECTRUM]
+        for run in runs
+        for point in run.of("theory")
+    }
+    positive = np.concatenate([values[values > 0] for values, _ in cases.values()])
+    edges = np.geomspace(positive.min() / 1.01, positive.max() * 1.01, 31)
+    for i, (name, (values, weights)) in enumerate(cases.items()):
+        density, _ = np.histogram(values, edges, weights=weights)
+        below = float(np.sum(weights[values <= 0]))
+        name = f"{name}; {below:.1%} not above 0" if below else name
+        middle = np.sqrt(edges[1:] * edges[:-1])
+        axes.plot(middle, density, drawstyle="steps-mid", label=name, color=colour(i))
     axes.set_xscale("log")
     label(axes, "Spectrum of the activity Hessian", "eigenvalue", "share of eigenvalues in a bin")
     legend(axes)
     return figure
+
+
+_SPECTRUM = ("eigenvalues", "weights")
 
 
 def _case(point: dict[str, object]) -> str:

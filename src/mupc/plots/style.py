@@ -52,6 +52,6 @@ def legend(axes: Axes) -> None:
 
 def log_if_wide(axes: Axes, values: Sequence[Any], *, which: str = "y") -> None:
     """Take a logarithmic scale where positive values span more than a decade."""
-    there = [v for v in values if v is not None and v == v and v > 0]
-    if len(there) == len([v for v in values if v == v]) and there and max(there) > 10 * min(there):
+    there = [v for v in values if v > 0]
+    if there and max(there) > 10 * min(there):
         (axes.set_yscale if which == "y" else axes.set_xscale)("log")

@@ -62,6 +62,7 @@ def _hover(axes: Axes, width: float, height: float) -> dict[str, Any] | None:
         known["cells"] = {
             "x": corners[0, :, 0].tolist(),
             "y": corners[:, 0, 1].tolist(),
+            "steps": [int(step) for step in str(meshes[0].get_gid()).split("-")[1:]],
             "values": _numbers(np.ma.filled(np.ma.asarray(meshes[0].get_array(), float), np.nan)),
         }
         return known

@@ -15,10 +15,7 @@ Points = Sequence[dict[str, Any]]
 def condition_numbers(points: Points) -> Figure:
     """Draw the activity Hessian's condition number against depth, width and batches of training."""
     figure, axes = panels(3)
-    value = lambda point: point["condition_number"]  # noqa: E731
-    _against(axes[0], points, "depth", ("parameterisation", "width", "trained"), value)
-    _against(axes[1], points, "width", ("parameterisation", "depth", "trained"), value)
-    _against(axes[2], points, "trained", ("parameterisation", "depth", "width"), value)
+    _three(axes, points, lambda point: point["condition_number"])
     for one, x in zip(axes, ("hidden layers H", "width N", "batches of training"), strict=True):
         label(
             one, "Condition number of the activity Hessian", x, "largest over smallest eigenvalue"
@@ -27,26 +24,37 @@ def condition_numbers(points: Points) -> Figure:
 
 
 def energy_ratios(points: Points) -> Figure:
-    """Draw the energy at equilibrium over that of the feedforward pass, against N/H."""
-    figure, (axes,) = panels(1, width=6.4)
-    ratio = lambda point: point["width"] / point["depth"]  # noqa: E731
-    names = ("parameterisation", "depth", "trained")
-    _against(axes, points, ratio, names, lambda point: point["energy_ratio"])
-    label(
-        axes, "Energy at equilibrium", "width over depth, N/H", "F* / loss (at the same precision)"
-    )
-    return figure
+    """Draw the energy at equilibrium over the loss, against N/H, depth, width and training."""
+    title, y = "Energy at equilibrium", "F* / loss (at the same precision)"
+    ratio = lambda point: point["energy_ratio"]  # noqa: E731
+    return _four(points, ratio, title, y)
 
 
 def alignments(points: Points) -> Figure:
-    """Draw the cosine between the gradient at equilibrium and backpropagation's, against width."""
-    figure, axes = panels(2)
-    names = ("parameterisation", "depth", "trained")
-    _against(axes[0], points, "width", names, lambda p: _median(p["cosine"]))
-    _against(axes[1], points, "width", names, lambda p: p["whole_cosine"])
-    label(axes[0], "Alignment, median layer", "width N", "cosine to backpropagation")
-    label(axes[1], "Alignment, all weights together", "width N", "cosine to backpropagation")
+    """Draw the cosine between the gradient at equilibrium and backpropagation's, of all weights."""
+    cosine = lambda point: point["whole_cosine"]  # noqa: E731
+    return _four(points, cosine, "Alignment at equilibrium", "cosine to backpropagation")
+
+
+def _four(
+    points: Points, value: Callable[[dict[str, Any]], float | None], title: str, y: str
+) -> Figure:
+    figure, axes = panels(4, width=4.2)
+    ratio = lambda point: point["width"] / point["depth"]  # noqa: E731
+    _against(axes[0], points, ratio, ("parameterisation", "depth", "trained"), value)
+    _three(axes[1:], points, value)
+    names = ("width over depth, N/H", "hidden layers H", "width N", "batches of training")
+    for one, x in zip(axes, names, strict=True):
+        label(one, title, x, y)
     return figure
+
+
+def _three(
+    axes: Sequence[Axes], points: Points, value: Callable[[dict[str, Any]], float | None]
+) -> None:
+    _against(axes[0], points, "depth", ("parameterisation", "width", "trained"), value)
+    _against(axes[1], points, "width", ("parameterisation", "depth", "trained"), value)
+    _against(axes[2], points, "trained", ("parameterisation", "depth", "width"), value)
 
 
 def coordinates(points: Points) -> Figure:
@@ -76,11 +84,12 @@ def _lines(
     y: Callable[[dict[str, Any]], float | None],
 ) -> Iterable[_Line]:
     """Gather points that have all of `names` in common, in the order of x."""
+    names = ("run", *names)  # points of several runs are told apart
     cases: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
     for point in points:
         value = y(point)
         at = (x(point), np.nan if value is None else value)
-        cases.setdefault(tuple(point[name] for name in names), []).append(at)
+        cases.setdefault(tuple(point.get(name, "") for name in names), []).append(at)
     differing = [len({case[i] for case in cases}) > 1 for i in range(len(names))]
     for case, drawn in cases.items():
         told = [_said(n, v) for n, v, d in zip(names, case, differing, strict=True) if d]
@@ -110,8 +119,3 @@ def _said(name: str, value: object) -> str:
     return {"depth": f"H = {value}", "width": f"N = {value}", "trained": f"{value} batches"}.get(
         name, str(value)
     )
-
-
-def _median(values: Sequence[float | None] | None) -> float | None:
-    there = [value for value in values or () if value is not None]
-    return float(np.median(there)) if there else None

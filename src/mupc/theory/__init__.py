@@ -18,6 +18,7 @@ from mupc.theory.hessian import Extremes as Extremes
 from mupc.theory.hessian import Spectrum as Spectrum
 from mupc.theory.hessian import activity_hessian as activity_hessian
 from mupc.theory.hessian import extreme_eigenvalues as extreme_eigenvalues
+from mupc.theory.hessian import largest_eigenvalues as largest_eigenvalues
 from mupc.theory.hessian import spectrum as spectrum
 from mupc.theory.regime import precision_for as precision_for
 from mupc.theory.regime import regime_number as regime_number

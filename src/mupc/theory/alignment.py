@@ -12,7 +12,7 @@ from mupc.networks import Network, scaled_blocks
 
 
 class Alignment(NamedTuple):
-    """One gradient compared with another, layer by layer; nan where the other is zero.
+    """One gradient compared with another, layer by layer; nan where one is zero.
 
     Attributes:
         cosine: between the two.
@@ -28,9 +28,8 @@ def layer_products(a: Network, b: Network) -> Float[Array, " layers"]:
     products: list[Array] = []
     for (one, stacked), (other, _) in zip(scaled_blocks(a), scaled_blocks(b), strict=True):
         pairs = zip(jax.tree.leaves(one.weights), jax.tree.leaves(other.weights), strict=True)
-        rows = 1 if not stacked else jax.tree.leaves(one.weights)[0].shape[0]
-        parts = [jnp.sum((v * w).reshape(rows, -1), axis=1) for v, w in pairs]
-        products.append(jnp.sum(jnp.stack(parts), axis=0))
+        parts = [jnp.sum(v * w, axis=_axes(v, stacked=stacked)) for v, w in pairs]
+        products.append(jnp.atleast_1d(sum(parts)))
     return jnp.concatenate(products)
 
 
@@ -77,7 +76,9 @@ def gradient_alignment(
 
 def _normalised(network: Network) -> tuple[Network, Float[Array, " layers"]]:
     """Divide a layer's arrays by their largest entry, and give that of each layer."""
-    largest = [_largest(block.weights, stacked) for block, stacked in scaled_blocks(network)]
+    largest = [
+        _largest(block.weights, stacked=stacked) for block, stacked in scaled_blocks(network)
+    ]
     divided = [
         jax.tree.map(lambda w, by=by: w / _shaped(jnp.where(by > 0, by, 1), w), block.weights)
         for (block, _), by in zip(scaled_blocks(network), largest, strict=True)
@@ -87,11 +88,16 @@ def _normalised(network: Network) -> tuple[Network, Float[Array, " layers"]]:
     return eqx.tree_at(where, network, divided), rows
 
 
-def _largest(weights: PyTree[Array], stacked: bool) -> Array:
+def _largest(weights: PyTree[Array], *, stacked: bool) -> Array:
     """Give the largest entry of one layer, or of each layer of a stack."""
-    axes = lambda w: tuple(range(1 if stacked else 0, w.ndim))  # noqa: E731
-    parts = [jnp.max(jnp.abs(w), axis=axes(w), initial=0) for w in jax.tree.leaves(weights)]
+    leaves = jax.tree.leaves(weights)
+    parts = [jnp.max(jnp.abs(w), axis=_axes(w, stacked=stacked), initial=0) for w in leaves]
     return jnp.max(jnp.stack(parts), axis=0)
+
+
+def _axes(array: Array, *, stacked: bool) -> tuple[int, ...]:
+    """Give the axes of one layer's array: all but the leading one of a stack."""
+    return tuple(range(1 if stacked else 0, array.ndim))
 
 
 def _shaped(values: Array, like: Array) -> Array:

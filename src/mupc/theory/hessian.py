@@ -11,12 +11,16 @@ from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
 from mupc.energies import Energy, FreeEnergy
+from mupc.inference.errors import free
 from mupc.networks import Activities
 from mupc.theory.lanczos import lanczos
 
 # Preconditioned by the exact inverse of all but the network's own curvature, conjugate gradients
 # take a handful of steps.
 _CG_STEPS = 60
+
+# Samples that share every pass over the weights; each keeps all of its Lanczos vectors.
+_AT_ONCE = 4
 
 # Eigenvalues of the inverse lie far apart: at 128 layers of width 128, twenty steps find the
 # largest to ten digits.
@@ -76,7 +80,8 @@ def extreme_eigenvalues(
     far apart: A is the congruence $A = G^{-\top} E\, G^{-1}$ of the Hessian E in errors, by
     $G = \partial z / \partial e$, a sweep; and E is the identity and $J^\top B B^\top J$, of the
     rank of the output, and the network's own curvature, which conjugate gradients put right.
-    Negative curvature is looked for in both.
+    Negative curvature is looked for in both. (An activity decay conjugate gradients must put right
+    too: in deep networks it may take more steps than they are given, which `bounds` tell.)
 
     Args:
         energy: of a batch.
@@ -85,8 +90,22 @@ def extreme_eigenvalues(
             its vectors are kept.
     """
     indices = jnp.arange(activities[0].shape[1])
-    # Mapped, so that samples share every pass over the weights.
-    return jax.vmap(lambda i: _extremes(*_sample(energy, activities, i), steps))(indices)
+    one = lambda i: _extremes(*_sample(energy, activities, i), steps)  # noqa: E731
+    return jax.lax.map(one, indices, batch_size=_AT_ONCE)
+
+
+@eqx.filter_jit
+def largest_eigenvalues(
+    energy: Energy, activities: Activities, *, steps: int = 200
+) -> Float[Array, " batch"]:
+    """Find the largest eigenvalue of each sample's activity Hessian alone, by Lanczos iteration."""
+
+    def one(i: Array) -> Array:
+        operator, _, size = _flat(*_sample(energy, activities, i))
+        start = jax.random.normal(jax.random.key(0), (size,))
+        return jnp.linalg.eigvalsh(lanczos(operator, start, min(steps, size)).matrix())[-1]
+
+    return jax.lax.map(one, jnp.arange(activities[0].shape[1]), batch_size=_AT_ONCE)
 
 
 @eqx.filter_jit
@@ -156,15 +175,19 @@ def _extremes(energy: Energy, z: Activities, steps: int) -> Extremes:
     values, bounds = jax.lax.map(lambda v: _rayleigh(operator, v), found)
     # None lies below the smallest eigenvalue: they are means of eigenvalues.
     best = jnp.argmin(values)
-    return Extremes(values[best], values[0], jnp.maximum(bounds[best], bounds[0]))
+    largest = jnp.argmax(jnp.where(jnp.isinf(values), -jnp.inf, values))
+    return Extremes(values[best], values[largest], jnp.maximum(bounds[best], bounds[largest]))
 
 
 def _rayleigh(operator: Operator, v: Float[Array, " n"]) -> tuple[Array, Array]:
     """Give the Rayleigh quotient of a vector, and how far it is from an eigenvector."""
-    v = v / jnp.linalg.norm(v)
+    norm = jnp.linalg.norm(v)
+    v = v / norm
     product = operator(v)
     value = v @ product
-    return value, jnp.linalg.norm(product - value * v)
+    # Of a space that was exhausted early some directions are empty.
+    there = norm > 0.5
+    return jnp.where(there, value, jnp.inf), jnp.linalg.norm(product - value * v)
 
 
 def _inverse(
@@ -175,11 +198,7 @@ def _inverse(
     $$G (I + C^\top C)^{-1} G^\top, \quad C = B^\top J, \quad
       (I + C^\top C)^{-1} = I - C^\top (I + C C^\top)^{-1} C$$
     """
-    if not isinstance(energy, FreeEnergy):
-        raise ValueError(
-            f"the smallest eigenvalue is found in error coordinates, those of a mupc.FreeEnergy, "
-            f"not of {type(energy).__name__}"
-        )
+    energy = free(energy)
     network, x = energy.network, energy.x
     _, push = jax.linearize(lambda e: network.feedforward(x, e).activities, energy.errors(z))
     pull = jax.linear_transpose(push, z)

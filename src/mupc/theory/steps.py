@@ -6,16 +6,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mupc.arrays import over_samples, sample_norms
-from mupc.energies import Energy, FreeEnergy
+from mupc.energies import Energy
 from mupc.networks import Activities
-from mupc.theory.hessian import extreme_eigenvalues
+from mupc.theory.hessian import largest_eigenvalues
 
 # The limit is sought within this factor of the guess, on either side.
 _RANGE = 8.0
 
 
 def predicted_step_limit(
-    energy: FreeEnergy, activities: Activities, *, steps: int = 200
+    energy: Energy, activities: Activities, *, steps: int = 200
 ) -> Float[Array, " batch"]:
     r"""Give $2 / \lambda_{\max}$ of each sample: larger steps of gradient descent diverge.
 
@@ -27,7 +27,7 @@ def predicted_step_limit(
         activities: where to look.
         steps: of Lanczos iteration.
     """
-    return 2 / extreme_eigenvalues(energy, activities, steps=steps).largest
+    return 2 / largest_eigenvalues(energy, activities, steps=steps)
 
 
 @eqx.filter_jit
@@ -45,7 +45,7 @@ def measured_step_limit(
 
     Two descents run side by side, from the activities and from next to them; a step is too large if
     they are further apart at the end than they were at first. It is sought by bisection (of the
-    logarithm), between an eighth and eight times the guess.
+    logarithm), between an eighth and eight times the guess, and is nan if it is not between them.
 
     Args:
         energy: of a batch.
@@ -81,5 +81,7 @@ def measured_step_limit(
         stable = distance(middle) <= began  # false if it is not finite
         return jnp.where(stable, middle, low), jnp.where(stable, high, middle)
 
-    low, high = jax.lax.fori_loop(0, bisections, halve, (guess / _RANGE, guess * _RANGE))
-    return jnp.sqrt(low * high)
+    ends = (guess / _RANGE, guess * _RANGE)
+    within = (distance(ends[0]) <= began) & ~(distance(ends[1]) <= began) & (began > 0)
+    low, high = jax.lax.fori_loop(0, bisections, halve, ends)
+    return jnp.where(within, jnp.sqrt(low * high), jnp.nan)

@@ -18,7 +18,7 @@ from mupc.theory import (
     relative_change,
     yardstick,
 )
-from mupc.training.results import RegimeRecord, TraceRecord
+from mupc.training.results import EQUILIBRIUM, RegimeRecord, TraceRecord
 
 
 class Model(NamedTuple):
@@ -49,13 +49,12 @@ def look_inside(model: Model, batch: Batch, key: PRNGKeyArray, *, step: int) -> 
     solution = rule.trace(network, batch, state, key)
     if solution is None or solution.trace is None:
         return None
-    began = solution.initial.residual
-    residuals = jnp.concatenate([solution.trace.residual, solution.residual[None]])
+    began, made = solution.initial.residual, int(jnp.max(solution.steps))
+    residuals = jnp.concatenate([solution.trace.residual[:made], solution.residual[None]])
     relative = residuals / jnp.where(began > 0, began, 1)
-    energies = jnp.concatenate([solution.trace.energy, solution.energy[None]])
-    seen = (np.asarray(jnp.mean(energies, axis=1)), np.asarray(jnp.median(relative, axis=1)))
-    energy, residual = (short(v[np.isfinite(v)]) for v in seen)
-    return TraceRecord(step, energy, residual)
+    energies = jnp.concatenate([solution.trace.energy[:made], solution.energy[None]])
+    energy, residual = jnp.mean(energies, axis=1), jnp.median(relative, axis=1)
+    return TraceRecord(step, short(np.asarray(energy)), short(np.asarray(residual)))
 
 
 @eqx.filter_jit
@@ -72,8 +71,9 @@ def _look(model: Model, batch: Batch, key: PRNGKeyArray) -> dict[str, Array]:
     }
     nan = jnp.full((), jnp.nan)
     if (inference := info.inference) is None or info.sweeps is None:
-        missing = ("rho", "sweeps", "residual", "converged", "cosine", "ratio")
+        missing = ("rho", "sweeps", "residual", "converged", "diverged", "cosine", "ratio")
         return always | dict.fromkeys(missing, nan) | {"inference_steps": jnp.zeros(())}
+    relative = inference.relative_residual
     exact, _, _ = yardstick(rule).gradients(network, batch, None, key)
     cosine, ratio = alignment(gradients, exact)
     energy = FreeEnergy(network, *batch, rule.likelihood)
@@ -82,8 +82,9 @@ def _look(model: Model, batch: Batch, key: PRNGKeyArray) -> dict[str, Array]:
         "rho": unit * learned_regime_number(energy, start),
         "inference_steps": jnp.mean(inference.steps),
         "sweeps": jnp.mean(info.sweeps),
-        "residual": jnp.median(inference.relative_residual),
-        "converged": jnp.mean(inference.result == InferenceResult.CONVERGED),
+        "residual": jnp.median(jnp.where(jnp.isnan(relative), jnp.inf, relative)),
+        "converged": jnp.mean(relative <= EQUILIBRIUM),
+        "diverged": jnp.mean(inference.result == InferenceResult.DIVERGED),
         "cosine": cosine,
         "ratio": ratio,
     }

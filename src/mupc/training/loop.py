@@ -176,10 +176,9 @@ class _Trainer:
                 if stale and self.steps < total:
                     ended = Ended.STOPPED_EARLY
                     break
-        result = self._result(ended)
-        if report_every is None:
-            return result
-        self._look(result.network, result.state, result.step, final=True)
+            result = self._result(ended)
+            if report_every is not None:
+                self._look(result.network, result.state, result.step, final=True)
         return dataclasses.replace(result, records=tuple(self.records))
 
     def _look(

@@ -12,10 +12,10 @@ from mupc.theory import regime_number
 from mupc.training.build import build_likelihood
 from mupc.training.config import TrainConfig
 
-# Up to here one Gauss–Newton iteration trains as well as accurate inference, and up to there
-# several do (experiments/regimes.py; the table is in docs/solvers.md). A regime that is not held
-# goes further away in training.
-_ONE_ITERATION, _ONE_ITERATION_IF_HELD, _SEVERAL = 0.25, 0.75, 1.0
+# Up to the first one Gauss–Newton iteration trains as well as accurate inference, and up to the
+# second several do (experiments/regimes.py; the tables are in docs/solvers.md). A regime that is
+# not held goes further away in training.
+_LIMITS, _LIMITS_IF_HELD = (0.25, 1.0), (0.75, 2.5)
 
 
 class Regime(NamedTuple):
@@ -49,13 +49,13 @@ def enough(config: TrainConfig, regime: Regime) -> str | None:
         return None
     steps = config.max_steps or 1
     if config.solver == "gauss-newton":
-        one = _ONE_ITERATION_IF_HELD if config.hold_regime else _ONE_ITERATION
-        limit = one if steps < 3 else _SEVERAL
+        one, several = _LIMITS_IF_HELD if config.hold_regime else _LIMITS
+        limit = one if steps < 3 else several
         if regime.rho > limit:
             return (
                 f"at ρ = {regime.rho:.2g} inference must be accurate, and {steps} Gauss–Newton "
                 f"iteration{'s are' if steps > 1 else ' is'} not enough: take --solver l-bfgs"
-                + (" or --max-steps 3 --cg-steps 4" if steps < 3 and regime.rho <= _SEVERAL else "")
+                + (" or --max-steps 3 --cg-steps 4" if steps < 3 and regime.rho <= several else "")
             )
     truncated = config.coordinates == "activities" and steps < 4 * config.depth
     if truncated and config.solver in ("gradient-descent", "adam"):

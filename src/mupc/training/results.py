@@ -11,6 +11,9 @@ from jaxtyping import PyTree
 from mupc.networks import Network
 from mupc.records import layers_that_learned
 
+EQUILIBRIUM = 1e-2
+"""Relative residual up to which one may speak of equilibrium."""
+
 
 class Ended(enum.Enum):
     """Why training ended; the value is the sentence."""
@@ -73,7 +76,8 @@ class RegimeRecord:
         inference_steps: mean over samples.
         sweeps: what they cost, mean over samples; None for solvers without a fixed price.
         residual: relative to where inference began, median over samples.
-        converged: fraction of the samples whose residual fell below the tolerance.
+        converged: fraction of the samples at equilibrium: residual at most 1e-2.
+        diverged: fraction of the samples whose inference diverged.
         energy_before, energy_after: mean energy of each layer before and after inference.
         scale: root mean square of the feedforward activities, and of the output.
         cosine: between the gradient used and backpropagation's, before the optimiser.
@@ -89,6 +93,7 @@ class RegimeRecord:
     sweeps: float | None
     residual: float | None
     converged: float | None
+    diverged: float | None
     energy_before: tuple[float, ...]
     energy_after: tuple[float, ...]
     scale: tuple[float, ...]
@@ -122,12 +127,10 @@ class RegimeRecord:
         if self.residual is not None:
             cost = "" if self.sweeps is None else f" ({self.sweeps:.0f} sweeps)"
             fall = "" if self.drop is None else f", energy lowered by {self.drop:.1%}"
-            # A single step is not made to meet a tolerance.
-            several = self.inference_steps > 1 and self.converged is not None
-            converged = f", {self.converged:.0%} converged" if several else ""
+            lost = f", diverged in {self.diverged:.0%} of samples" if self.diverged else ""
             parts.append(
                 f"inference: residual {self.residual:.2g} after {_count(self.inference_steps)}"
-                f"{cost}{converged}{fall}"
+                f"{cost}, {self.converged or 0:.0%} converged{fall}{lost}"
             )
         if self.cosine is not None and (seen := [c for c in self.cosine if not math.isnan(c)]):
             parts.append(

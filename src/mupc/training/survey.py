@@ -1,7 +1,8 @@
 """`mupc theory`: what theory speaks of, measured over depth, width and training time."""
 
 import dataclasses
-from collections.abc import Callable, Generator, Iterator
+import itertools
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -13,7 +14,8 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from mupc.data import Dataset, Split, load
+from mupc.arrays import sample_norms
+from mupc.data import Dataset, Split, load, steps_per_epoch
 from mupc.energies import FreeEnergy
 from mupc.inference import LBFGS, InErrors, infer
 from mupc.learning import Backpropagation, Batch
@@ -49,7 +51,8 @@ class TheoryConfig:
     parameterisations: tuple[Literal["mupc", "ntk", "standard"], ...] = ("mupc",)
     """How weights, multipliers and rate factors scale."""
     train: tuple[int, ...] = (0,)
-    """Batches of training before measuring, by the default rule of `mupc train`."""
+    """Batches of training before measuring, by the default rule of `mupc train`; each number is a
+    run of its own, whose learning rate falls to zero."""
     activation: Activation = "tanh"
     """Activation function φ."""
     skips: bool = True
@@ -72,13 +75,14 @@ class TheoryConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TheoryRecord:
-    """One network, measured.
+    """One network, measured; None stands for what is not a number.
 
     Attributes:
         parameterisation, depth, width, trained: which one; batches it was trained for.
         diverged: whether training did; the network is the last sound one.
         rho: regime number, mean over samples, at the feedforward activities.
         smallest, largest: eigenvalues of the activity Hessian at equilibrium, median over samples.
+        bounds: within this distance of either there is an eigenvalue, largest over samples.
         condition_number: their ratio, median over samples; None where one is not positive definite.
         step_limit: 2 / largest.
         residual: relative residual of the equilibrium, largest over samples.
@@ -95,16 +99,17 @@ class TheoryRecord:
     width: int
     trained: int
     diverged: bool
-    rho: float
-    smallest: float
-    largest: float
+    rho: float | None
+    smallest: float | None
+    largest: float | None
+    bounds: float | None
     condition_number: float | None
-    step_limit: float
-    residual: float
-    energy_ratio: float
+    step_limit: float | None
+    residual: float | None
+    energy_ratio: float | None
     cosine: tuple[float, ...]
     ratio: tuple[float, ...]
-    whole_cosine: float
+    whole_cosine: float | None
     scale: tuple[float, ...]
     moved: tuple[float, ...]
     spectrum: dict[str, list[float]]
@@ -132,8 +137,7 @@ def survey(
     Raises:
         ConfigError, DataError, RunError: before anything is measured.
     """
-    _check(config)
-    data = load(config.dataset, data_dir=config.data_dir)
+    data = _check(config)
     folder = RunFolder.create(
         config.out or _folder(),
         dataclasses.asdict(config),
@@ -142,7 +146,8 @@ def survey(
     )
     found: list[TheoryRecord] = []
     with _float64():
-        for case in _cases(config, data):
+        for training, trained in _grid(config):
+            case = _trained(training, data, trained)
             record = measure(case, _batch(data.train, config.samples), config)
             folder.append(dataclasses.asdict(record))
             found.append(record)
@@ -152,8 +157,7 @@ def survey(
 
 def measure(case: Case, batch: Batch, config: TheoryConfig) -> TheoryRecord:
     """Measure one network on a batch."""
-    hessians = min(config.hessians, len(batch[0]))
-    seen = _measure(case.network, batch, Gaussian(config.precision), hessians)
+    seen = _measure(case.network, batch, Gaussian(config.precision), config.hessians)
     optimiser = optax.adam(_RATE, eps=_EPS)
     if case.config.parameterisation == "mupc":
         optimiser = optax.chain(optimiser, scale_adam(case.network))
@@ -190,6 +194,7 @@ def _measure(network: Chain, batch: Batch, likelihood: Gaussian, hessians: int) 
         "rho": jnp.mean(regime_number(energy)),
         "smallest": jnp.median(extremes.smallest),
         "largest": largest,
+        "bounds": jnp.max(extremes.bounds),
         "condition_number": jnp.median(extremes.condition_number),
         "step_limit": 2 / largest,
         "residual": jnp.max(residual),
@@ -206,9 +211,8 @@ def _equilibrium(energy: FreeEnergy, start: Any) -> tuple[Any, Array]:
     """Give the equilibrium, in closed form or by L-BFGS in errors, and its relative residual."""
     if energy.network.linear:
         z = equilibrium(energy)
-        solution = infer(energy, InErrors(LBFGS()), z, max_steps=1)
-        began = infer(energy, InErrors(LBFGS()), start, max_steps=1).initial.residual
-        return z, solution.initial.residual / began
+        ends = [sample_norms(energy.activity_gradient(at)) for at in (z, start)]
+        return z, ends[0] / ends[1]
     solution = infer(energy, InErrors(LBFGS()), start, max_steps=_STEPS, rtol=_RTOL, patience=50)
     return solution.activities, solution.relative_residual
 
@@ -218,23 +222,29 @@ def _cosine(a: Network, b: Network) -> Array:
     return v @ w / (jnp.linalg.norm(v) * jnp.linalg.norm(w))
 
 
-def _cases(config: TheoryConfig, data: Dataset) -> Iterator[Case]:
-    """Build and train every network of the grid."""
-    for parameterisation in config.parameterisations:
-        for depth in config.depths:
-            for width in config.widths:
-                for trained in sorted(config.train):
-                    case = TrainConfig(
-                        dataset=config.dataset,
-                        depth=depth,
-                        width=width,
-                        activation=config.activation,
-                        skips=config.skips,
-                        parameterisation=parameterisation,
-                        steps=max(trained, 1),
-                        seed=config.seed,
-                    )
-                    yield _trained(resolve(case), data, trained)
+def _grid(config: TheoryConfig) -> list[tuple[TrainConfig, int]]:
+    """Give the configuration of every network, and for how many batches it is trained."""
+    grid = itertools.product(
+        config.parameterisations, config.depths, config.widths, sorted(config.train)
+    )
+    return [
+        (
+            resolve(
+                TrainConfig(
+                    dataset=config.dataset,
+                    depth=depth,
+                    width=width,
+                    activation=config.activation,
+                    skips=config.skips,
+                    parameterisation=parameterisation,
+                    steps=max(trained, 1),
+                    seed=config.seed,
+                )
+            ),
+            trained,
+        )
+        for parameterisation, depth, width, trained in grid
+    ]
 
 
 def _trained(config: TrainConfig, data: Dataset, trained: int) -> Case:
@@ -254,20 +264,29 @@ def _trained(config: TrainConfig, data: Dataset, trained: int) -> Case:
     return Case(config, cast(Chain, result.network), trained, result.ended is Ended.DIVERGED)
 
 
-def _check(config: TheoryConfig) -> None:
-    counts = {"depths": config.depths, "widths": config.widths}
-    for name, values in counts.items():
-        if not values or min(values) < 1:
-            raise ConfigError(f"{option(name)} must be numbers of at least 1, not {values}")
-    if not config.train or min(config.train) < 0:
-        raise ConfigError(f"--train must be numbers of at least 0, not {config.train}")
-    for name in ("samples", "hessians"):
-        if getattr(config, name) < 1:
-            raise ConfigError(f"{option(name)} must be at least 1, not {getattr(config, name)}")
-    if not 0 < config.precision < float("inf"):
-        raise ConfigError(f"--precision must be above 0, not {config.precision}")
+def _check(config: TheoryConfig) -> Dataset:
+    """Check all that can be wrong before anything is written or measured; give the data."""
+    least = {"depths": 1, "widths": 1, "train": 0}
+    for name, limit in least.items():
+        values = getattr(config, name)
+        if not values or min(values) < limit:
+            raise ConfigError(f"{option(name)} must be numbers of at least {limit}, not {values}")
     if not config.parameterisations:
         raise ConfigError("--parameterisations must name at least one")
+    if not 0 < config.precision < float("inf"):
+        raise ConfigError(f"--precision must be above 0, not {config.precision}")
+    data = load(config.dataset, data_dir=config.data_dir)
+    for name, most in {"samples": len(data.train.x), "hessians": config.samples}.items():
+        if not 1 <= getattr(config, name) <= most:
+            asked = getattr(config, name)
+            raise ConfigError(f"{option(name)} must be at least 1 and at most {most}, not {asked}")
+    _grid(config)
+    if max(config.train):
+        try:
+            steps_per_epoch(len(data.train.x), TrainConfig().batch_size)
+        except ValueError as error:
+            raise ConfigError(f"--train: {error}") from error
+    return data
 
 
 def _batch(split: Split, samples: int) -> Batch:

@@ -1,0 +1,88 @@
+"""Coordinate check: whether activities, and what updates do to them, are alike at any size.
+
+For every parameterisation, width and depth: root mean square of the last activity before training,
+and of its change and the output's by three updates of Adam with backpropagation's gradient. `mupc`
+has its own learning-rate factors (the rule `mup`); `standard`, the control, has none.
+
+    python experiments/coordinates.py
+    python experiments/coordinates.py --widths 64 256 --depths 4 64
+"""
+
+import argparse
+import itertools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from _tables import header, line
+
+import mupc
+from mupc.theory import coordinate_check
+
+# A figure is flat if its largest value over all sizes is below this many times its smallest.
+_FLAT = 2.5
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Measure every size; print the spread of every figure, with the target."""
+    options = _options(argv)
+    data = mupc.data.load("digits")
+    batch = (jnp.asarray(data.train.x[:32]), jnp.asarray(data.train.y[:32]))
+    found: dict[str, np.ndarray] = {}
+    for name in ("mupc", "standard"):
+        print(
+            header(
+                (f"{name}: depth", "width", "last activity", "its change", "the output's change")
+            )
+        )
+        rows: list[tuple[float, ...]] = []
+        for depth, width in itertools.product(options.depths, options.widths):
+            rows.append(measure(name, depth, width, batch, data))
+            print(line((str(depth), str(width), *(f"{v:.3g}" for v in rows[-1]))), flush=True)
+        found[name] = np.array(rows)
+        spread = np.max(found[name], axis=0) / np.min(found[name], axis=0)
+        shown = ", ".join(f"{v:.3g}" for v in spread)
+        print(f"largest over smallest: {shown}{_verdict(name, spread)}", flush=True)
+    return found
+
+
+def measure(
+    name: str, depth: int, width: int, batch: tuple[jax.Array, jax.Array], data: mupc.data.Dataset
+) -> tuple[float, ...]:
+    """Give the last activity's root mean square, its change, and the output's change."""
+    network = mupc.residual_mlp(
+        data.inputs,
+        data.outputs,
+        width=width,
+        depth=depth,
+        parameterisation=getattr(mupc, name)(),
+        key=jax.random.key(0),
+    )
+    optimiser = optax.adam(0.01, eps=1e-12)
+    if name == "mupc":
+        optimiser = optax.chain(optimiser, mupc.scale_adam(network))
+    seen = coordinate_check(network, batch, mupc.Backpropagation(), optimiser)
+    return float(seen.scales[-2]), float(seen.changes[-2]), float(seen.changes[-1])
+
+
+def _verdict(name: str, spread: np.ndarray) -> str:
+    if name != "mupc":
+        return ""
+    met = "met" if np.all(spread < _FLAT) else "missed"
+    return f" (target: below {_FLAT:g}; {met})"
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--widths", type=int, nargs="+", default=[64, 256, 1024])
+    parser.add_argument("--depths", type=int, nargs="+", default=[4, 32, 256])
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()

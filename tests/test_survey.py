@@ -1,0 +1,84 @@
+"""`mupc theory` at toy size: its figures against the closed forms, and what it refuses."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mupc
+from mupc.cli import main
+from mupc.theory import equilibrated_energy, linear_hessian
+from mupc.training.config import TrainConfig, resolve
+from mupc.training.run import set_up
+
+GRID = ["--depths", "3", "--widths", "6", "--samples", "8", "--hessians", "2"]
+
+
+def records(path):
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_linear_network_is_measured_as_the_closed_forms_say(tmp_path, capsys):
+    out = tmp_path / "theory"
+    options = ["--activation", "linear", "--precision", "2.0", "--out", str(out)]
+    assert main(["theory", *GRID, *options]) == 0
+    (seen,) = records(out)
+    data = mupc.data.load("digits")
+    config = resolve(TrainConfig(depth=3, width=6, activation="linear", steps=1))
+    network = set_up(config, data, 1).network
+    x, y = (jnp.asarray(v[:8], float) for v in data.train)
+    energy = mupc.FreeEnergy(network, x, y, mupc.Gaussian(2.0))
+    eigenvalues = np.linalg.eigvalsh(linear_hessian(energy).dense())
+    expected = equilibrated_energy(energy).energy
+    loss = energy.samples(network.feedforward(x).activities)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3)
+    close([seen["smallest"], seen["largest"]], eigenvalues[[0, -1]])
+    close(seen["condition_number"], eigenvalues[-1] / eigenvalues[0])
+    close(seen["step_limit"], 2 / eigenvalues[-1])
+    close(seen["energy_ratio"], np.sum(expected) / np.sum(loss))
+    close(np.sum(seen["spectrum"]["weights"]), 1)
+    printed = capsys.readouterr().out
+    assert f"| mupc | 3 | 6 | 0 | {seen['rho']:.3g} |" in printed
+    assert (out / "report" / "report.html").is_file()
+    assert (out / "report" / "condition.png").is_file()
+
+
+def test_a_grid_is_measured_as_drawn_and_after_training(tmp_path, capsys):
+    out = tmp_path / "theory"
+    assert main(["theory", *GRID, "--train", "3", "0", "--out", str(out)]) == 0
+    drawn, trained = records(out)
+    assert (drawn["trained"], trained["trained"]) == (0, 3)
+    assert drawn["whole_cosine"] != trained["whole_cosine"]
+    assert drawn["residual"] < 1e-5
+    assert len(drawn["cosine"]) == len(drawn["scale"]) == len(drawn["moved"]) == 4
+    assert not jax.config.read("jax_enable_x64")
+    capsys.readouterr()
+    assert main(["theory", *GRID, "--out", str(out)]) == 2
+    assert "is not empty: name a new folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--depths", "0"], "--depths must be numbers of at least 1, not (0,)"),
+        (["--train", "-1"], "--train must be numbers of at least 0, not (-1,)"),
+        (["--precision", "0"], "--precision must be above 0"),
+        (["--samples", "99999"], "--samples must be at least 1 and at most 1293, not 99999"),
+        (["--hessians", "9"], "--hessians must be at least 1 and at most 8, not 9"),
+        (["--depths", "1", "--no-skips"], "would have no effect"),
+        (["--dataset", "nothing"], "nothing"),
+    ],
+)
+def test_a_grid_that_cannot_be_measured_is_refused_before_anything_is_written(
+    options, sentence, tmp_path, capsys
+):
+    out = tmp_path / "theory"
+    arguments = ["theory", "--depths", "3", "--widths", "6", "--samples", "8"]
+    assert main([*arguments, *options, "--out", str(out)]) == 2
+    seen = capsys.readouterr()
+    assert sentence in seen.err
+    assert not seen.out
+    assert not out.exists()
