@@ -303,6 +303,8 @@ def test_names_that_matplotlib_would_read_as_something_else(tmp_path):
     assert len(list(page.parent.glob("map-change-*.png"))) == 5
     labels = plots.layer_profiles(read_runs(runs), "change").axes[0].get_legend_handles_labels()[1]
     assert len(labels) == 4
+    figure = plots.layer_profiles(read_runs(runs[1:2]), "change")
+    assert json.loads(hover(figure))[0]["lines"][0]["name"] == "a $x$ b, step 5"
 
 
 def test_settings_that_differ_are_marked_and_come_first(tmp_path):

@@ -7,7 +7,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from mupc.plots import theory
@@ -56,12 +55,11 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         page = folder / "report.html"
-        with rc_context({"text.parse_math": False}):  # a name may have two dollar signs
-            pictures = list(_pictures(read))
-            for name, figure, _ in pictures:
-                figure.savefig(folder / f"{name}.png", dpi=150)
-                figure.savefig(folder / f"{name}.svg")
-            page.write_text(_page(read, pictures), encoding="utf-8")
+        pictures = list(_pictures(read))
+        for name, figure, _ in pictures:
+            figure.savefig(folder / f"{name}.png", dpi=150)
+            figure.savefig(folder / f"{name}.svg")
+        page.write_text(_page(read, pictures), encoding="utf-8")
     except OSError as error:
         raise RunError(f"cannot write the report to {folder}: {error.strerror}") from error
     return page
@@ -133,7 +131,7 @@ def _page(runs: Sequence[RunRecords], pictures: Sequence[Picture]) -> str:
 def _element(picture: Picture) -> str:
     words = f"<p>{_text(picture.words)}</p>" if picture.words else ""
     data = hover(picture.figure)
-    width = picture.figure.get_size_inches()[0] * 1.25 * 72
+    width = picture.figure.get_size_inches()[0] * 1.2 * 72
     return (
         f'{words}<figure id="{_text(picture.name)}" style="--width: {width:.0f}px">'
         f"{_own_names(svg(picture.figure), picture.name)}"

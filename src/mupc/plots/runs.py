@@ -9,7 +9,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from mupc.plots.reading import RunRecords, column, numbers
-from mupc.plots.style import colour, label, legend, log_if_wide, panels
+from mupc.plots.style import colour, label, legend, log_if_wide, panels, plain
 
 
 class Field(NamedTuple):
@@ -41,10 +41,10 @@ def curves(runs: Sequence[RunRecords]) -> Figure:
     for i, run in enumerate(runs):
         seen, held_out = run.of("train"), run.of("validation")
         steps, style = column(seen, "step"), cast(Any, {"color": colour(i)})
-        axes[0].plot(steps, loss := column(seen, "loss"), label=run.name, **style)
-        axes[1].plot(steps, _percent(column(seen, "accuracy")), label=run.name, **style)
+        axes[0].plot(steps, loss := column(seen, "loss"), label=plain(run.name), **style)
+        axes[1].plot(steps, _percent(column(seen, "accuracy")), label=plain(run.name), **style)
         axes[2].plot(steps, before := column(seen, "energy_before"), "--", **style)
-        axes[2].plot(steps, after := column(seen, "energy_after"), label=run.name, **style)
+        axes[2].plot(steps, after := column(seen, "energy_after"), label=plain(run.name), **style)
         losses, energies = [*losses, *loss], [*energies, *before, *after]
         if held_out:
             at, name = column(held_out, "step"), f"{run.name}, validation"
@@ -88,7 +88,12 @@ def heat_map(run: RunRecords, field: str) -> Figure:
     )
     image.set_gid("steps-" + "-".join(map(str, steps)))  # read again where one may hover
     axes.grid(visible=False)
-    label(axes, f"{about.title}: {run.name}", "training step", "weight layer (1: from the input)")
+    label(
+        axes,
+        f"{about.title}: {plain(run.name)}",
+        "training step",
+        "weight layer (1: from the input)",
+    )
     figure.colorbar(image, label=about.unit)
     return figure
 
@@ -106,7 +111,7 @@ def layer_profiles(runs: Sequence[RunRecords], field: str) -> Figure:
             values = numbers(record[field])
             if dash == "--" and (len(seen) == 1 or field == "change"):
                 continue  # the last is the first; before the first step nothing has changed
-            name = f"{run.name}, step {record['step']}"
+            name = plain(f"{run.name}, step {record['step']}")
             style: Any = {"markersize": 3, "linewidth": 1, "label": name, "color": colour(i)}
             axes.plot(np.arange(1, len(values) + 1), values, dash, marker=".", **style)
             drawn = [*drawn, *values]
@@ -125,7 +130,7 @@ def inference_traces(runs: Sequence[RunRecords]) -> Figure:
     figure, axes = panels(2)
     energies, residuals = [], []
     for i, run in enumerate(runs):
-        style: Any = {"color": colour(i), "marker": ".", "markersize": 4, "label": run.name}
+        style: Any = {"color": colour(i), "marker": ".", "markersize": 4, "label": plain(run.name)}
         if traced := run.of("trace"):
             energy, residual = (traced[-1][name] for name in ("energy", "residual"))
             residual = numbers(residual)
@@ -149,7 +154,7 @@ def spectra(runs: Sequence[RunRecords]) -> Figure:
     """Draw the density of the activity Hessian's eigenvalues, from records of `mupc theory`."""
     figure, (axes,) = panels(1, width=6.4)
     cases = {
-        f"{run.name}, {_case(point)}": [numbers(point["spectrum"][n]) for n in _SPECTRUM]
+        plain(f"{run.name}, {_case(point)}"): [numbers(point["spectrum"][n]) for n in _SPECTRUM]
         for run in runs
         for point in run.of("theory")
     }

@@ -30,6 +30,11 @@ def colour(i: int) -> str:
     return COLOURS[i % len(COLOURS)]
 
 
+def plain(name: str) -> str:
+    """Keep matplotlib from reading mathematics into a name between dollar signs."""
+    return name.replace("$", r"\$")
+
+
 def label(axes: Axes, title: str, x: str, y: str) -> None:
     """Say what is shown."""
     axes.set_title(title, fontsize="medium", loc="left")

@@ -68,13 +68,18 @@ def _hover(axes: Axes, width: float, height: float) -> dict[str, Any] | None:
         return known
     known["lines"] = [
         {
-            "name": "" if str(line.get_label()).startswith("_") else line.get_label(),
+            "name": _name(str(line.get_label())),
             "x": _numbers(np.asarray(line.get_xdata(), float)),
             "y": _numbers(np.asarray(line.get_ydata(), float)),
         }
         for line in axes.lines
     ]
     return known if known["lines"] else None
+
+
+def _name(label: str) -> str:
+    """Give a line's name as it was before dollar signs were marked; empty if it has none."""
+    return "" if label.startswith("_") else label.replace(r"\$", "$")
 
 
 def _numbers(values: np.ndarray) -> list[Any]:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mupc.plots.style import DASHES, colour, label, legend, log_if_wide, panels
+from mupc.plots.style import DASHES, colour, label, legend, log_if_wide, panels, plain
 
 Points = Sequence[dict[str, Any]]
 
@@ -93,7 +93,7 @@ def _lines(
     differing = [len({case[i] for case in cases}) > 1 for i in range(len(names))]
     for case, drawn in cases.items():
         told = [_said(n, v) for n, v, d in zip(names, case, differing, strict=True) if d]
-        yield _Line(", ".join(told), *map(list, zip(*sorted(drawn), strict=True)))
+        yield _Line(plain(", ".join(told)), *map(list, zip(*sorted(drawn), strict=True)))
 
 
 def _against(

@@ -146,7 +146,7 @@ class RegimeRecord:
 
 
 def _count(steps: float) -> str:
-    return f"{steps:.0f} step{'' if steps == 1 else 's'}"
+    return f"{steps:.3g} step{'' if steps == 1 else 's'}"
 
 
 @dataclasses.dataclass(frozen=True)
