@@ -1,5 +1,6 @@
 """How figures look: colours that hold on light and dark ground, axes, sizes."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,13 +46,18 @@ def label(axes: Axes, title: str, x: str, y: str) -> None:
 def legend(axes: Axes) -> None:
     """Name the lines below the axes, where they hide nothing, if there is more than one."""
     if (count := len(axes.get_legend_handles_labels()[0])) > 1:
+        columns = 1 + (count > 4)
+        figure = axes.get_figure(root=True)
+        if figure is not None:  # room for its rows, in inches
+            needed = _HEIGHT + 0.17 * math.ceil(count / columns)
+            figure.set_figheight(max(figure.get_figheight(), needed))
         axes.legend(
             loc="upper left",
             bbox_to_anchor=(-0.02, -0.2),
             borderaxespad=0.0,
             frameon=False,
             fontsize="x-small",
-            ncols=1 + (count > 4),
+            ncols=columns,
         )
 
 
