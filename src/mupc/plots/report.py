@@ -57,6 +57,9 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
         page = folder / "report.html"
         pictures = list(_pictures(read))
         for name, figure, _ in pictures:
+            # What is where is found once, not again for every format.
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
             figure.savefig(folder / f"{name}.png", dpi=150)
             figure.savefig(folder / f"{name}.svg")
         page.write_text(_page(read, pictures), encoding="utf-8")
