@@ -129,6 +129,7 @@ def peak_megabytes() -> float:
 
 def _inspected(run: Run) -> list[str]:
     seen, rho = run.regime, run.folder.regime()["rho"]
+    assert seen is not None
     cosines = [cosine for cosine in seen.cosine or () if not math.isnan(cosine)]
     hidden = seen.hidden
     changes = [min(hidden), statistics.median(hidden), max(hidden)] if hidden else []

@@ -66,6 +66,7 @@ def cosines(options: argparse.Namespace) -> dict[int, np.ndarray]:
         run = train(config)
         data = load_data(run.config)
         held = replace(run.config, hold_regime=None)
+        assert run.regime is not None
         default = build_rule(held, run.regime.precision)
         accurate = mupc.PredictiveCoding(
             solver=InErrors(mupc.LBFGS()), max_steps=400, likelihood=default.likelihood, rtol=1e-6

@@ -71,7 +71,7 @@ def _row(case: tuple[int, str, float, str], runs: Sequence[Run]) -> str:
     depth, activation, rho, solver = case
     tests = [run.test for run in runs]
     accuracies = [t.accuracy for t in tests if t is not None and t.accuracy is not None]
-    residuals = [run.regime.residual for run in runs]
+    residuals = [run.regime.residual for run in runs if run.regime is not None]
     residual = mean(value for value in residuals if value is not None)
     seconds = median(map(training_seconds, runs))
     figures = [percent(accuracies), f"{residual:.2g}", f"{seconds:.1f}"]

@@ -139,7 +139,8 @@ class TrainConfig:
     log_every: int = 20
     """Steps between records."""
     report_every: int = 100
-    """Steps between reports of the regime: what inference and learning do in each layer."""
+    """Steps between reports of the regime, what inference and learning do in each layer; 0: never
+    reported."""
     seed: int = 0
     """Seed of everything random."""
     out: str | None = None
@@ -319,11 +320,12 @@ def _check_choices(config: TrainConfig) -> None:
 
 _COUNTS = (
     "depth width max_steps cg_steps history steps batch_size log_every evaluate_every "
-    "early_stopping report_every"
+    "early_stopping"
 )
 _POSITIVE = "gamma rho precision step_size learning_rate eps epochs start_std"
 _NOT_NEGATIVE = (
-    "weight_decay activity_decay spectral_penalty adamw_decay rtol atol patience warmup seed"
+    "weight_decay activity_decay spectral_penalty adamw_decay rtol atol patience warmup seed "
+    "report_every"
 )
 _FRACTIONS = "momentum sgd_momentum validation"
 

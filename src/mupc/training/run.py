@@ -34,13 +34,13 @@ class Start(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A finished run: folder, resolved configuration, result, test, and the regime at the end."""
+    """A finished run: folder, resolved configuration, result, test, and the regime if reported."""
 
     folder: RunFolder
     config: TrainConfig
     result: FitResult
     test: Evaluation | None
-    regime: RegimeRecord
+    regime: RegimeRecord | None
 
 
 class Setup(NamedTuple):
@@ -108,7 +108,7 @@ def train(
         evaluate_every=config.evaluate_every,
         early_stopping=config.early_stopping,
         log_every=config.log_every,
-        report_every=config.report_every,
+        report_every=config.report_every or None,
         callback=report,
         key=setup.key,
     )
@@ -118,7 +118,7 @@ def train(
         test = evaluate(result.network, data.test, likelihood=build_likelihood(config))
     folder.finish(_summary(result, test))
     seen = [record for record in result.records if isinstance(record, RegimeRecord)]
-    return Run(folder, config, result, test, seen[-1])
+    return Run(folder, config, result, test, seen[-1] if seen else None)
 
 
 def _check_data(config: TrainConfig, data: Dataset) -> int:
