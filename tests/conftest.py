@@ -3,6 +3,10 @@ from collections.abc import Iterator
 import jax
 import pytest
 
+# Most of the time goes into compiling small programs that run once: XLA need not polish them.
+# (.ci/full runs the benchmarks and experiments as they are compiled for everyone.)
+jax.config.update("jax_disable_most_optimizations", True)
+
 
 @pytest.fixture
 def float64() -> Iterator[None]:
