@@ -36,12 +36,12 @@ def train_record(step, loss):
 
 def regime_record(step, inference=True):
     missing = dict.fromkeys(
-        ("rho", "residual", "converged", "diverged", "sweeps", "cosine", "ratio")
+        ("rho", "residual", "at_equilibrium", "diverged", "sweeps", "cosine", "ratio")
     )
     there = {
         "rho": 0.05,
         "residual": 0.02,
-        "converged": 0.5,
+        "at_equilibrium": 0.5,
         "diverged": 0.0,
         "sweeps": 8.0,
         "cosine": [0.9, 0.95, 0.99, None],

@@ -29,7 +29,7 @@ def test_a_regime_record_is_what_its_parts_say():
     close(seen.energy_before, np.mean(energy.layers(start), axis=1))
     close(seen.energy_after, np.mean(energy.layers(end.activities), axis=1))
     close(seen.residual, np.median(end.relative_residual))
-    close(seen.converged, np.mean(end.relative_residual <= 0.01))
+    close(seen.at_equilibrium, np.mean(end.relative_residual <= 0.01))
     assert seen.diverged == 0
     close(seen.inference_steps, np.mean(end.steps))
     close(seen.sweeps, 2 * np.mean(end.steps))
@@ -77,7 +77,7 @@ def test_inference_that_diverges_is_not_called_none():
     model = Model(energy.network, energy.network, rule, None)
     seen = look(model, (energy.x, energy.y), KEY, step=0, seconds=0)
     assert seen.diverged == 1
-    assert seen.converged == 0
+    assert seen.at_equilibrium == 0
     assert "diverged in 100% of samples" in seen.sentence()
 
 
@@ -99,7 +99,7 @@ def test_backpropagation_has_changes_and_no_inference():
     energy, _ = problem(jnp.tanh)
     model = Model(energy.network, energy.network, mupc.Backpropagation(), None)
     seen = look(model, (energy.x, energy.y), KEY, step=0, seconds=0)
-    assert (seen.residual, seen.converged, seen.sweeps, seen.cosine, seen.rho) == (None,) * 5
+    assert (seen.residual, seen.at_equilibrium, seen.sweeps, seen.cosine, seen.rho) == (None,) * 5
     assert seen.energy_before == seen.energy_after
     assert seen.change == (0.0,) * 5
     assert look_inside(model, (energy.x, energy.y), KEY, step=0) is None
@@ -113,7 +113,7 @@ def record(**changes):
         "inference_steps": 4.0,
         "sweeps": 16.0,
         "residual": 3e-4,
-        "converged": 1.0,
+        "at_equilibrium": 1.0,
         "diverged": 0.0,
         "energy_before": (0.0, 0.0, 0.5),
         "energy_after": (0.1, 0.1, 0.2),
@@ -129,15 +129,15 @@ def record(**changes):
 def test_a_record_says_in_words_what_a_reader_must_know():
     assert record().sentence() == (
         "ρ of what is learned 0.04 (precision 0.05); "
-        "inference: residual 0.0003 after 4 steps (16 sweeps), 100% converged, energy lowered by "
-        "20.0%; gradient vs backpropagation: cosine 0.940, 0.900 at least; "
+        "inference: residual 0.0003 after 4 steps (16 sweeps), 100% of samples at equilibrium, "
+        "energy lowered by 20.0%; gradient vs backpropagation: cosine 0.940, 0.900 at least; "
         "2 of 3 hidden layers learning (changed by 0.02 to 0.3)"
     )
     without = record(
         rho=None,
         residual=None,
         sweeps=None,
-        converged=None,
+        at_equilibrium=None,
         cosine=None,
         change=(1.0, 0.0, 0.0, 1.0),
     )

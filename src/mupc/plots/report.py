@@ -214,7 +214,7 @@ _SAID = {
     ),
     "ρ of what is learned, at the end": _at_the_end("rho"),
     "residual of inference, at the end": _at_the_end("residual"),
-    "share of samples at equilibrium (residual at most 0.01)": _at_the_end("converged"),
+    "share of samples at equilibrium (residual at most 0.01)": _at_the_end("at_equilibrium"),
     "inference steps": _at_the_end("inference_steps"),
     "sweeps of inference": _at_the_end("sweeps"),
     "cosine to backpropagation's gradient": _cosine,

@@ -71,7 +71,7 @@ def _look(model: Model, batch: Batch, key: PRNGKeyArray) -> dict[str, Array]:
     }
     nan = jnp.full((), jnp.nan)
     if (inference := info.inference) is None or info.sweeps is None:
-        missing = ("rho", "sweeps", "residual", "converged", "diverged", "cosine", "ratio")
+        missing = ("rho", "sweeps", "residual", "at_equilibrium", "diverged", "cosine", "ratio")
         return always | dict.fromkeys(missing, nan) | {"inference_steps": jnp.zeros(())}
     relative = inference.relative_residual
     exact, _, _ = yardstick(rule).gradients(network, batch, None, key)
@@ -83,7 +83,7 @@ def _look(model: Model, batch: Batch, key: PRNGKeyArray) -> dict[str, Array]:
         "inference_steps": jnp.mean(inference.steps),
         "sweeps": jnp.mean(info.sweeps),
         "residual": jnp.median(jnp.where(jnp.isnan(relative), jnp.inf, relative)),
-        "converged": jnp.mean(relative <= EQUILIBRIUM),
+        "at_equilibrium": jnp.mean(relative <= EQUILIBRIUM),
         "diverged": jnp.mean(inference.result == InferenceResult.DIVERGED),
         "cosine": cosine,
         "ratio": ratio,

@@ -76,7 +76,7 @@ class RegimeRecord:
         inference_steps: mean over samples.
         sweeps: what they cost, mean over samples; None for solvers without a fixed price.
         residual: relative to where inference began, median over samples.
-        converged: fraction of the samples at equilibrium: residual at most 1e-2.
+        at_equilibrium: fraction of the samples whose residual is at most 1e-2.
         diverged: fraction of the samples whose inference diverged.
         energy_before, energy_after: mean energy of each layer before and after inference.
         scale: root mean square of the feedforward activities, and of the output.
@@ -92,7 +92,7 @@ class RegimeRecord:
     inference_steps: float
     sweeps: float | None
     residual: float | None
-    converged: float | None
+    at_equilibrium: float | None
     diverged: float | None
     energy_before: tuple[float, ...]
     energy_after: tuple[float, ...]
@@ -130,7 +130,7 @@ class RegimeRecord:
             lost = f", diverged in {self.diverged:.0%} of samples" if self.diverged else ""
             parts.append(
                 f"inference: residual {self.residual:.2g} after {_count(self.inference_steps)}"
-                f"{cost}, {self.converged or 0:.0%} converged{fall}{lost}"
+                f"{cost}, {self.at_equilibrium or 0:.0%} of samples at equilibrium{fall}{lost}"
             )
         if self.cosine is not None and (seen := [c for c in self.cosine if not math.isnan(c)]):
             parts.append(
