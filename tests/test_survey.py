@@ -28,7 +28,7 @@ def test_a_linear_network_is_measured_as_the_closed_forms_say(tmp_path, capsys):
     (seen,) = records(out)
     data = mupc.data.load("digits")
     config = resolve(TrainConfig(depth=3, width=6, activation="linear", steps=1))
-    network = set_up(config, data, 1).network
+    network = set_up(config, data, 1).member.network
     x, y = (jnp.asarray(v[:8], float) for v in data.train)
     energy = mupc.FreeEnergy(network, x, y, mupc.Gaussian(2.0))
     eigenvalues = np.linalg.eigvalsh(linear_hessian(energy).dense())

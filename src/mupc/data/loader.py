@@ -33,7 +33,7 @@ def batch_indices(
     return _permutation(seed, epoch, size)[place * batch_size : (place + 1) * batch_size]
 
 
-@lru_cache(maxsize=2)  # an epoch asks for its permutation once a step
+@lru_cache(maxsize=32)  # an epoch asks for its permutation once a step, of several runs in turn
 def _permutation(seed: int, epoch: int, size: int) -> Int64[np.ndarray, " size"]:
     order = np.random.default_rng((seed, epoch)).permutation(size)
     order.flags.writeable = False  # the cache hands the same array out again

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,13 +103,15 @@ def _page(runs: Sequence[RunRecords], pictures: Sequence[Picture]) -> str:
     asset = lambda name: resources.files("mupc.plots").joinpath(name).read_text("utf-8")  # noqa: E731
     parts = [
         f"<h1>{_text(title)}</h1>",
-        f'<p class="soft">{_text(_origin(runs))}</p>',
         "<h2>Outcome</h2>",
         _outcome(runs),
         "<h2>Figures</h2>" if pictures else "<p>These runs hold no records yet.</p>",
         *(_element(picture) for picture in pictures),
         "<h2>Configuration</h2>",
-        _configuration(runs),
+        "<p>Settings that differ come first, and are marked.</p>" if len(runs) > 1 else "",
+        _compared(runs, [run.config for run in runs]),
+        "<h2>Versions</h2>",
+        _compared(runs, [run.environment for run in runs]),
     ]
     body = "\n".join(parts)
     return f"""<!doctype html>
@@ -222,14 +224,13 @@ _SAID = {
 }
 
 
-def _configuration(runs: Sequence[RunRecords]) -> str:
-    fields = list(dict.fromkeys(name for run in runs for name in run.config))
-    rows = [(name, [_value(run.config.get(name)) for run in runs]) for name in fields]
+def _compared(runs: Sequence[RunRecords], tables: Sequence[Mapping[str, Any]]) -> str:
+    fields = list(dict.fromkeys(name for table in tables for name in table))
+    rows = [(name, [_value(table.get(name)) for table in tables]) for name in fields]
     rows = [(name, cells) for name, cells in rows if any(cells)]  # the others do not apply
     differing = {name for name, cells in rows if len(set(cells)) > 1}
     rows = [row for row in rows if row[0] in differing] + [r for r in rows if r[0] not in differing]
-    note = "<p>Settings that differ come first, and are marked.</p>" if len(runs) > 1 else ""
-    return note + _table([("", [run.name for run in runs]), *rows], differing)
+    return _table([("", [run.name for run in runs]), *rows], differing)
 
 
 def _table(rows: Sequence[tuple[str, Sequence[str]]], marked: Iterable[str] = ()) -> str:
@@ -241,12 +242,6 @@ def _table(rows: Sequence[tuple[str, Sequence[str]]], marked: Iterable[str] = ()
         shown = "".join(f"<{kind}>{_text(cell)}</{kind}>" for cell in cells)
         lines.append(f'<tr{mark}><th scope="row">{_text(heading)}</th>{shown}</tr>')
     return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
-
-
-def _origin(runs: Sequence[RunRecords]) -> str:
-    seen = runs[0].environment
-    names = ("mupc", "jax", "python")
-    return ", ".join(f"{name} {seen[name]}" for name in names if name in seen)
 
 
 def _value(value: object) -> str:

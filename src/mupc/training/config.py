@@ -284,6 +284,30 @@ _CONDITIONALS: dict[str, _Conditional] = {
 }
 
 
+NUMBERS = (
+    "learning_rate",
+    "rho",
+    "precision",
+    "step_size",
+    "momentum",
+    "rtol",
+    "atol",
+    "eps",
+    "adamw_decay",
+    "sgd_momentum",
+    "seed",
+)
+"""Fields whose values are arguments of the compiled training step: a new one compiles nothing."""
+
+
+def program(config: TrainConfig) -> TrainConfig:
+    """Give what decides the compiled training step: all but `NUMBERS`, and but where it is kept."""
+    numbers = {name: getattr(config, name) for name in NUMBERS}
+    # A word (`stable`) or nothing in a number's place makes another program.
+    kinds = {n: v if v is None or isinstance(v, str) else 0 for n, v in numbers.items()}
+    return dataclasses.replace(config, **kinds, out=None)
+
+
 def option(name: str) -> str:
     """Spell a field as on the command line."""
     return "--" + name.replace("_", "-")

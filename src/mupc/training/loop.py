@@ -1,26 +1,19 @@
 """The training loop."""
 
-import dataclasses
 import signal
 import threading
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
-from mupc.data import Dataset, Split, batch_indices, steps_per_epoch
-from mupc.learning import Batch, LearningRule
+from mupc.data import Dataset, steps_per_epoch
+from mupc.learning import LearningRule
 from mupc.networks import Network
-from mupc.training.look import Model, look, look_inside
-from mupc.training.metrics import evaluate, is_one_hot
-from mupc.training.results import Ended, FitResult, Record, TrainRecord, ValidationRecord
-from mupc.training.step import MEASURED, Inputs, Metrics, begin, copy_arrays, train_step
+from mupc.training.results import FitResult, Record
+from mupc.training.step import Inputs, copy_arrays, train_step, train_steps
+from mupc.training.trainer import Intervals, Member, Request, Run, Trainer
 
 
 def fit(
@@ -66,6 +59,46 @@ def fit(
     Raises:
         ValueError: if an argument is impossible, or would have no effect.
     """
+    member = Member(network, rule, optimiser, key, callback)
+    (result,) = fit_together(
+        [member],
+        data,
+        epochs=epochs,
+        steps=steps,
+        batch_size=batch_size,
+        evaluate_every=evaluate_every,
+        early_stopping=early_stopping,
+        log_every=log_every,
+        report_every=report_every,
+    )
+    return result
+
+
+def fit_together(
+    members: Sequence[Member],
+    data: Dataset,
+    *,
+    epochs: float | None = None,
+    steps: int | None = None,
+    batch_size: int = 64,
+    evaluate_every: int | None = None,
+    early_stopping: int | None = None,
+    log_every: int = 20,
+    report_every: int | None = None,
+) -> list[FitResult]:
+    """Train several networks, each step of all of them at once, in one compiled program.
+
+    The results are those of `fit`, called for one after the other, but for the rounding of
+    products. It pays on an accelerator that one small network leaves idle; on a CPU it does not.
+    Members may differ in numbers alone: weights, learning rates, precision, step size, key. All
+    other arguments are those of `fit`, the same for every member.
+
+    Raises:
+        ValueError: if an argument is impossible, or would have no effect, or if members differ in
+            more than numbers.
+    """
+    if not members:
+        raise ValueError("there is nothing to train: give at least one member")
     epoch = steps_per_epoch(len(data.train.x), batch_size)
     total = _total_steps(epochs, steps, epoch)
     if data.validation is None and (evaluate_every, early_stopping) != (None, None):
@@ -73,22 +106,51 @@ def fit(
             "evaluate_every and early_stopping have no effect without a validation part: "
             "leave them out, or give the data a validation part"
         )
-    given = _Intervals(evaluate_every or epoch, early_stopping, log_every, report_every)
+    given = Intervals(evaluate_every or epoch, early_stopping, log_every, report_every)
     for name, value in {**given._asdict(), "evaluate_every": evaluate_every}.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
     check_evaluations(total, epoch, evaluate_every, early_stopping)
-    trainer = _Trainer(network, data, rule, optimiser, batch_size, callback, key)
-    return trainer.train(total, given)
+    trainers = [Trainer(member, data, batch_size) for member in members]
+    with _interruptible() as interrupted:
+        runs = [trainer.train(total, given, interrupted) for trainer in trainers]
+        return [_alone(runs[0])] if len(runs) == 1 else _in_step(runs)
 
 
-class _Intervals(NamedTuple):
-    """Steps between what is done now and then, as `fit` was told."""
+def _alone(run: Run) -> FitResult:
+    """Make every step that a run asks for."""
+    try:
+        request = next(run)
+        while True:
+            request = run.send(train_step(*request))
+    except StopIteration as end:
+        return end.value
 
-    evaluate_every: int
-    early_stopping: int | None
-    log_every: int
-    report_every: int | None
+
+def _in_step(runs: Sequence[Run]) -> list[FitResult]:
+    """Make the steps of several runs, each of all of them at once, until every run has ended."""
+    results: list[FitResult | None] = [None] * len(runs)
+    requests = [next(run) for run in runs]
+    while any(result is None for result in results):
+        answers = train_steps(*map(tuple, zip(*requests, strict=True)))
+        for i, answer in enumerate(answers):
+            if results[i] is None:
+                try:
+                    requests[i] = runs[i].send(answer)
+                    continue
+                except StopIteration as end:
+                    results[i] = end.value
+            # It takes part in the others' steps, on buffers that are not those of its result.
+            requests[i] = requests[i]._replace(state=copy_arrays(answer[0]))
+        going = [requests[i].inputs for i, result in enumerate(results) if result is None]
+        requests = [_at(request, going[0]) for request in requests] if going else requests
+    return [result for result in results if result is not None]
+
+
+def _at(request: Request, other: Inputs) -> Request:
+    """Ask for the same step as another does."""
+    same = request.inputs._replace(step=other.step, measure=other.measure)
+    return request._replace(inputs=same)
 
 
 def check_evaluations(
@@ -120,178 +182,6 @@ def _total_steps(epochs: float | None, steps: int | None, epoch: int) -> int:
     if total is None or total < 1:
         raise ValueError(f"training must make at least one step, not {total}")
     return total
-
-
-class _Trainer:
-    """The mutable part of one call of `fit`: where it stands, and what it has seen."""
-
-    def __init__(
-        self,
-        network: Network,
-        data: Dataset,
-        rule: LearningRule,
-        optimiser: optax.GradientTransformation,
-        batch_size: int,
-        callback: Callable[[Record], None] | None,
-        key: PRNGKeyArray,
-    ) -> None:
-        order_key, self.key = jax.random.split(key)
-        self.seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max))
-        self.first, self.data, self.rule, self.optimiser = network, data, rule, optimiser
-        self.batch_size, self.callback = batch_size, callback
-        self.state = begin(network, rule, optimiser, self.key)
-        self.classes = is_one_hot(data.train.y)
-        self.records: list[Record] = []
-        self.best, self.best_step, self.best_score = (network, None), 0, (-np.inf, -np.inf)
-        self.pending: list[Metrics] = []
-        self.began = self.logged = time.perf_counter()
-        self.steps = self.timed = 0
-
-    def train(self, total: int, intervals: _Intervals) -> FitResult:
-        """Make the steps; stop for divergence, for an interruption, or early."""
-        ended = Ended.FINISHED
-        evaluate_every, early_stopping, log_every, report_every = intervals
-        validation, evaluations_since_best = self.data.validation, 0
-        with _interruptible() as interrupted:
-            while self.steps < total:
-                if report_every is not None and self.steps % report_every == 0:
-                    self._look(self.state.network, self.state.rule, self.steps)
-                due = self.steps + 1
-                self._step(measure=due == total or due % log_every == 0)
-                last = self.steps == total or interrupted.is_set()
-                log = last or self.steps % log_every == 0
-                validate = validation is not None and (last or self.steps % evaluate_every == 0)
-                if (log or validate) and int(self.state.failed) >= 0:
-                    break
-                if log:
-                    self._log()
-                if validation is not None and validate:
-                    evaluations_since_best = (
-                        0 if self._validate(validation) else evaluations_since_best + 1
-                    )
-                if interrupted.is_set():
-                    ended = Ended.INTERRUPTED
-                    break
-                stale = early_stopping is not None and evaluations_since_best >= early_stopping
-                if stale and self.steps < total:
-                    ended = Ended.STOPPED_EARLY
-                    break
-            result = self._result(ended)
-            if report_every is not None:
-                self._look(result.network, result.state, result.step, final=True)
-        return dataclasses.replace(result, records=tuple(self.records))
-
-    def _look(
-        self, network: Network, state: PyTree[Any], step: int, *, final: bool = False
-    ) -> None:
-        """Report the regime, on the batch that comes after `step` steps."""
-        begun = time.perf_counter()
-        model = Model(self.first, network, self.rule, state)
-        key = jax.random.fold_in(self.key, step)
-        seconds = begun - self.began
-        batch = self._batch(step)
-        self._report(seen := look(model, batch, key, step=step, seconds=seconds))
-        # Of one step there is nothing to be seen that the report has not.
-        if (
-            final
-            and seen.inference_steps > 1
-            and (trace := look_inside(model, batch, key, step=step))
-        ):
-            self._report(trace)
-        self.logged += time.perf_counter() - begun  # not a part of the time of training steps
-
-    def _batch(self, step: int) -> Batch:
-        x, y = self.data.train
-        chosen = batch_indices(self.seed, step, len(x), self.batch_size)
-        return jnp.asarray(x[chosen], float), jnp.asarray(y[chosen], float)
-
-    def _inputs(self, step: int, *, measure: bool = False) -> Inputs:
-        batch, count = self._batch(step), jnp.asarray(step)
-        return Inputs(self.rule, self.optimiser, batch, count, jnp.asarray(measure), self.key)
-
-    def _step(self, *, measure: bool) -> None:
-        inputs = self._inputs(self.steps, measure=measure)
-        self.state, metrics = train_step(inputs, self.state)
-        self.pending.append(metrics)
-        self.steps, self.timed = self.steps + 1, self.timed + 1
-        if self.steps == 1:  # it compiled: that is no measure of speed
-            jax.block_until_ready(metrics)
-            self.logged, self.timed = time.perf_counter(), 0
-
-    def _log(self) -> None:
-        """Record the batches since the last record."""
-        means = {name: _mean(name, self.pending) for name in Metrics._fields}
-        accuracy = means["accuracy"] if self.classes else None
-        now = time.perf_counter()
-        # A first record of one step has nothing but the step that compiled.
-        timed, since = (self.timed, self.logged) if self.timed else (1, self.began)
-        self._report(
-            TrainRecord(
-                step=self.steps,
-                epoch=self.steps * self.batch_size / len(self.data.train.x),
-                samples_per_second=timed * self.batch_size / (now - since),
-                seconds=now - self.began,
-                **cast(dict[str, Any], means | {"accuracy": accuracy}),
-            )
-        )
-        self.pending, self.logged, self.timed = [], now, 0
-
-    def _validate(self, validation: Split) -> bool:
-        """Evaluate the validation part; say whether it is the best so far, and keep that."""
-        begun = time.perf_counter()
-        likelihood = self.rule.likelihood
-        seen = evaluate(self.state.network, validation, likelihood=likelihood)
-        # On a small part many networks have the same accuracy: the lower loss decides.
-        score = (0.0 if seen.accuracy is None else seen.accuracy, -seen.loss)
-        best = score > self.best_score
-        if best:
-            self.best = copy_arrays((self.state.network, self.state.rule))
-            self.best_step, self.best_score = self.steps, score
-        now = time.perf_counter()
-        self.logged += now - begun  # not a part of the time of training steps
-        self._report(ValidationRecord(self.steps, seen.loss, seen.accuracy, best, now - self.began))
-        return best
-
-    def _report(self, record: Record) -> None:
-        self.records.append(record)
-        if self.callback is not None:
-            self.callback(record)
-
-    def _sound(self) -> bool:
-        """Say whether the last step left a network whose loss is finite: no later step looks."""
-        x, y = self._batch(self.steps - 1)
-        seen = evaluate(self.state.network, Split(np.asarray(x), np.asarray(y)))
-        return bool(np.isfinite(seen.loss))
-
-    def _result(self, ended: Ended) -> FitResult:
-        failed = int(self.state.failed)
-        steps = self.steps if failed < 0 else failed
-        if failed < 0 and not self._sound():
-            ended = Ended.DIVERGED
-        message = f"training ended after {steps} steps: {ended.value}"
-        if failed >= 0:
-            ended = Ended.DIVERGED
-            inputs = self._inputs(failed)
-            key = jax.random.fold_in(self.key, failed)
-            where = self.rule.explain(self.state.network, inputs.batch, self.state.rule, key)
-            message = (
-                f"training diverged at step {failed + 1}: it began {where}. Try a smaller "
-                "learning rate, a smaller inference step size (or the stable one), a smaller "
-                "precision, or the parameterisation mupc"
-            )
-        (network, state), step = (self.state.network, self.state.rule), steps
-        if self.best_step:
-            (network, state), step = self.best, self.best_step
-        return FitResult(network, state, step, steps, ended, message, tuple(self.records))
-
-
-def _mean(name: str, steps: list[Metrics]) -> float | None:
-    """Average a figure over the steps that measured it."""
-    values = np.array([float(getattr(metrics, name)) for metrics in steps])
-    if name not in MEASURED:
-        return float(np.mean(values))
-    measured = values[~np.isnan(values)]
-    return float(np.mean(measured)) if measured.size else None
 
 
 @contextmanager

@@ -2,25 +2,37 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import optax
-from jaxtyping import PRNGKeyArray
 
 from mupc.data import Dataset, Split, load, steps_per_epoch
-from mupc.learning import LearningRule
 from mupc.networks import Chain
 from mupc.records import RunError, RunFolder, environment
-from mupc.training.build import build_likelihood, build_network, build_optimiser, build_rule
-from mupc.training.config import ConfigError, TrainConfig, from_dict, resolve
-from mupc.training.loop import check_evaluations, fit
+from mupc.training.build import (
+    build_likelihood,
+    build_network,
+    build_optimiser,
+    build_rule,
+    draw_network,
+)
+from mupc.training.config import (
+    NUMBERS,
+    ConfigError,
+    TrainConfig,
+    from_dict,
+    option,
+    program,
+    resolve,
+)
+from mupc.training.loop import check_evaluations, fit_together
 from mupc.training.metrics import Evaluation, evaluate, is_distribution
 from mupc.training.regime import Regime, measure_regime
 from mupc.training.results import FitResult, Record, RegimeRecord
+from mupc.training.trainer import Member
 
 
 class Start(NamedTuple):
@@ -34,33 +46,33 @@ class Start(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A finished run: folder, resolved configuration, result, test, and the regime if reported."""
+    """A finished run: folder, resolved configuration, result, evaluations, last regime report."""
 
     folder: RunFolder
     config: TrainConfig
     result: FitResult
     test: Evaluation | None
+    validation: Evaluation | None
     regime: RegimeRecord | None
 
 
-class Setup(NamedTuple):
-    """What a run is made of, and the key of its training."""
+Begin = Callable[[Start], Callable[[Record], None]]
 
-    network: Chain
+
+class Setup(NamedTuple):
+    """What a run trains, and the regime in which it begins."""
+
+    member: Member
     regime: Regime
-    rule: LearningRule
-    optimiser: optax.GradientTransformation
-    key: PRNGKeyArray
 
 
 def set_up(config: TrainConfig, data: Dataset, steps: int) -> Setup:
     """Build what a resolved configuration names, for a run of so many steps."""
     network_key, fit_key = jax.random.split(jax.random.key(config.seed))
-    # Compiled as one program: its operations one by one take a second longer.
-    network = eqx.filter_jit(build_network)(config, data.inputs, data.outputs, network_key)
+    network = draw_network(config, data.inputs, data.outputs, network_key)
     regime = measure_regime(config, network, data)
     rule = build_rule(config, regime.precision)
-    return Setup(network, regime, rule, build_optimiser(config, network, steps), fit_key)
+    return Setup(Member(network, rule, build_optimiser(config, network, steps), fit_key), regime)
 
 
 def load_data(config: TrainConfig) -> Dataset:
@@ -68,29 +80,66 @@ def load_data(config: TrainConfig) -> Dataset:
     return load(config.dataset, data_dir=config.data_dir, validation=config.validation)
 
 
-def train(
-    config: TrainConfig,
-    *,
-    begin: Callable[[Start], Callable[[Record], None]] | None = None,
-) -> Run:
+def train(config: TrainConfig, *, data: Dataset | None = None, begin: Begin | None = None) -> Run:
     """Train as a configuration says, and leave a run folder.
 
     Args:
         config: the configuration, resolved or not.
+        data: its data set, if that has been loaded already.
         begin: is called before the first step with what is about to happen, and gives a callback
             for records.
 
     Raises:
         ConfigError, DataError, RunError: before anything is trained.
     """
-    config = _with_absolute_paths(resolve(config))
-    data = load_data(config)
+    (run,) = train_together([config], data=data, begin=begin)
+    return run
+
+
+def train_together(
+    configs: Sequence[TrainConfig], *, data: Dataset | None = None, begin: Begin | None = None
+) -> list[Run]:
+    """Train several runs, each step of all of them at once, and leave a folder of each.
+
+    Args:
+        configs: may differ in `mupc.training.config.NUMBERS` alone.
+        data: as for `train`.
+        begin: as for `train`; it is called for each.
+
+    Raises:
+        ConfigError, DataError, RunError: before anything is trained.
+    """
+    configs = [_with_absolute_paths(resolve(config)) for config in configs]
+    if len({program(config) for config in configs}) != 1:
+        raise ConfigError(
+            f"runs trained together may differ in {', '.join(map(option, NUMBERS))} alone: train "
+            "the others one after the other"
+        )
+    config = configs[0]
+    data = load_data(config) if data is None else data
     steps = _check_data(config, data)
-    setup = set_up(config, data, steps)
-    folder = RunFolder.create(
-        _folder(config), dataclasses.asdict(config), _environment(), setup.regime._asdict()
+    starts, members = zip(*(_start(config, data, steps, begin) for config in configs), strict=True)
+    results = fit_together(
+        members,
+        data,
+        steps=steps,
+        batch_size=config.batch_size,
+        evaluate_every=config.evaluate_every,
+        early_stopping=config.early_stopping,
+        log_every=config.log_every,
+        report_every=config.report_every or None,
     )
-    start = Start(config, data, folder, setup.regime, steps)
+    return [_finish(start, result) for start, result in zip(starts, results, strict=True)]
+
+
+def _start(
+    config: TrainConfig, data: Dataset, steps: int, begin: Begin | None
+) -> tuple[Start, Member]:
+    member, regime = set_up(config, data, steps)
+    folder = RunFolder.create(
+        _folder(config), dataclasses.asdict(config), _environment(), regime._asdict()
+    )
+    start = Start(config, data, folder, regime, steps)
     callback = None if begin is None else begin(start)
 
     def report(record: Record) -> None:
@@ -98,27 +147,22 @@ def train(
         if callback is not None:
             callback(record)
 
-    result = fit(
-        setup.network,
-        data,
-        setup.rule,
-        setup.optimiser,
-        steps=steps,
-        batch_size=config.batch_size,
-        evaluate_every=config.evaluate_every,
-        early_stopping=config.early_stopping,
-        log_every=config.log_every,
-        report_every=config.report_every or None,
-        callback=report,
-        key=setup.key,
-    )
+    return start, member._replace(callback=report)
+
+
+def _finish(start: Start, result: FitResult) -> Run:
+    """Save and evaluate the network, and write how the run ended."""
+    config, data, folder, _, _ = start
     _save(folder, result.network)
-    test = None
-    if data.test is not None:
-        test = evaluate(result.network, data.test, likelihood=build_likelihood(config))
-    folder.finish(_summary(result, test))
-    seen = [record for record in result.records if isinstance(record, RegimeRecord)]
-    return Run(folder, config, result, test, seen[-1] if seen else None)
+    likelihood = build_likelihood(config)
+    parts = {"test": data.test, "validation": data.validation}
+    seen = {
+        name: None if split is None else evaluate(result.network, split, likelihood=likelihood)
+        for name, split in parts.items()
+    }
+    folder.finish(_summary(result, seen))
+    regimes = [record for record in result.records if isinstance(record, RegimeRecord)]
+    return Run(folder, config, result, **seen, regime=regimes[-1] if regimes else None)
 
 
 def _check_data(config: TrainConfig, data: Dataset) -> int:
@@ -154,13 +198,13 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def _summary(result: FitResult, test: Evaluation | None) -> dict[str, Any]:
+def _summary(result: FitResult, seen: Mapping[str, Evaluation | None]) -> dict[str, Any]:
     return {
         "ended": result.ended.name.lower(),
         "message": result.message,
         "steps": result.steps,
         "network_from_step": result.step,
-        "test": None if test is None else test._asdict(),
+        **{name: None if one is None else one._asdict() for name, one in seen.items()},
     }
 
 

@@ -1,5 +1,6 @@
 """One training step: a single compiled program, whatever the depth and the hyperparameters."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 import equinox as eqx
@@ -67,6 +68,40 @@ def train_step(inputs: Inputs, state: State) -> tuple[State, Metrics]:
     A step that is refused leaves the network as it was, and no step is made after it. Weights that
     an update makes infinite are found by the step after it, and by `fit` after the last.
     """
+    return _step(inputs, state)
+
+
+@eqx.filter_jit(donate="all-except-first")
+def train_steps(
+    inputs: tuple[Inputs, ...], states: tuple[State, ...]
+) -> list[tuple[State, Metrics]]:
+    """Make a step of several runs at once: `train_step` of each, as one program.
+
+    All are at the same step, and differ in nothing but arrays.
+    """
+    own = jax.tree.map(lambda leaf: 0 if eqx.is_array(leaf) else None, inputs[0])
+    # One number for all: mapped, the condition on it would become a computation of both branches.
+    own = own._replace(step=None, measure=None)
+    stacked = _stack(inputs)._replace(step=inputs[0].step, measure=inputs[0].measure)
+    new, metrics = eqx.filter_vmap(_step, in_axes=(own, eqx.if_array(0)))(stacked, _stack(states))
+    return [_entry((new, metrics), i) for i in range(len(states))]
+
+
+def _stack(trees: Sequence[_Tree]) -> _Tree:
+    arrays, rest = zip(*(eqx.partition(tree, eqx.is_array) for tree in trees), strict=True)
+    if not all(eqx.tree_equal(rest[0], other) for other in rest[1:]):
+        raise ValueError(
+            "runs trained together may differ in numbers alone, and these differ in more: train "
+            "them one after the other"
+        )
+    return eqx.combine(jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays), rest[0])
+
+
+def _entry(tree: _Tree, i: int) -> _Tree:
+    return jax.tree.map(lambda leaf: leaf[i] if eqx.is_array(leaf) else leaf, tree)
+
+
+def _step(inputs: Inputs, state: State) -> tuple[State, Metrics]:
     rule, optimiser, batch, step, measure, key = inputs
     gradients, rule_state, info = rule.gradients(
         state.network, batch, state.rule, jax.random.fold_in(key, step), measure=measure

@@ -32,7 +32,7 @@ from mupc.theory import (
 )
 from mupc.training.config import Activation, ConfigError, TrainConfig, option, resolve
 from mupc.training.look import short
-from mupc.training.loop import fit
+from mupc.training.loop import fit_together
 from mupc.training.results import Ended
 from mupc.training.run import set_up
 
@@ -53,6 +53,10 @@ class TheoryConfig:
     train: tuple[int, ...] = (0,)
     """Batches of training before measuring, by the default rule of `mupc train`; each number is a
     run of its own, whose learning rate falls to zero."""
+    learning_rate: float = TrainConfig.learning_rate
+    """Learning rate of that training; what suits mupc is too large for the others."""
+    learning_rate_rule: Literal["raw", "mup", "uniform"] = TrainConfig.learning_rate_rule
+    """Its factors by layer, as for `mupc train`."""
     activation: Activation = "tanh"
     """Activation function φ."""
     skips: bool = True
@@ -237,6 +241,8 @@ def _grid(config: TheoryConfig) -> list[tuple[TrainConfig, int]]:
                     activation=config.activation,
                     skips=config.skips,
                     parameterisation=parameterisation,
+                    learning_rate=config.learning_rate,
+                    learning_rate_rule=config.learning_rate_rule,
                     steps=max(trained, 1),
                     seed=config.seed,
                 )
@@ -248,18 +254,11 @@ def _grid(config: TheoryConfig) -> list[tuple[TrainConfig, int]]:
 
 
 def _trained(config: TrainConfig, data: Dataset, trained: int) -> Case:
-    setup = set_up(config, data, max(trained, 1))
+    member, _ = set_up(config, data, max(trained, 1))
     if trained == 0:
-        return Case(config, setup.network, 0, diverged=False)
-    result = fit(
-        setup.network,
-        data,
-        setup.rule,
-        setup.optimiser,
-        steps=trained,
-        batch_size=config.batch_size,
-        log_every=trained,
-        key=setup.key,
+        return Case(config, cast(Chain, member.network), 0, diverged=False)
+    (result,) = fit_together(
+        [member], data, steps=trained, batch_size=config.batch_size, log_every=trained
     )
     return Case(config, cast(Chain, result.network), trained, result.ended is Ended.DIVERGED)
 
