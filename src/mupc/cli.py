@@ -1,4 +1,4 @@
-"""The command: `mupc train`, `evaluate`, `theory`, `report`, `doctor`."""
+"""The command: `mupc train`, `evaluate`, `sweep`, `theory`, `report`, `doctor`."""
 
 import argparse
 import dataclasses
@@ -11,6 +11,8 @@ import tyro
 
 from mupc.data import DataError
 from mupc.records import RunError
+from mupc.sweeps.command import SweepConfig, defaults
+from mupc.sweeps.command import run as run_sweep
 from mupc.training.build import build_likelihood
 from mupc.training.config import PRESETS, ConfigError, PresetName, TrainConfig
 from mupc.training.doctor import examine
@@ -50,7 +52,7 @@ class ReportConfig:
     """Folder to write to (default: report, in the run's folder or for several runs here)."""
 
 
-Command = TrainConfig | EvaluateConfig | TheoryConfig | ReportConfig | DoctorConfig
+Command = TrainConfig | EvaluateConfig | SweepConfig | TheoryConfig | ReportConfig | DoctorConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,10 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: list[str]) -> Command:
-    train_default = PRESETS[_preset(arguments)]
+    preset, file = _preset(arguments), _early(arguments, "--file")
     commands = (
-        Annotated[TrainConfig, tyro.conf.subcommand("train", default=train_default)]
+        Annotated[TrainConfig, tyro.conf.subcommand("train", default=PRESETS[preset])]
         | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
+        | Annotated[SweepConfig, tyro.conf.subcommand("sweep", default=defaults(preset, file))]
         | Annotated[TheoryConfig, tyro.conf.subcommand("theory")]
         | Annotated[ReportConfig, tyro.conf.subcommand("report")]
         | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
@@ -83,12 +86,16 @@ def _parse(arguments: list[str]) -> Command:
     )
 
 
-def _preset(arguments: list[str]) -> PresetName:
-    """Look for the preset before all else: it says what the defaults of the other options are."""
+def _early(arguments: list[str], name: str) -> str | None:
+    """Look for an option before all else: it says what the defaults of the other options are."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     # Given without a value, it is left to tyro, which says so.
-    parser.add_argument("--preset", nargs="?", default="default", const="default")
-    name = parser.parse_known_args(arguments)[0].preset
+    parser.add_argument(name, nargs="?", dest="value")
+    return parser.parse_known_args(arguments)[0].value
+
+
+def _preset(arguments: list[str]) -> PresetName:
+    name = _early(arguments, "--preset") or "default"
     if name not in PRESETS:
         raise ConfigError(f"there is no preset {name}: choose {' or '.join(PRESETS)}")
     return name
@@ -99,6 +106,8 @@ def _dispatch(config: Command) -> int:
         return _train(config)
     if isinstance(config, EvaluateConfig):
         return _evaluate(config)
+    if isinstance(config, SweepConfig):
+        return run_sweep(config)
     if isinstance(config, TheoryConfig):
         return _theory(config)
     if isinstance(config, ReportConfig):

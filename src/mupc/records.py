@@ -49,6 +49,13 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all: a kill half-way leaves what was there before."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    os.replace(part, path)
+
+
 class RunFolder:
     """A run on disk.
 
@@ -154,10 +161,7 @@ class RunFolder:
         return self._read("result.json")
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write whole or not at all: a kill half-way leaves what was there before."""
-        part = self.path / f"{name}.part"
-        part.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
-        os.replace(part, self.path / name)
+        write_json(self.path / name, content)
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name

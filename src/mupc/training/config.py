@@ -5,8 +5,10 @@ fills them where they apply, from the preset, and refuses them where they would 
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Literal, get_args, get_type_hints
+import difflib
+from collections.abc import Callable, Mapping
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 PresetName = Literal["default", "paper"]
 Activation = Literal["relu", "tanh", "gelu", "silu", "linear"]
@@ -313,12 +315,27 @@ def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def field_named(name: str) -> str:
+    """Give the field that a name means: with hyphens, as on the command line, or underlines.
+
+    Raises:
+        ConfigError: if there is none; it names the nearest.
+    """
+    known = [field.name for field in dataclasses.fields(TrainConfig)]
+    if (field := name.replace("-", "_")) in known:
+        return field
+    near = difflib.get_close_matches(field, known, n=1)
+    hint = f": {near[0]} is the nearest that there is" if near else ""
+    raise ConfigError(f"there is no setting {name}{hint}")
+
+
 def resolve(config: TrainConfig) -> TrainConfig:
     """Fill in every default that depends on other choices, and check the whole.
 
     Raises:
         ConfigError: for a value that is impossible, or that would have no effect.
     """
+    config = _with_types(config)
     _check_choices(config)
     for name, condition in _CONDITIONALS.items():
         value = getattr(config, name)
@@ -329,6 +346,39 @@ def resolve(config: TrainConfig) -> TrainConfig:
             raise ConfigError(f"{option(name)} would have no effect, since {reason}: leave it out")
     _check_ranges(config)
     return config
+
+
+def _with_types(config: TrainConfig) -> TrainConfig:
+    """Check the type of every value, and make whole numbers floats where floats are meant."""
+    changed: dict[str, Any] = {}
+    for name, hint in get_type_hints(TrainConfig).items():
+        value, kinds = getattr(config, name), _kinds(hint)
+        if type(value) in kinds:
+            continue
+        if type(value) is int and float in kinds:
+            changed[name] = float(value)
+            continue
+        words = " or ".join(_KINDS[kind] for kind in kinds if kind is not NoneType)
+        raise ConfigError(f"{option(name)} must be {words}, not {value!r}")
+    return dataclasses.replace(config, **changed)
+
+
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a word",
+    tuple: "a list of words",
+}
+
+
+def _kinds(hint: Any) -> list[type]:
+    """Give the types that a hint allows."""
+    if get_origin(hint) is Literal:
+        return [str]
+    if get_origin(hint) in (Union, UnionType):
+        return list(dict.fromkeys(kind for part in get_args(hint) for kind in _kinds(part)))
+    return [get_origin(hint) or hint]
 
 
 def _check_choices(config: TrainConfig) -> None:
@@ -388,19 +438,25 @@ def _check_ranges(config: TrainConfig) -> None:
         raise ConfigError("--no-skips would have no effect, since --depth 1 has no hidden block")
 
 
+def from_settings(
+    settings: Mapping[str, Any], base: TrainConfig = PRESETS["default"]
+) -> TrainConfig:
+    """Put settings, as a file holds them, on top of a configuration; it is not resolved.
+
+    Raises:
+        ConfigError: if there is no such setting, or its value is of a wrong type.
+    """
+    named = {field_named(name): value for name, value in settings.items()}
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in named.items()}
+    return _with_types(dataclasses.replace(base, **values))
+
+
 def from_dict(values: dict[str, Any]) -> TrainConfig:
     """Rebuild a configuration that was stored.
 
     Raises:
-        ConfigError: if a field is unknown.
+        ConfigError: if a field is unknown, or a value impossible.
     """
-    known = {field.name for field in dataclasses.fields(TrainConfig)}
-    if unknown := sorted(set(values) - known):
-        raise ConfigError(f"unknown settings in the stored configuration: {', '.join(unknown)}")
     if "hold_regime" not in values and values.get("rho") is not None:
         values = {**values, "hold_regime": False}  # stored before there was a choice
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    try:
-        return resolve(TrainConfig(**values))
-    except TypeError as error:
-        raise ConfigError(f"a stored setting has a wrong type: {error}") from error
+    return resolve(from_settings(values, TrainConfig()))

@@ -1,0 +1,105 @@
+"""`mupc sweep`: from what a user types, or writes into a file, to a sweep."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from mupc.sweeps.folder import Outcome, SweepFolder
+from mupc.sweeps.points import Point, Space, read_file, read_grid, read_ranges
+from mupc.sweeps.ranking import Board, markdown, ranked
+from mupc.sweeps.sweep import sweep
+from mupc.training.config import PRESETS, ConfigError, PresetName, TrainConfig, from_settings
+
+_VALIDATION = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig:
+    """Train every point of a grid, of a list or of random draws; go on where it was ended.
+
+    Several processes, on several machines, may work on one folder at once. All options of `mupc
+    train` are settings that the points have in common.
+    """
+
+    folder: Annotated[str, tyro.conf.Positional]
+    """Folder of the sweep. With nothing to sweep over, the points that it holds are trained on."""
+    base: tyro.conf.OmitArgPrefixes[TrainConfig]
+    """What the points have in common."""
+    grid: tuple[str, ...] = ()
+    """Values of settings, all combinations of them: learning-rate=0.01,0.02 seed=0,1,2."""
+    random: tuple[str, ...] = ()
+    """Settings to draw at random, such as learning-rate=0.001:0.1:log."""
+    draws: int = 0
+    """How many random draws."""
+    draw_seed: int = 0
+    """What they are drawn from."""
+    file: str | None = None
+    """TOML file with [base], [grid], [[points]] and [random]; options on the command line go before
+    its [base]."""
+    together: int = 1
+    """Points that differ in numbers alone to train as one program: for an accelerator that one
+    small network leaves idle."""
+
+
+def defaults(preset: PresetName, file: str | None) -> Any:
+    """Give what the options of `mupc sweep` are unless given: of the preset, then of the file.
+
+    Raises:
+        ConfigError: if the file cannot be read.
+    """
+    base = dataclasses.replace(PRESETS[preset], validation=_VALIDATION)
+    if file is not None:
+        said = read_file(file).base
+        if "preset" in said:
+            preset = from_settings({"preset": said["preset"]}).preset
+            base = dataclasses.replace(PRESETS[preset], validation=_VALIDATION)
+        base = from_settings(said, base)
+    return SweepConfig(folder=tyro.MISSING, base=base, file=file)
+
+
+def run(config: SweepConfig) -> int:
+    """Sweep, and print the table of all settings and the best of them.
+
+    Raises:
+        ConfigError, DataError, RunError: with a sentence that says what is wrong.
+    """
+    if config.base.out is not None:
+        raise ConfigError("--out is for a single run: a sweep's runs are kept in its own folder")
+    folder, points = _points(config)
+    with Board() as board:
+        outcomes = sweep(folder, points, together=config.together, watch=board)
+    _tell(folder, outcomes)
+    return 1 if any(outcome.ended == "failed" for outcome in outcomes) else 0
+
+
+def _points(config: SweepConfig) -> tuple[SweepFolder, list[Point]]:
+    """Give the points asked for; with nothing asked for, those that the folder holds."""
+    given = Space(
+        grid=read_grid(config.grid),
+        ranges=read_ranges(config.random),
+        draws=config.draws,
+        draw_seed=config.draw_seed,
+    )
+    if config.file is not None:
+        if given != Space():
+            raise ConfigError("--file says what to sweep over: leave --grid and --random out")
+        given = read_file(config.file).space
+    if given == Space():
+        folder = SweepFolder.open(config.folder)
+        return folder, folder.points()
+    points = given.over(config.base)  # before anything is written
+    return SweepFolder(config.folder), points
+
+
+def _tell(folder: SweepFolder, outcomes: Sequence[Outcome]) -> None:
+    rows = ranked(outcomes)
+    print(markdown(rows))
+    best = rows[0]
+    if best.outcomes[0].run is not None and best.outcomes[0].ended != "failed":
+        print(f"best: {best.name}, run folder {folder.path / best.outcomes[0].run}")
+    for outcome in outcomes:
+        if outcome.ended == "failed" and outcome.run is not None:
+            name = " ".join(f"{n}={v}" for n, v in outcome.settings.items())
+            print(f"failed: {name}: {outcome.message} (see {folder.path / outcome.run}/error.txt)")

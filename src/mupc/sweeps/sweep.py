@@ -1,0 +1,199 @@
+"""The sweep: points are claimed, trained and recorded until none is left."""
+
+import functools
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from mupc.data import Dataset, load
+from mupc.records import RunError
+from mupc.sweeps.claims import Claim
+from mupc.sweeps.folder import Outcome, SweepFolder
+from mupc.sweeps.points import Point
+from mupc.training.config import ConfigError, TrainConfig, program
+from mupc.training.results import Ended, Record, TrainRecord
+from mupc.training.run import Begin, Run, Start, train_together
+
+_WAIT = 1.0  # seconds between looks at what other processes have done
+
+
+class Standing(NamedTuple):
+    """How far a sweep has come.
+
+    Attributes:
+        outcomes: what there is, in the order in which it came.
+        left: how many points have none.
+        now: what this process is doing.
+    """
+
+    outcomes: Sequence[Outcome]
+    left: int
+    now: str
+
+
+Watch = Callable[[Standing], None]
+
+
+class _Task(NamedTuple):
+    point: Point
+    claim: Claim
+
+
+class _LostError(Exception):
+    """Another process has taken over a point, because this one had been silent for too long."""
+
+
+def sweep(
+    folder: SweepFolder, points: Sequence[Point], *, together: int = 1, watch: Watch | None = None
+) -> list[Outcome]:
+    """Train every point that has no result, and give the results of all.
+
+    Other processes may work on the same folder: each point is trained by one of them, and this
+    returns when all have results.
+
+    Args:
+        folder: where everything is kept.
+        points: what to train; what has a result already is not trained again.
+        together: how many points that differ in numbers alone to train as one program.
+        watch: is called with the standing whenever there is something new.
+
+    Raises:
+        ConfigError: if a point has no validation part to be judged by.
+        DataError: if the data cannot be loaded.
+        RunError: if the folder cannot be written.
+    """
+    watch = watch or (lambda standing: None)
+    _check(points, together)
+    load_data = functools.cache(_load)
+    for point in points:
+        load_data(*_source(point.config))
+    for point in points:
+        folder.add(point)
+    done: dict[str, Outcome] = {}
+    while True:
+        left = [point for point in points if point.key not in done]
+        new = {p.key: outcome for p in left if (outcome := folder.outcome(p)) is not None}
+        done |= new
+        left = [point for point in left if point.key not in new]
+        if not left:
+            watch(Standing(list(done.values()), 0, ""))
+            return [done[point.key] for point in points]
+        tasks = _claim(folder, left, together)
+        now = ", ".join(task.point.name for task in tasks) or "waiting for other processes"
+        standing = Standing(list(done.values()), len(left), now)
+        watch(standing)
+        if tasks:
+            _work(folder, tasks, load_data(*_source(tasks[0].point.config)), standing, watch)
+        else:
+            time.sleep(_WAIT)
+
+
+def _check(points: Sequence[Point], together: int) -> None:
+    if together < 1:
+        raise ConfigError(f"--together must be at least 1, not {together}")
+    if any(not point.config.validation for point in points):
+        raise ConfigError(
+            "--validation must be above 0: a sweep finds the best point by the validation part, so "
+            "that the test part stays unseen"
+        )
+
+
+def _source(config: TrainConfig) -> tuple[str, str | None, float]:
+    return config.dataset, config.data_dir, config.validation
+
+
+def _load(dataset: str, data_dir: str | None, validation: float) -> Dataset:
+    return load(dataset, data_dir=data_dir, validation=validation)
+
+
+def _claim(folder: SweepFolder, points: Sequence[Point], together: int) -> list[_Task]:
+    """Claim the first point that is free, and others that share its program."""
+    tasks: list[_Task] = []
+    for point in points:
+        if len(tasks) == together:
+            break
+        if tasks and program(point.config) != program(tasks[0].point.config):
+            continue
+        if (claim := folder.claim(point)) is not None:
+            tasks.append(_Task(point, claim))
+    return tasks
+
+
+def _work(
+    folder: SweepFolder, tasks: Sequence[_Task], data: Dataset, standing: Standing, watch: Watch
+) -> None:
+    """Train what is claimed and publish how it ended; give the claims back, come what may."""
+
+    def begin(start: Start) -> Callable[[Record], None]:
+        def see(record: Record) -> None:
+            if not all(task.claim.held for task in tasks):
+                raise _LostError
+            if isinstance(record, TrainRecord):
+                step = f"{standing.now}: step {record.step}/{start.steps}"
+                watch(standing._replace(now=step))
+
+        return see
+
+    try:
+        for task, outcome in zip(tasks, _outcomes(folder, tasks, data, begin), strict=True):
+            folder.finish(*task, outcome)
+    except _LostError:
+        pass  # the other process will publish the result
+    finally:
+        for task in tasks:
+            task.claim.release()
+
+
+def _outcomes(
+    folder: SweepFolder, tasks: Sequence[_Task], data: Dataset, begin: Begin
+) -> list[Outcome]:
+    began = time.perf_counter()
+    try:
+        runs = train_together([folder.config(*task) for task in tasks], data=data, begin=begin)
+    except (_LostError, RunError, OSError):
+        raise
+    except Exception as error:
+        # Of a point that cannot be trained this is the result: out of memory, say.
+        if len(tasks) == 1:
+            return [_failure(folder, tasks[0], error)]
+        for task in tasks:
+            shutil.rmtree(folder.run_path(*task), ignore_errors=True)
+        return [_outcomes(folder, [task], data, begin)[0] for task in tasks]
+    if any(run.result.ended is Ended.INTERRUPTED for run in runs):
+        raise KeyboardInterrupt
+    seconds = (time.perf_counter() - began) / len(runs)
+    return [_outcome(folder, *pair, seconds) for pair in zip(tasks, runs, strict=True)]
+
+
+def _outcome(folder: SweepFolder, task: _Task, run: Run, seconds: float) -> Outcome:
+    validation, test, regime = run.validation, run.test, run.regime
+    return Outcome(
+        key=task.point.key,
+        settings=task.point.settings,
+        ended=run.result.ended.name.lower(),
+        message=run.result.message,
+        accuracy=None if validation is None else validation.accuracy,
+        loss=None if validation is None else validation.loss,
+        test_accuracy=None if test is None else test.accuracy,
+        test_loss=None if test is None else test.loss,
+        rho=run.folder.regime()["rho"],
+        regime=None if regime is None else regime.sentence(),
+        seconds=seconds,
+        run=str(run.folder.path.relative_to(folder.path)),
+    )
+
+
+def _failure(folder: SweepFolder, task: _Task, error: Exception) -> Outcome:
+    path = folder.run_path(*task)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "error.txt").write_text("".join(traceback.format_exception(error)), "utf-8")
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return Outcome(
+        key=task.point.key,
+        settings=task.point.settings,
+        ended="failed",
+        message=f"it could not be trained: {reason}",
+        run=str(path.relative_to(folder.path)),
+    )
