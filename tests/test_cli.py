@@ -144,7 +144,8 @@ def test_a_damaged_run_gets_one_sentence(tmp_path, capsys):
     (folder / "config.json").write_text("[]")
     assert "is damaged (it holds no table" in wrong(capsys, "evaluate", str(folder))
     (folder / "config.json").write_text('{"depth": "two"}')
-    assert "a stored setting has a wrong type" in wrong(capsys, "evaluate", str(folder))
+    sentence = "in the stored configuration: --depth must be a whole number, not 'two'"
+    assert sentence in wrong(capsys, "evaluate", str(folder))
 
 
 def test_records_of_a_killed_run_are_read_up_to_the_cut(tmp_path):

@@ -175,7 +175,9 @@ def test_a_stored_configuration_is_the_same_again():
     config = resolve(TrainConfig(weight_decay=0.1, weight_decay_roles=("input",)))
     stored = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(config).items()}
     assert from_dict(stored) == config
-    with pytest.raises(ConfigError, match=r"unknown settings.*colour"):
+    with pytest.raises(
+        ConfigError, match="in the stored configuration: there is no setting colour"
+    ):
         from_dict({**stored, "colour": "blue"})
 
 

@@ -1,4 +1,4 @@
-"""The command: `mupc train`, `evaluate`, `sweep`, `theory`, `report`, `doctor`."""
+"""The command: `mupc train`, `evaluate`, `sweep`, `transfer`, `theory`, `report`, `doctor`."""
 
 import argparse
 import dataclasses
@@ -11,8 +11,10 @@ import tyro
 
 from mupc.data import DataError
 from mupc.records import RunError
-from mupc.sweeps.command import SweepConfig, defaults
-from mupc.sweeps.command import run as run_sweep
+from mupc.sweeps import command as sweep_command
+from mupc.sweeps import transfer_command
+from mupc.sweeps.command import SweepConfig
+from mupc.sweeps.transfer_command import TransferConfig
 from mupc.training.build import build_likelihood
 from mupc.training.config import PRESETS, ConfigError, PresetName, TrainConfig
 from mupc.training.doctor import examine
@@ -52,7 +54,15 @@ class ReportConfig:
     """Folder to write to (default: report, in the run's folder or for several runs here)."""
 
 
-Command = TrainConfig | EvaluateConfig | SweepConfig | TheoryConfig | ReportConfig | DoctorConfig
+Command = (
+    TrainConfig
+    | EvaluateConfig
+    | SweepConfig
+    | TransferConfig
+    | TheoryConfig
+    | ReportConfig
+    | DoctorConfig
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +83,14 @@ def _parse(arguments: list[str]) -> Command:
     commands = (
         Annotated[TrainConfig, tyro.conf.subcommand("train", default=PRESETS[preset])]
         | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
-        | Annotated[SweepConfig, tyro.conf.subcommand("sweep", default=defaults(preset, file))]
+        | Annotated[
+            SweepConfig,
+            tyro.conf.subcommand("sweep", default=sweep_command.defaults(preset, file)),
+        ]
+        | Annotated[
+            TransferConfig,
+            tyro.conf.subcommand("transfer", default=transfer_command.defaults(preset)),
+        ]
         | Annotated[TheoryConfig, tyro.conf.subcommand("theory")]
         | Annotated[ReportConfig, tyro.conf.subcommand("report")]
         | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
@@ -107,7 +124,9 @@ def _dispatch(config: Command) -> int:
     if isinstance(config, EvaluateConfig):
         return _evaluate(config)
     if isinstance(config, SweepConfig):
-        return run_sweep(config)
+        return sweep_command.run(config)
+    if isinstance(config, TransferConfig):
+        return transfer_command.run(config)
     if isinstance(config, TheoryConfig):
         return _theory(config)
     if isinstance(config, ReportConfig):

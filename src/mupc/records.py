@@ -51,7 +51,8 @@ def _plain(value: Any) -> Any:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file whole or not at all: a kill half-way leaves what was there before."""
-    part = path.with_name(f"{path.name}.part")
+    # Another process, or machine, may be writing the same.
+    part = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}.part")
     part.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
     os.replace(part, path)
 

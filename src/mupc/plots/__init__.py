@@ -12,3 +12,4 @@ from mupc.plots.theory import alignments as alignments
 from mupc.plots.theory import condition_numbers as condition_numbers
 from mupc.plots.theory import coordinates as coordinates
 from mupc.plots.theory import energy_ratios as energy_ratios
+from mupc.plots.transfer import transfer_maps as transfer_maps

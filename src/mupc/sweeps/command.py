@@ -12,7 +12,8 @@ from mupc.sweeps.ranking import Board, markdown, ranked
 from mupc.sweeps.sweep import sweep
 from mupc.training.config import PRESETS, ConfigError, PresetName, TrainConfig, from_settings
 
-_VALIDATION = 0.1
+VALIDATION = 0.1
+"""Fraction of the training data that a sweep sets apart, to find the best point by."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +50,12 @@ def defaults(preset: PresetName, file: str | None) -> Any:
     Raises:
         ConfigError: if the file cannot be read.
     """
-    base = dataclasses.replace(PRESETS[preset], validation=_VALIDATION)
+    base = dataclasses.replace(PRESETS[preset], validation=VALIDATION)
     if file is not None:
         said = read_file(file).base
         if "preset" in said:
             preset = from_settings({"preset": said["preset"]}).preset
-            base = dataclasses.replace(PRESETS[preset], validation=_VALIDATION)
+            base = dataclasses.replace(PRESETS[preset], validation=VALIDATION)
         base = from_settings(said, base)
     return SweepConfig(folder=tyro.MISSING, base=base, file=file)
 

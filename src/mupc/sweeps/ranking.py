@@ -9,6 +9,7 @@ from mupc.sweeps.folder import Outcome
 from mupc.sweeps.sweep import Standing
 
 _SHOWN = 12
+_BADLY = ("diverged", "failed")
 
 
 class Row(NamedTuple):
@@ -23,16 +24,17 @@ class Row(NamedTuple):
         return " ".join(f"{name}={value}" for name, value in self.settings.items()) or "(all)"
 
     @property
-    def score(self) -> tuple[float, float]:
-        """What to rank by: mean accuracy, then minus the mean loss; failed points come last."""
+    def score(self) -> tuple[float, float, float]:
+        """What to rank by: how often it ended well, then mean accuracy, then minus mean loss."""
+        well = [outcome.ended not in _BADLY for outcome in self.outcomes]
         accuracies = [outcome.accuracy or 0.0 for outcome in self.outcomes]
         losses = [float("inf") if o.loss is None else o.loss for o in self.outcomes]
-        return statistics.fmean(accuracies), -statistics.fmean(losses)
+        return statistics.fmean(well), statistics.fmean(accuracies), -statistics.fmean(losses)
 
     def cells(self) -> tuple[str, ...]:
         """Give a line of a table."""
         ends = [outcome.ended for outcome in self.outcomes]
-        odd = [f"{ends.count(end)} {end}" for end in ("diverged", "failed") if end in ends]
+        odd = [f"{ends.count(end)} {end}" for end in _BADLY if end in ends]
         return (
             self.name,
             _mean([outcome.accuracy for outcome in self.outcomes], 100, ".2f"),

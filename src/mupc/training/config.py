@@ -459,4 +459,7 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
     """
     if "hold_regime" not in values and values.get("rho") is not None:
         values = {**values, "hold_regime": False}  # stored before there was a choice
-    return resolve(from_settings(values, TrainConfig()))
+    try:
+        return resolve(from_settings(values, TrainConfig()))
+    except ConfigError as error:
+        raise ConfigError(f"in the stored configuration: {error}") from error
