@@ -22,7 +22,7 @@ from pathlib import Path
 
 from _tables import header, line, percent
 
-from mupc.training import Ended, TrainRecord
+from mupc.training import Ended
 from mupc.training.config import TrainConfig
 from mupc.training.run import Run, train
 
@@ -65,7 +65,7 @@ class Row:
                 config.rule + (f" ({diverged} diverged)" if diverged else ""),
                 percent(self.accuracies),
                 ", ".join(f"{100 * accuracy:.2f}" for accuracy in self.accuracies),
-                f"{statistics.median(map(training_seconds, self.runs)):.1f}",
+                f"{statistics.median(run.training_seconds for run in self.runs):.1f}",
                 f"{statistics.median(self.seconds):.1f}",
                 *_inspected(self.runs[0]),
                 f"{self.megabytes:.0f}",
@@ -108,16 +108,6 @@ def measure(size: str, rule: str, options: argparse.Namespace) -> Row:
         runs.append(train(config))
         seconds.append(time.perf_counter() - began)
     return Row(runs, seconds, peak_megabytes())
-
-
-def training_seconds(run: Run) -> float:
-    """Give the time of the training steps alone, without compilation."""
-    records = [record for record in run.result.records if isinstance(record, TrainRecord)]
-    total, before = 0.0, 0
-    for record in records:
-        total += (record.step - before) * run.config.batch_size / record.samples_per_second
-        before = record.step
-    return total
 
 
 def peak_megabytes() -> float:

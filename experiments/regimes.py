@@ -17,7 +17,6 @@ from statistics import mean, median
 from typing import Any
 
 from _tables import header, line, percent
-from default_rule import training_seconds
 
 from mupc.training.config import TrainConfig
 from mupc.training.run import Run, train
@@ -73,7 +72,7 @@ def _row(case: tuple[int, str, float, str], runs: Sequence[Run]) -> str:
     accuracies = [t.accuracy for t in tests if t is not None and t.accuracy is not None]
     residuals = [run.regime.residual for run in runs if run.regime is not None]
     residual = mean(value for value in residuals if value is not None)
-    seconds = median(map(training_seconds, runs))
+    seconds = median(run.training_seconds for run in runs)
     figures = [percent(accuracies), f"{residual:.2g}", f"{seconds:.1f}"]
     return line([str(depth), activation, f"{rho:g}", solver, *figures])
 

@@ -68,11 +68,26 @@ def run(config: SweepConfig) -> int:
     """
     if config.base.out is not None:
         raise ConfigError("--out is for a single run: a sweep's runs are kept in its own folder")
+    if config.together < 1:
+        raise ConfigError(f"--together must be at least 1, not {config.together}")
     folder, points = _points(config)
     with Board() as board:
         outcomes = sweep(folder, points, together=config.together, watch=board)
     _tell(folder, outcomes)
     return 1 if any(outcome.ended == "failed" for outcome in outcomes) else 0
+
+
+def check_validation(points: Sequence[Point]) -> None:
+    """Check that every point has a validation part to be judged by.
+
+    Raises:
+        ConfigError: if one has none.
+    """
+    if any(not point.config.validation for point in points):
+        raise ConfigError(
+            "--validation must be above 0: the best point is found by the validation part, so that "
+            "the test part stays unseen"
+        )
 
 
 def _points(config: SweepConfig) -> tuple[SweepFolder, list[Point]]:
@@ -90,7 +105,8 @@ def _points(config: SweepConfig) -> tuple[SweepFolder, list[Point]]:
     if given == Space():
         folder = SweepFolder.open(config.folder)
         return folder, folder.points()
-    points = given.over(config.base)  # before anything is written
+    points = given.over(config.base)
+    check_validation(points)  # before anything is written
     return SweepFolder(config.folder), points
 
 

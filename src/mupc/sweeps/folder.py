@@ -37,6 +37,7 @@ class Outcome:
         rho: regime number of the first batch.
         regime: the last line of the regime report.
         seconds: what the run took.
+        training_seconds: what its training steps took.
         run: its folder, from the sweep's; None if there is none.
     """
 
@@ -51,6 +52,7 @@ class Outcome:
     rho: float | None = None
     regime: str | None = None
     seconds: float = 0.0
+    training_seconds: float = 0.0
     run: str | None = None
 
 

@@ -12,7 +12,7 @@ from mupc.records import RunError
 from mupc.sweeps.claims import Claim
 from mupc.sweeps.folder import Outcome, SweepFolder
 from mupc.sweeps.points import Point
-from mupc.training.config import ConfigError, TrainConfig, program
+from mupc.training.config import TrainConfig, program
 from mupc.training.results import Ended, Record, TrainRecord
 from mupc.training.run import Begin, Run, Start, train_together
 
@@ -60,12 +60,10 @@ def sweep(
         watch: is called with the standing whenever there is something new.
 
     Raises:
-        ConfigError: if a point has no validation part to be judged by.
         DataError: if the data cannot be loaded.
         RunError: if the folder cannot be written.
     """
     watch = watch or (lambda standing: None)
-    _check(points, together)
     load_data = functools.cache(_load)
     for point in points:
         load_data(*_source(point.config))
@@ -88,16 +86,6 @@ def sweep(
             _work(folder, tasks, load_data(*_source(tasks[0].point.config)), standing, watch)
         else:
             time.sleep(_WAIT)
-
-
-def _check(points: Sequence[Point], together: int) -> None:
-    if together < 1:
-        raise ConfigError(f"--together must be at least 1, not {together}")
-    if any(not point.config.validation for point in points):
-        raise ConfigError(
-            "--validation must be above 0: a sweep finds the best point by the validation part, so "
-            "that the test part stays unseen"
-        )
 
 
 def _source(config: TrainConfig) -> tuple[str, str | None, float]:
@@ -181,6 +169,7 @@ def _outcome(folder: SweepFolder, task: _Task, run: Run, seconds: float) -> Outc
         rho=run.folder.regime()["rho"],
         regime=None if regime is None else regime.sentence(),
         seconds=seconds,
+        training_seconds=run.training_seconds,
         run=str(run.folder.path.relative_to(folder.path)),
     )
 

@@ -10,7 +10,7 @@ import tyro
 from jaxtyping import Float
 
 from mupc.records import write_json
-from mupc.sweeps.command import VALIDATION
+from mupc.sweeps.command import VALIDATION, check_validation
 from mupc.sweeps.folder import Outcome, SweepFolder
 from mupc.sweeps.points import Point, point_of
 from mupc.sweeps.ranking import Board
@@ -127,42 +127,61 @@ def defaults(preset: PresetName) -> Any:
     return TransferConfig(folder=tyro.MISSING, base=base, sizes=tyro.MISSING)
 
 
+class Judged(NamedTuple):
+    """What `transfer` found: a table and sentences, in Markdown, and the paths of the figures."""
+
+    table: list[str]
+    sentences: list[str]
+    figures: list[Path]
+
+
 def run(config: TransferConfig) -> int:
     """Train, print the verdicts, and write figures and transfer.json.
 
     Raises:
         ConfigError, DataError, RunError: with a sentence that says what is wrong.
     """
+    judged = transfer(config)
+    print("\n".join([*judged.table, *judged.sentences]))
+    for path in judged.figures:
+        print(f"figure: {path}")
+    return 0
+
+
+def transfer(config: TransferConfig) -> Judged:
+    """Train what has not been trained, judge it, and write figures and transfer.json.
+
+    Raises:
+        ConfigError, DataError, RunError: with a sentence that says what is wrong.
+    """
     plan = _plan(config)
-    plan.points(config, plan.sizes, None)  # all that could be wrong with them, before any is run
+    check_validation(plan.points(config, plan.sizes, None))  # before anything is written or run
     folder, small = SweepFolder(config.folder), plan.sizes[:1]
     outcomes = _sweep(config, folder, plan.points(config, small, None))
     base = {case: plan.accuracies(config, case, small[0], outcomes) for case in plan.cases}
     centres = {case: optimum(found) for case, found in base.items()}
     outcomes |= _sweep(config, folder, plan.points(config, plan.sizes[1:], centres))
-    print(f"| {' | '.join(_COLUMNS)} |\n|{' --- |' * len(_COLUMNS)}")
+    table = [f"| {' | '.join(_COLUMNS)} |", f"|{' --- |' * len(_COLUMNS)}"]
     records: list[dict[str, Any]] = []
     for case in plan.cases:
         for size in plan.sizes:
             found = plan.accuracies(config, case, size, outcomes)
             judged = verdict(base[case], found)
-            print(f"| {' | '.join(_cells(plan, case, size, judged))} |")
+            table.append(f"| {' | '.join(_cells(plan, case, size, judged))} |")
             records.append(_record(plan, config.seeds, case, size, found, judged))
     write_json(folder.path / "transfer.json", {"sizes": records})
-    for case in plan.cases:
-        losses = [
-            record["loss"]
-            for record in records
-            if record["case"] == str(case) and record["size"] != str(plan.sizes[0])
-        ]
-        print(
-            f"{case}: the optimum of {plan.sizes[0]}, reused at {len(losses)} other sizes, costs "
-            f"{100 * np.mean(losses):.1f} points of accuracy on average, {100 * max(losses):.1f} "
-            "at most"
-        )
-    for path in _draw(folder.path, records):
-        print(f"figure: {path}")
-    return 0
+    sentences = [_sentence(plan, case, records) for case in plan.cases]
+    return Judged(table, sentences, _draw(folder.path, records))
+
+
+def _sentence(plan: Plan, case: Case, records: Sequence[dict[str, Any]]) -> str:
+    base = str(plan.sizes[0])
+    losses = [r["loss"] for r in records if r["case"] == str(case) and r["size"] != base]
+    return (
+        f"{case}: the optimum of {base}, reused at {len(losses)} other sizes, costs "
+        f"{100 * np.mean(losses):.1f} points of accuracy on average, {100 * max(losses):.1f} at "
+        "most"
+    )
 
 
 def _sweep(

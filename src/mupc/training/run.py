@@ -31,7 +31,7 @@ from mupc.training.config import (
 from mupc.training.loop import check_evaluations, fit_together
 from mupc.training.metrics import Evaluation, evaluate, is_distribution
 from mupc.training.regime import Regime, measure_regime
-from mupc.training.results import FitResult, Record, RegimeRecord
+from mupc.training.results import FitResult, Record, RegimeRecord, TrainRecord
 from mupc.training.trainer import Member
 
 
@@ -54,6 +54,16 @@ class Run(NamedTuple):
     test: Evaluation | None
     validation: Evaluation | None
     regime: RegimeRecord | None
+
+    @property
+    def training_seconds(self) -> float:
+        """The time of the training steps alone, without compilation, evaluations and reports."""
+        total, before = 0.0, 0
+        for record in self.result.records:
+            if isinstance(record, TrainRecord):
+                samples = (record.step - before) * self.config.batch_size
+                total, before = total + samples / record.samples_per_second, record.step
+        return total
 
 
 Begin = Callable[[Start], Callable[[Record], None]]

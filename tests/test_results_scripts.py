@@ -1,0 +1,99 @@
+"""The scripts behind docs/results.md and the sweeps' benchmark, at toy size."""
+
+import json
+
+import numpy as np
+import pytest
+from test_scripts import script, table, words
+
+__all__ = ["script"]
+
+TOY = "--dataset digits --width 8 --steps 9 --depths 2 3 --seeds"
+
+
+@pytest.fixture
+def results(script, tmp_path, monkeypatch):
+    module = script("experiments/results")
+
+    def run(name, *options, seeds="0 1"):
+        given = [*words(TOY), *words(seeds), "--out", str(tmp_path / "runs")]
+        return module.main([name, *given, *options])
+
+    return run
+
+
+def outcomes(tmp_path, name):
+    paths = (tmp_path / "runs" / name / "results").glob("*.json")
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def mean(cells, **settings):
+    there = [c for c in cells if settings.items() <= c["settings"].items()]
+    return f"{100 * np.mean([c['test_accuracy'] for c in there]):.1f}"
+
+
+def test_accuracy_against_depth_is_the_mean_of_the_runs(results, tmp_path):
+    text = results("depth")
+    accuracies, seconds = text.split("\n\n")[:2]
+    seen = outcomes(tmp_path, "depth")
+    assert len(seen) == 4 * 2 * 2
+    rows = {row["test accuracy, %"]: row for row in table(accuracies)}
+    assert len(rows) == 4
+    paper = {"preset": "paper", "depth": 3}
+    of_the_paper = [c for c in seen if "parameterisation" not in c["settings"]]
+    assert rows["mupc, the paper's preset"]["3 layers"].startswith(mean(of_the_paper, **paper))
+    exact = rows["mupc, backpropagation"]["2 layers"]
+    assert exact.startswith(mean(seen, rule="backpropagation", depth=2))
+    assert len(table(seconds)) == 4
+    assert "- mupc, the default rule: ρ of what is learned" in text
+    assert results("depth") == text  # nothing is trained again
+
+
+def test_depth_and_time_at_equal_training(results, tmp_path):
+    assert set(table(results("depth-helps").split("\n\n")[0])[0]) == {
+        "test accuracy, %",
+        "1 layers",
+        "2 layers",
+    }
+    rows = table(results("time").split("\n\n")[0])
+    assert [*rows[0]][1:] == ["1 batches", "3 batches", "9 batches", "45 batches"]
+    assert rows[2]["test accuracy, %"] == "mupc, the paper's preset"
+    assert "±" not in rows[2]["9 batches"]  # one seed
+    assert rows[2]["45 batches"] == ""
+
+
+def test_the_gradient_tends_to_backpropagations_as_the_precision_falls(results):
+    rows = table(results("backpropagation", "--widths", "8", "16"))
+    cosines = [
+        float(row["width 16"].split()[0]) for row in rows if row["cosine (F*/loss)"][0] == "2"
+    ]
+    assert len(cosines) == 3
+    assert cosines[0] < cosines[1] < cosines[2]
+    assert cosines[2] > 0.999
+
+
+def test_transfer_is_put_into_the_page_with_its_figures(results, script, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- table: transfer-width -->\n<!-- end: transfer-width -->\nafter\n")
+    (tmp_path / "figures").mkdir()
+    text = results("transfer-width", "--sizes", "8x32", "--page", str(page), seeds="0")
+    assert page.read_text() == (
+        f"before\n<!-- table: transfer-width -->\n{text}\n<!-- end: transfer-width -->\nafter\n"
+    )
+    assert "| mupc:mup | 8x32 |" in text
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 6
+    with pytest.raises(SystemExit, match="has no marks"):
+        script("experiments/results").put(page, "depth", "")
+
+
+def test_a_sweep_is_measured_against_its_training_steps(script, tmp_path, capsys):
+    path = tmp_path / "report.json"
+    arguments = words("--size 2x8 --steps 3 --rates 2 --rhos 3 --json")
+    (found,) = script("benchmarks/sweep").main([*arguments, str(path)])["results"]
+    text = capsys.readouterr().out
+    assert ", after it: 0\n" in text
+    point, whole = found["ratios"]
+    steps, evaluations = np.median(found["alone"]), np.median(found["evaluated"])
+    assert point["ratio"] == (np.median(found["swept"]) - evaluations) / steps
+    assert whole["ours"] == found["first"] + 5 * np.median(found["swept"])
+    assert f"its training steps: {point['ratio']:.3f} (target: at most 1.2; " in text
