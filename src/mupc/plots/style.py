@@ -47,8 +47,8 @@ def legend(axes: Axes) -> None:
     """Name the lines below the axes, where they hide nothing, if there is more than one."""
     if (count := len(axes.get_legend_handles_labels()[0])) > 1:
         columns = 1 + (count > 4)
-        figure = axes.get_figure(root=True)
-        if figure is not None:  # room for its rows, in inches
+        figure = axes.get_figure()
+        if isinstance(figure, Figure):  # room for its rows, in inches
             needed = _HEIGHT + 0.17 * math.ceil(count / columns)
             figure.set_figheight(max(figure.get_figheight(), needed))
         axes.legend(
