@@ -94,7 +94,7 @@ class Training:
         self.inputs, self.state = step_arguments(rule, network, batch)
         metrics = self()
         if isinstance(rule, mupc.PredictiveCoding):
-            made, asked = float(metrics.inference_steps), int(rule.max_steps)
+            made, asked = float(metrics.inference_steps), int(rule.limit)
             if made <= asked - 1:  # the mean: one sample that makes all steps lets the loop run
                 raise SystemExit(f"inference made {made} of {asked} steps")
 

@@ -106,8 +106,8 @@ def _accuracies(
     """Train, and give a table of test accuracies and training times, methods by columns."""
     points = [_point(case, field, options, same) for case in cases]
     with Board() as board:
-        outcomes = sweep(SweepFolder(options.out / name), points, watch=board)
-    found = list(zip(cases, outcomes, strict=True))
+        results = sweep(SweepFolder(options.out / name), points, watch=board)
+    found = [(case, result.outcome) for case, result in zip(cases, results, strict=True)]
     columns = list(dict.fromkeys(case.column for case in cases))
     heads = [f"{column:,} {'layers' if field == 'depth' else 'batches'}" for column in columns]
     rows: dict[str, list[list[Outcome]]] = {

@@ -39,7 +39,7 @@ def test_train_then_evaluate_tell_the_same_story(tmp_path, capsys):
     assert "step 60/60: loss" in printed
     assert "inference steps" in printed
     assert "at step 0: ρ of what is learned " in printed
-    assert "2 of 2 hidden layers learning" in printed
+    assert "2 of 2 hidden matrices learning" in printed
     run = RunFolder.open(tmp_path / "run")
     result = run.result()
     assert result["ended"] == "finished"
@@ -53,7 +53,7 @@ def test_train_then_evaluate_tell_the_same_story(tmp_path, capsys):
     assert {"python", "jax", "mupc", "devices"} <= set(environment)
     assert main(["evaluate", str(tmp_path / "run")]) == 0
     accuracy, loss = 100 * result["test"]["accuracy"], result["test"]["loss"]
-    expected = f"test accuracy {accuracy:.2f} %, loss {loss:.4f} over 360 samples"
+    expected = f"test accuracy {accuracy:.2f} %, loss {loss:.4g} over 360 samples"
     assert expected in capsys.readouterr().out
     assert main(["evaluate", str(tmp_path / "run"), "--part", "validation"]) == 0
     assert "over 144 samples" in capsys.readouterr().out
@@ -106,6 +106,25 @@ def wrong(capsys, *arguments):
     assert printed.err.startswith("mupc: ")
     assert printed.err.count("\n") == 1
     return printed.err
+
+
+def test_a_folder_that_is_taken_is_refused_before_data_are_read(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").touch()
+    options = ["--out", str(tmp_path / "run"), "--dataset", str(tmp_path / "none.npz")]
+    assert "is not empty: name a new folder with --out" in wrong(capsys, "train", *options)
+    (tmp_path / "sweep" / "runs").mkdir(parents=True)
+    said = wrong(capsys, "report", str(tmp_path / "sweep"))
+    assert f"name a folder that lies in {tmp_path / 'sweep' / 'runs'}" in said
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    """As `mupc train --help | head -1` does."""
+    command = [sys.executable, "-m", "mupc.cli", "train", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
 
 
 def test_wrong_input_gets_one_sentence(tmp_path, capsys):
@@ -181,7 +200,7 @@ def test_ctrl_c_ends_cleanly_with_what_was_done(tmp_path):
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
     printed, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
+    assert process.returncode == 130
     assert "it was interrupted" in printed
     result = RunFolder.open(tmp_path / "run").result()
     assert result["ended"] == "interrupted"

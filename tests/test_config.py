@@ -194,6 +194,8 @@ def test_a_stored_configuration_is_the_same_again():
         ({"rho": 2.0, "solver": "l-bfgs"}, None),
         (DESCENT, "8 steps on activities do not carry the error through 128 layers"),
         ({**DESCENT, "depth": 2}, None),
+        ({"solver": "gradient-flow"}, "the gradient flow follows every kink of relu"),
+        ({"solver": "gradient-flow", "activation": "tanh"}, None),
         ({"preset": "paper"}, None),
     ],
 )

@@ -130,8 +130,9 @@ def test_a_record_says_in_words_what_a_reader_must_know():
     assert record().sentence() == (
         "ρ of what is learned 0.04 (precision 0.05); "
         "inference: residual 0.0003 after 4 steps (16 sweeps), 100% of samples at equilibrium, "
-        "energy lowered by 20.0%; gradient vs backpropagation: cosine 0.940, 0.900 at least; "
-        "2 of 3 hidden layers learning (changed by 0.02 to 0.3)"
+        "energy lowered by 20.0%; gradient vs backpropagation: cosine 0.940, 0.900 at least, in 3 "
+        "layers (1 without a gradient); "
+        "2 of 3 hidden matrices learning (changed by 0.02 to 0.3)"
     )
     without = record(
         rho=None,
@@ -141,7 +142,7 @@ def test_a_record_says_in_words_what_a_reader_must_know():
         cosine=None,
         change=(1.0, 0.0, 0.0, 1.0),
     )
-    assert without.sentence() == "0 of 2 hidden layers learning (changed by 0 to 0)"
+    assert without.sentence() == "0 of 2 hidden matrices learning (changed by 0 to 0)"
 
 
 def small_fit(**options):

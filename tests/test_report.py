@@ -120,6 +120,25 @@ def test_names_that_matplotlib_would_read_as_something_else(tmp_path):
     assert json.loads(hover(figure))[0]["lines"][0]["name"] == "a $x$ b, step 5"
 
 
+@pytest.mark.parametrize(
+    ("record", "sentence"),
+    [
+        ({"kind": "train", "loss": "abc"}, "metrics.jsonl is damaged: loss is 'abc' in a record"),
+        ({"kind": "regime", "cosine": [1, "x"]}, "is damaged: cosine is [1, 'x'] in a record"),
+        ({"step": 3}, "a record does not say of what kind it is"),
+    ],
+)
+def test_a_damaged_record_gets_one_sentence(record, sentence, tmp_path, capsys):
+    assert main(["report", str(write_run(tmp_path / "run", [record]))]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_the_page_says_how_many_layers_have_a_gradient(run, tmp_path):
+    _, text = report(tmp_path, run)
+    words = " ".join(Page(text).words)
+    assert "median layer 0.950, least 0.900, in 3 layers (1 without a gradient)" in words
+
+
 def test_settings_that_differ_are_marked_and_come_first(tmp_path):
     runs = [
         write_run(tmp_path / n, [regime_record(5)], {"seed": s}) for n, s in [("a", 0), ("b", 1)]
@@ -153,7 +172,7 @@ def test_hover_values_are_those_of_the_figure(run):
 def test_a_report_of_a_run_that_has_begun_or_has_no_records(tmp_path):
     _, text = report(tmp_path, write_run(tmp_path / "empty", []))
     assert "has not ended" in text
-    assert "hold no records yet" in text
+    assert "hold no records" in text
 
 
 POINT = """

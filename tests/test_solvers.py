@@ -142,7 +142,7 @@ def test_a_schedule_hands_each_sample_from_one_solver_to_the_next():
     energy, start = problem(jnp.tanh, size=8)
     descent, exact = mupc.GradientDescent(0.3), mupc.GaussNewton(2)
     schedule = mupc.Schedule(((descent, 3), (exact, 2)))
-    both = mupc.infer(energy, schedule, start, max_steps=5, rtol=0, patience=0)
+    both = mupc.infer(energy, schedule, start, rtol=0, patience=0)  # of five steps by itself
     first = mupc.infer(energy, descent, start, max_steps=3, rtol=0, patience=0)
     second = mupc.infer(energy, exact, first.activities, max_steps=2, rtol=0, patience=0)
     np.testing.assert_allclose(both.activities[0], second.activities[0], atol=1e-13)
@@ -162,6 +162,21 @@ def test_a_schedule_hands_each_sample_from_one_solver_to_the_next():
     np.testing.assert_allclose(kept.activities[0], done.activities[0], atol=1e-13)
     with pytest.raises(ValueError, match="a schedule needs at least one pair"):
         mupc.Schedule(())
+    assert mupc.PredictiveCoding(schedule).limit == 5
+    traced = mupc.infer(energy, schedule, start, rtol=0, patience=0, trace=True)
+    assert traced.trace.energy.shape == (5, start[0].shape[1])
+
+
+def test_what_is_no_solver_or_no_start_is_named():
+    energy, start = problem(jnp.tanh)
+    with pytest.raises(ValueError, match="give max_steps, the largest number of steps"):
+        mupc.infer(energy, mupc.GaussNewton(), start)
+    with pytest.raises(ValueError, match="give max_steps, the largest number of steps"):
+        mupc.PredictiveCoding(mupc.GaussNewton())
+    with pytest.raises(ValueError, match=r"give a solver, such as mupc.LBFGS\(\), and not"):
+        mupc.infer(energy, mupc.LBFGS, start, max_steps=3)
+    with pytest.raises(ValueError, match="activities must be a tuple with one array"):
+        mupc.infer(energy, mupc.LBFGS(), energy.x, max_steps=3)
 
 
 @pytest.mark.parametrize("solver", [mupc.GradientDescent(0.3), mupc.GaussNewton(1)])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from mupc.cli import main
-from mupc.sweeps import Outcome, Range, Space, SweepFolder, ranked, sweep
+from mupc.sweeps import Outcome, Range, Result, Space, SweepFolder, ranked, sweep
 from mupc.sweeps.claims import Claims
 from mupc.sweeps.points import point_of, read_file, read_grid, read_ranges
 from mupc.training.config import ConfigError, TrainConfig
@@ -199,6 +200,14 @@ def test_a_sweep_trains_each_point_as_a_run_of_its_own_would_be_and_once(tmp_pat
     assert len(now) == 6
     assert results.items() <= now.items()
     assert main(["report", str(out / same["run"])]) == 0
+    # A point of another kind in the same folder is not taken for a further seed.
+    other = ["sweep", str(out), *SMALL, "--depth", "3", "--grid", "learning-rate=0.03", "seed=0"]
+    assert main(other) == 0
+    capsys.readouterr()
+    assert main(["sweep", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"\| depth=3 learning_rate=0.03 \| [\d.]+ \| [\d.]+ \| [\d.]+ \| 1 \|", shown)
+    assert re.search(r"\| depth=2 learning_rate=0.03 \| [\d.]+ ± .* \| 3 \|", shown)
 
 
 def test_points_that_diverge_or_cannot_be_trained_are_results(tmp_path, capsys):
@@ -221,7 +230,8 @@ def test_points_that_diverge_or_cannot_be_trained_are_results(tmp_path, capsys):
 def test_settings_are_ranked_by_their_mean_over_seeds():
     def outcome(rate, seed, accuracy, ended="finished"):
         settings = {"learning_rate": rate, "seed": seed}
-        return Outcome(f"{rate}{seed}", settings, ended, "", accuracy, 1.0, run="r")
+        outcome = Outcome(f"{rate}{seed}", settings, ended, "", accuracy, 1.0, run="r")
+        return Result(point_of(BASE, settings), outcome)
 
     rows = ranked(
         [
@@ -239,6 +249,7 @@ def test_settings_are_ranked_by_their_mean_over_seeds():
     assert rows[1].cells()[1] == "70.00 ± 28.28"
     assert rows[2].cells()[4] == "2 (1 diverged)"
     assert rows[3].cells()[4] == "1 (1 failed)"
+    assert rows[1].best.outcome.accuracy == 0.9
 
 
 def test_a_grid_of_numbers_compiles_its_training_step_once(tmp_path):
@@ -320,8 +331,9 @@ def test_a_sweep_in_step_is_a_sweep_in_turn(tmp_path):
     grid = {"learning_rate": [0.01, 0.02], "depth": [2, 3], "seed": [0, 1]}
     one = sweep(SweepFolder(tmp_path / "one"), points(**grid))
     four = sweep(SweepFolder(tmp_path / "four"), points(**grid), together=3)
-    assert [o.key for o in one] == [o.key for o in four]
-    np.testing.assert_allclose([o.loss for o in one], [o.loss for o in four], rtol=1e-5)
+    assert [r.point.key for r in one] == [r.point.key for r in four]
+    losses = [[result.outcome.loss for result in results] for results in (one, four)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 # Several processes, and kills

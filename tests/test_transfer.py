@@ -112,7 +112,7 @@ def test_the_command_trains_judges_and_draws_and_says_the_same_again(tmp_path, c
     means = np.mean(target, axis=0)
     loss = np.nanmax(means) - means[i, j]
     assert records[1]["loss"] == pytest.approx(loss)
-    assert f"at 1 other sizes, costs {100 * loss:.1f} points" in printed
+    assert f"costs {100 * loss:.1f} points of accuracy on average" in printed
     assert (out / "transfer-mupc-raw.png").is_file()
     assert main(arguments) == 0
     again = capsys.readouterr().out

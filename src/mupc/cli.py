@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -69,13 +70,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; an error of the user's is one sentence on stderr and exit status 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(_parse(arguments))
+        status = _dispatch(_parse(arguments))
+        sys.stdout.flush()
+        return status
     except (ConfigError, DataError, RunError) as error:
         print(f"mupc: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("mupc: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # of `mupc … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _parse(arguments: list[str]) -> Command:
@@ -142,7 +148,7 @@ def _train(config: TrainConfig) -> int:
     else:
         print("the data set has no test part")
     print(f"run folder: {run.folder.path}")
-    return 1 if run.result.ended is Ended.DIVERGED else 0
+    return {Ended.DIVERGED: 1, Ended.INTERRUPTED: 130}.get(run.result.ended, 0)
 
 
 def _begin(start: Start) -> Callable[[Record], None]:
@@ -155,7 +161,7 @@ def _begin(start: Start) -> Callable[[Record], None]:
         f"{data.normalisation}"
     )
     if regime.rho is not None:
-        held = "held in training" if config.hold_regime else "at the start"
+        held = "held in training" if config.hold_regime else "at the start; it grows in training"
         begins = f"precision {regime.precision:.3g} at first"
         print(f"regime number ρ = {regime.rho:.2g}, {held} ({begins})")
     if (warning := enough(config, regime)) is not None:
@@ -232,7 +238,7 @@ def _report(config: ReportConfig) -> int:
 
 def _figures(seen: Evaluation) -> str:
     accuracy = "" if seen.accuracy is None else f"accuracy {100 * seen.accuracy:.2f} %, "
-    return f"{accuracy}loss {seen.loss:.4f} over {seen.samples} samples"
+    return f"{accuracy}loss {seen.loss:.4g} over {seen.samples} samples"
 
 
 if __name__ == "__main__":

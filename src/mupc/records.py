@@ -57,6 +57,20 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     os.replace(part, path)
 
 
+def check_new(path: str | Path) -> None:
+    """Check that a run may be kept in a folder: that there is none, or an empty one.
+
+    Raises:
+        RunError: if there is something.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and any(path.iterdir()):
+            raise RunError(f"{path} is not empty: name a new folder with --out")
+    except OSError as error:
+        raise RunError(f"cannot write the run folder {path}: {error.strerror}") from error
+
+
 class RunFolder:
     """A run on disk.
 
@@ -80,11 +94,10 @@ class RunFolder:
         Raises:
             RunError: if the folder already holds something, or cannot be written.
         """
+        check_new(path)
         run = cls(path)
         try:
             run.path.mkdir(parents=True, exist_ok=True)
-            if any(run.path.iterdir()):
-                raise RunError(f"{run.path} is not empty: name a new folder with --out")
             run._write("config.json", config)
             run._write("environment.json", environment)
             run._write("regime.json", regime)
@@ -102,9 +115,10 @@ class RunFolder:
         """
         run = cls(path)
         if not (run.path / "config.json").is_file():
+            there = run.path / "runs"
             raise RunError(
                 f"there is no run at {run.path}: no config.json in it; name a folder that "
-                "`mupc train` wrote"
+                + (f"lies in {there}" if there.is_dir() else "`mupc train` wrote")
             )
         return run
 

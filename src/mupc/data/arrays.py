@@ -47,7 +47,7 @@ def load_arrays(path: Path) -> Dataset:
         _require_alike(train, test, path)
         if len(labels) == 1:
             raise DataError(f"Of y and y_test of {path} only one is labels: make them alike.")
-    return Dataset(path.name, train, None, test, normalisation="None: x is as given.")
+    return Dataset(path.name, train, None, test, normalisation="x as it is given.")
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from mupc.inference.solver import Progress as Progress
 from mupc.inference.solver import Schedule as Schedule
 from mupc.inference.solver import Solution as Solution
 from mupc.inference.solver import Solver as Solver
+from mupc.inference.solver import step_limit as step_limit
 from mupc.inference.stable import StableStep as StableStep
 from mupc.inference.starts import Beginning as Beginning
 from mupc.inference.starts import FeedforwardStart as FeedforwardStart

@@ -16,6 +16,7 @@ from mupc.inference.solver import (
     Schedule,
     Solution,
     Solver,
+    step_limit,
 )
 from mupc.networks import Activities
 
@@ -32,7 +33,7 @@ def infer(
     solver: Solver | Schedule,
     activities: Activities,
     *,
-    max_steps: int | Int[Array, ""],
+    max_steps: int | Int[Array, ""] | None = None,
     rtol: ArrayLike = 1e-3,
     atol: ArrayLike = 0.0,
     patience: int | Int[Array, ""] = 10,
@@ -52,7 +53,8 @@ def infer(
         energy: what to minimise.
         solver: how; or a schedule of solvers.
         activities: where to start, one array (layer, batch, ...) per stage.
-        max_steps: the largest number of solver steps, at least 1.
+        max_steps: the largest number of solver steps, at least 1; a schedule has its own, so that
+            it may be left out there.
         rtol: relative tolerance. With `rtol=0`, `atol=0` and `patience=0` all steps are made.
         atol: absolute tolerance.
         patience: see above; 0 never calls a sample stalled.
@@ -63,16 +65,23 @@ def infer(
         throw: raise if a sample diverges, instead of only saying so in the result.
 
     Raises:
+        ValueError: if an argument is impossible.
         RuntimeError: if a sample diverges and `throw` is set.
     """
+    if any(jnp.ndim(z) < 2 for z in activities):
+        raise ValueError(
+            "activities must be a tuple with one array (layer, batch, ...) for each stage, such as "
+            "network.feedforward(x).activities"
+        )
+    limit = step_limit(solver, max_steps)
     limits = _Limits(
-        as_count(max_steps, least=1),
+        limit,
         as_not_negative(rtol),
         as_not_negative(atol),
         as_count(patience),
         jnp.asarray(measure, bool),
     )
-    length = int(max_steps) if trace else 0
+    length = int(limit) if trace else 0
     return _infer(energy, solver, activities, errors, limits, length, throw)
 
 

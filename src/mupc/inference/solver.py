@@ -106,9 +106,31 @@ class Schedule(eqx.Module):
         if not self.stages:
             raise ValueError("a schedule needs at least one pair of a solver and a number of steps")
 
+    @property
+    def limit(self) -> Int[Array, ""]:
+        """The largest number of steps of all solvers together."""
+        return jnp.sum(jnp.stack([steps for _, steps in self.stages]))
+
     def cost(self, steps: Int[Array, " batch"]) -> Float[Array, " batch"]:
         """Give nan: how many steps each solver made is not recorded."""
         return jnp.full(steps.shape, jnp.nan)
+
+
+def step_limit(solver: Solver | Schedule, max_steps: int | Int[Array, ""] | None) -> Int[Array, ""]:
+    """Give the largest number of steps; a schedule has its own, unless there is a smaller one.
+
+    Raises:
+        ValueError: if it is not given, or not a whole number of at least 1.
+    """
+    if isinstance(solver, type):
+        raise ValueError(f"give a solver, such as mupc.{solver.__name__}(), and not its class")
+    if max_steps is not None:
+        return as_count(max_steps, least=1)
+    if not isinstance(solver, Schedule):
+        raise ValueError(
+            "give max_steps, the largest number of steps: a schedule alone has its own"
+        )
+    return solver.limit
 
 
 class Solution(NamedTuple):

@@ -17,6 +17,7 @@ from mupc.inference import (
     Solver,
     Start,
     infer,
+    step_limit,
 )
 from mupc.learning.regime import Held
 from mupc.learning.rule import (
@@ -42,7 +43,8 @@ class PredictiveCoding(LearningRule):
 
     Args:
         solver: how activities settle; or a schedule of solvers.
-        max_steps: the largest number of solver steps.
+        max_steps: the largest number of solver steps; a schedule has its own, so that it may be
+            left out there.
         likelihood: the output's energy; `mupc.Gaussian()` unless given.
         regularisers: further terms of the energy.
         rtol: relative tolerance of inference, see `mupc.infer`.
@@ -60,7 +62,9 @@ class PredictiveCoding(LearningRule):
     """
 
     solver: Solver | Schedule
-    max_steps: Int[Array, ""] = eqx.field(converter=as_count)
+    max_steps: Int[Array, ""] | None = eqx.field(
+        default=None, converter=lambda value: None if value is None else as_count(value, least=1)
+    )
     likelihood: Likelihood = eqx.field(default_factory=Gaussian)
     regularisers: tuple[Regulariser, ...] = eqx.field(default=(), converter=tuple)
     rtol: Float[Array, ""] = eqx.field(default=1e-3, converter=as_not_negative)
@@ -68,6 +72,14 @@ class PredictiveCoding(LearningRule):
     patience: Int[Array, ""] = eqx.field(default=10, converter=as_count)
     start: Start = eqx.field(default_factory=FeedforwardStart)
     hold_regime: bool = eqx.field(default=False, static=True)
+
+    def __check_init__(self) -> None:
+        step_limit(self.solver, self.max_steps)
+
+    @property
+    def limit(self) -> Int[Array, ""]:
+        """The largest number of steps."""
+        return step_limit(self.solver, self.max_steps)
 
     def init(self, network: Network, key: PRNGKeyArray) -> Held | None:
         """Give the state that holds the regime; else None: batches are independent."""
@@ -117,7 +129,7 @@ class PredictiveCoding(LearningRule):
             return np.mean(np.nan_to_num(samples, nan=np.inf, posinf=np.inf), axis=1)
 
         # Bisect for the first step after which the energy is out of bounds.
-        good, bad = 0, int(self.max_steps)
+        good, bad = 0, int(self.limit)
         if np.sum(layers(bad)) <= _RISE * before:
             return explain_gradients(self.gradients(network, batch, state, key)[0])
         while bad - good > 1:
@@ -147,7 +159,7 @@ class PredictiveCoding(LearningRule):
         self,
         energy: FreeEnergy,
         begin: Beginning,
-        max_steps: int | Int[Array, ""],
+        max_steps: int | Int[Array, ""] | None,
         measure: bool | Bool[Array, ""],
         *,
         trace: bool = False,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mupc.records import RunFolder
+from mupc.records import RunError, RunFolder
 
 Records = list[dict[str, Any]]
 
@@ -42,8 +42,27 @@ def read_run(path: str | Path) -> RunRecords:
         environment=folder.environment(),
         regime=folder.regime(),
         result=result,
-        records=list(folder.records()),
+        records=[_checked(record, folder.metrics) for record in folder.records()],
     )
+
+
+def _checked(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Check that what should be numbers are.
+
+    Raises:
+        RunError: if something else is there.
+    """
+    for name, value in record.items():
+        each = value if isinstance(value, list) else [value]
+        words = name in _WORDS or isinstance(value, dict)
+        if not words and not all(v is None or isinstance(v, int | float) for v in each):
+            raise RunError(f"{path} is damaged: {name} is {value!r} in a record, and no number")
+    if not isinstance(record.get("kind"), str):
+        raise RunError(f"{path} is damaged: a record does not say of what kind it is")
+    return record
+
+
+_WORDS = ("kind", "parameterisation")
 
 
 def read_runs(paths: Sequence[str | Path]) -> list[RunRecords]:

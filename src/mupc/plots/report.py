@@ -105,7 +105,7 @@ def _page(runs: Sequence[RunRecords], pictures: Sequence[Picture]) -> str:
         f"<h1>{_text(title)}</h1>",
         "<h2>Outcome</h2>",
         _outcome(runs),
-        "<h2>Figures</h2>" if pictures else "<p>These runs hold no records yet.</p>",
+        "<h2>Figures</h2>" if pictures else "<p>These runs hold no records.</p>",
         *(_element(picture) for picture in pictures),
         "<h2>Configuration</h2>",
         "<p>Settings that differ come first, and are marked.</p>" if len(runs) > 1 else "",
@@ -180,7 +180,7 @@ def _speed(run: RunRecords) -> str:
     return f"{seen[-1]['seconds']:.0f} s of training" if seen else ""
 
 
-def _at_the_end(field: str) -> Any:
+def _last_seen(field: str) -> Any:
     def say(run: RunRecords) -> str:
         seen = run.of("regime")
         value = seen[-1].get(field) if seen else None
@@ -191,7 +191,7 @@ def _at_the_end(field: str) -> Any:
 
 def _learning(run: RunRecords) -> str:
     seen = run.of("regime")
-    hidden = seen[-1]["change"][1:-1] if seen else []
+    hidden = seen[-1]["change"][1:-1] if seen and seen[-1]["step"] else []
     there = [change for change in hidden if change is not None]
     if not there:
         return ""
@@ -202,8 +202,12 @@ def _learning(run: RunRecords) -> str:
 
 def _cosine(run: RunRecords) -> str:
     seen = run.of("regime")
-    there = sorted(c for c in (seen[-1]["cosine"] or ()) if c is not None) if seen else []
-    return f"median layer {there[len(there) // 2]:.3f}, least {there[0]:.3f}" if there else ""
+    cosines = (seen[-1]["cosine"] or ()) if seen else ()
+    if not (there := sorted(c for c in cosines if c is not None)):
+        return ""
+    none = len(cosines) - len(there)
+    rest = f", in {len(there)} layers ({none} without a gradient)" if none else ""
+    return f"median layer {there[len(there) // 2]:.3f}, least {there[0]:.3f}{rest}"
 
 
 _SAID = {
@@ -211,16 +215,19 @@ _SAID = {
     "ended": _ended,
     "test": _test,
     "time": _speed,
+    "regime last looked at, at step": lambda run: (
+        f"{run.of('regime')[-1]['step']:,}" if run.of("regime") else ""
+    ),
     "regime number ρ at first": lambda run: (
         "" if run.regime.get("rho") is None else f"{run.regime['rho']:.3g}"
     ),
-    "ρ of what is learned, at the end": _at_the_end("rho"),
-    "residual of inference, at the end": _at_the_end("residual"),
-    "share of samples at equilibrium (residual at most 0.01)": _at_the_end("at_equilibrium"),
-    "inference steps": _at_the_end("inference_steps"),
-    "sweeps of inference": _at_the_end("sweeps"),
+    "ρ of what is learned": _last_seen("rho"),
+    "residual of inference": _last_seen("residual"),
+    "share of samples at equilibrium (residual at most 0.01)": _last_seen("at_equilibrium"),
+    "inference steps": _last_seen("inference_steps"),
+    "sweeps of inference": _last_seen("sweeps"),
     "cosine to backpropagation's gradient": _cosine,
-    "hidden layers that learned": _learning,
+    "hidden matrices that learned": _learning,
 }
 
 

@@ -11,6 +11,8 @@ from mupc.plots.style import DASHES, colour, label, legend, log_if_wide, panels,
 
 Points = Sequence[dict[str, Any]]
 
+_TICKS = 8  # so many values are written below the axis themselves
+
 
 def condition_numbers(points: Points) -> Figure:
     """Draw the activity Hessian's condition number against depth, width and batches of training."""
@@ -111,7 +113,11 @@ def _against(
             one.x, one.y, dash, marker="o", markersize=3, label=one.name or None, color=colour(i)
         )
     log_if_wide(axes, [value for one in drawn for value in one.y])
-    log_if_wide(axes, [value for one in drawn for value in one.x], which="x")
+    places = sorted({value for one in drawn for value in one.x})
+    log_if_wide(axes, places, which="x")
+    if len(places) <= _TICKS:
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.minorticks_off()
     legend(axes)
 
 

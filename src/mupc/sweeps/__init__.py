@@ -6,4 +6,5 @@ from mupc.sweeps.points import Point as Point
 from mupc.sweeps.points import Range as Range
 from mupc.sweeps.points import Space as Space
 from mupc.sweeps.ranking import ranked as ranked
+from mupc.sweeps.sweep import Result as Result
 from mupc.sweeps.sweep import sweep as sweep

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from mupc.sweeps.folder import Outcome, SweepFolder
-from mupc.sweeps.points import Point, Space, read_file, read_grid, read_ranges
+from mupc.sweeps.folder import SweepFolder
+from mupc.sweeps.points import Point, Space, read_file, read_grid, read_ranges, tell_apart
 from mupc.sweeps.ranking import Board, markdown, ranked
-from mupc.sweeps.sweep import sweep
+from mupc.sweeps.sweep import Result, sweep
 from mupc.training.config import PRESETS, ConfigError, PresetName, TrainConfig, from_settings
 
 VALIDATION = 0.1
@@ -72,9 +72,9 @@ def run(config: SweepConfig) -> int:
         raise ConfigError(f"--together must be at least 1, not {config.together}")
     folder, points = _points(config)
     with Board() as board:
-        outcomes = sweep(folder, points, together=config.together, watch=board)
-    _tell(folder, outcomes)
-    return 1 if any(outcome.ended == "failed" for outcome in outcomes) else 0
+        results = sweep(folder, points, together=config.together, watch=board)
+    _tell(folder, results)
+    return 1 if any(result.outcome.ended == "failed" for result in results) else 0
 
 
 def check_validation(points: Sequence[Point]) -> None:
@@ -104,19 +104,19 @@ def _points(config: SweepConfig) -> tuple[SweepFolder, list[Point]]:
         given = read_file(config.file).space
     if given == Space():
         folder = SweepFolder.open(config.folder)
-        return folder, folder.points()
+        return folder, tell_apart(folder.points())
     points = given.over(config.base)
     check_validation(points)  # before anything is written
     return SweepFolder(config.folder), points
 
 
-def _tell(folder: SweepFolder, outcomes: Sequence[Outcome]) -> None:
-    rows = ranked(outcomes)
+def _tell(folder: SweepFolder, results: Sequence[Result]) -> None:
+    rows = ranked(results)
     print(markdown(rows))
-    best = rows[0]
-    if best.outcomes[0].run is not None and best.outcomes[0].ended != "failed":
-        print(f"best: {best.name}, run folder {folder.path / best.outcomes[0].run}")
-    for outcome in outcomes:
+    best = rows[0].best
+    if best.outcome.run is not None and best.outcome.ended != "failed":
+        print(f"best: {rows[0].name}; its best run: {folder.path / best.outcome.run}")
+    for point, outcome in results:
         if outcome.ended == "failed" and outcome.run is not None:
-            name = " ".join(f"{n}={v}" for n, v in outcome.settings.items())
-            print(f"failed: {name}: {outcome.message} (see {folder.path / outcome.run}/error.txt)")
+            where = folder.path / outcome.run / "error.txt"
+            print(f"failed: {point.name}: {outcome.message} (see {where})")

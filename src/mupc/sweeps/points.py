@@ -40,7 +40,12 @@ class Point(NamedTuple):
     @property
     def name(self) -> str:
         """Its settings in words."""
-        return " ".join(f"{name}={_shown(value)}" for name, value in self.settings.items())
+        return words(self.settings)
+
+
+def words(settings: Mapping[str, Any]) -> str:
+    """Write settings in one line."""
+    return " ".join(f"{name}={_shown(value)}" for name, value in settings.items())
 
 
 class Range(NamedTuple):
@@ -130,8 +135,22 @@ def point_of(base: TrainConfig, settings: Mapping[str, Any]) -> Point:
     try:
         config = resolve(from_settings(settings, base))
     except ConfigError as error:
-        raise ConfigError(f"at {_words(settings)}: {error}") from error
+        raise ConfigError(f"at {_options(settings)}: {error}") from error
     return Point(_key(config), dict(settings), config)
+
+
+def tell_apart(points: Sequence[Point]) -> list[Point]:
+    """Name points by all settings in which they differ, wherever they came from."""
+    configs = [dataclasses.asdict(point.config) for point in points]
+    names = {name for point in points for name in point.settings}
+    for name in configs[0] if configs else ():
+        if name not in _PLACES and len({str(config[name]) for config in configs}) > 1:
+            names.add(name)
+    order = [field.name for field in dataclasses.fields(TrainConfig) if field.name in names]
+    return [
+        point._replace(settings={name: config[name] for name in order})
+        for point, config in zip(points, configs, strict=True)
+    ]
 
 
 def _key(config: TrainConfig) -> str:
@@ -142,7 +161,7 @@ def _key(config: TrainConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _words(settings: Mapping[str, Any]) -> str:
+def _options(settings: Mapping[str, Any]) -> str:
     return " ".join(f"{option(name)} {_shown(value)}" for name, value in settings.items())
 
 

@@ -1,61 +1,74 @@
 """Which point of a sweep did best, on the validation part, and what a person sees of a sweep."""
 
-import json
+import dataclasses
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mupc.sweeps.folder import Outcome
-from mupc.sweeps.sweep import Standing
+from mupc.sweeps.points import words
+from mupc.sweeps.sweep import Result, Standing
+from mupc.training.config import TrainConfig
 
 _SHOWN = 12
 _BADLY = ("diverged", "failed")
 
 
 class Row(NamedTuple):
-    """Settings of a sweep, and how they did with each seed."""
+    """The runs that differ in their seeds alone, and what tells them from the others."""
 
     settings: dict[str, Any]
-    outcomes: list[Outcome]
+    results: list[Result]
 
     @property
     def name(self) -> str:
         """The settings in words."""
-        return " ".join(f"{name}={value}" for name, value in self.settings.items()) or "(all)"
+        return words(self.settings) or "(all)"
 
     @property
     def score(self) -> tuple[float, float, float]:
         """What to rank by: how often it ended well, then mean accuracy, then minus mean loss."""
-        well = [outcome.ended not in _BADLY for outcome in self.outcomes]
-        accuracies = [outcome.accuracy or 0.0 for outcome in self.outcomes]
-        losses = [float("inf") if o.loss is None else o.loss for o in self.outcomes]
-        return statistics.fmean(well), statistics.fmean(accuracies), -statistics.fmean(losses)
+        return _score(self.results)
+
+    @property
+    def best(self) -> Result:
+        """The run that did best."""
+        return max(self.results, key=lambda result: _score([result]))
 
     def cells(self) -> tuple[str, ...]:
         """Give a line of a table."""
-        ends = [outcome.ended for outcome in self.outcomes]
+        outcomes = [result.outcome for result in self.results]
+        ends = [outcome.ended for outcome in outcomes]
         odd = [f"{ends.count(end)} {end}" for end in _BADLY if end in ends]
         return (
             self.name,
-            _mean([outcome.accuracy for outcome in self.outcomes], 100, ".2f"),
-            _mean([outcome.loss for outcome in self.outcomes], 1, ".4f"),
-            _mean([outcome.test_accuracy for outcome in self.outcomes], 100, ".2f"),
+            _mean([outcome.accuracy for outcome in outcomes], 100, ".2f"),
+            _mean([outcome.loss for outcome in outcomes], 1, ".4g"),
+            _mean([outcome.test_accuracy for outcome in outcomes], 100, ".2f"),
             f"{len(ends)}{' (' + ', '.join(odd) + ')' if odd else ''}",
-            f"{statistics.fmean(outcome.seconds for outcome in self.outcomes):.1f}",
+            f"{statistics.fmean(outcome.seconds for outcome in outcomes):.1f}",
         )
 
 
 COLUMNS = ("settings", "validation accuracy %", "loss", "test accuracy %", "runs", "s a run")
 
 
-def ranked(outcomes: Sequence[Outcome]) -> list[Row]:
+def ranked(results: Sequence[Result]) -> list[Row]:
     """Gather the seeds of each setting, the best setting first."""
-    rows: dict[str, Row] = {}
-    for outcome in outcomes:
-        settings = {n: value for n, value in outcome.settings.items() if n != "seed"}
-        key = json.dumps(settings, sort_keys=True)
-        rows.setdefault(key, Row(settings, [])).outcomes.append(outcome)
+    rows: dict[TrainConfig, Row] = {}
+    for result in results:
+        settings = {n: value for n, value in result.point.settings.items() if n != "seed"}
+        same = dataclasses.replace(result.point.config, seed=0, out=None, data_dir=None)
+        rows.setdefault(same, Row(settings, [])).results.append(result)
     return sorted(rows.values(), key=lambda row: row.score, reverse=True)
+
+
+def _score(results: Sequence[Result]) -> tuple[float, float, float]:
+    outcomes = [result.outcome for result in results]
+    well = [outcome.ended not in _BADLY for outcome in outcomes]
+    accuracies = [outcome.accuracy or 0.0 for outcome in outcomes]
+    losses = [math.inf if o.loss is None else o.loss for o in outcomes]
+    return statistics.fmean(well), statistics.fmean(accuracies), -statistics.fmean(losses)
 
 
 def _mean(values: Sequence[float | None], unit: float, form: str) -> str:
@@ -99,15 +112,15 @@ class Board:
             self.live.update(self._table(standing), refresh=True)
             return
         begun = 0 if self.seen is None else self.seen
-        total = len(standing.outcomes) + standing.left
-        if self.seen is None and standing.outcomes:
-            self.console.print(f"{len(standing.outcomes)} of {total} points have results already")
-            begun = len(standing.outcomes)
-        self.seen = len(standing.outcomes)
-        for number, outcome in enumerate(standing.outcomes[begun:], begun + 1):
-            (row,) = ranked([outcome])
+        total = len(standing.results) + standing.left
+        if self.seen is None and standing.results:
+            self.console.print(f"{len(standing.results)} of {total} points have results already")
+            begun = len(standing.results)
+        self.seen = len(standing.results)
+        for number, result in enumerate(standing.results[begun:], begun + 1):
+            (row,), outcome = ranked([result]), result.outcome
             _, accuracy, loss, _, _, seconds = row.cells()
-            name = " ".join(f"{n}={v}" for n, v in outcome.settings.items())
+            name = result.point.name
             score = f"accuracy {accuracy} %, loss {loss}" if accuracy else f"loss {loss}"
             said = score if outcome.ended != "failed" else outcome.message
             odd = "" if outcome.ended in ("finished", "failed") else f" ({outcome.ended})"
@@ -118,23 +131,23 @@ class Board:
     def _table(self, standing: Standing) -> Any:
         from rich.table import Table
 
-        total = len(standing.outcomes) + standing.left
+        total = len(standing.results) + standing.left
         table = Table(
-            title=f"{len(standing.outcomes)} of {total} points; {_left(standing)}",
+            title=f"{len(standing.results)} of {total} points; {_left(standing)}",
             caption=standing.now,
             title_justify="left",
             caption_justify="left",
         )
         for column in COLUMNS:
             table.add_column(column)
-        for row in ranked(standing.outcomes)[:_SHOWN]:
+        for row in ranked(standing.results)[:_SHOWN]:
             table.add_row(*row.cells())
         return table
 
 
 def _left(standing: Standing) -> str:
     """Estimate the time left, if this process does all of it."""
-    took = [outcome.seconds for outcome in standing.outcomes if outcome.seconds]
+    took = [result.outcome.seconds for result in standing.results if result.outcome.seconds]
     if not standing.left:
         return "done"
     if not took:

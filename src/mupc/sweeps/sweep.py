@@ -19,16 +19,23 @@ from mupc.training.run import Begin, Run, Start, train_together
 _WAIT = 1.0  # seconds between looks at what other processes have done
 
 
+class Result(NamedTuple):
+    """A point, and how it ended."""
+
+    point: Point
+    outcome: Outcome
+
+
 class Standing(NamedTuple):
     """How far a sweep has come.
 
     Attributes:
-        outcomes: what there is, in the order in which it came.
+        results: what there is, in the order in which it came.
         left: how many points have none.
         now: what this process is doing.
     """
 
-    outcomes: Sequence[Outcome]
+    results: Sequence[Result]
     left: int
     now: str
 
@@ -47,7 +54,7 @@ class _LostError(Exception):
 
 def sweep(
     folder: SweepFolder, points: Sequence[Point], *, together: int = 1, watch: Watch | None = None
-) -> list[Outcome]:
+) -> list[Result]:
     """Train every point that has no result, and give the results of all.
 
     Other processes may work on the same folder: each point is trained by one of them, and this
@@ -69,10 +76,10 @@ def sweep(
         load_data(*_source(point.config))
     for point in points:
         folder.add(point)
-    done: dict[str, Outcome] = {}
+    done: dict[str, Result] = {}
     while True:
         left = [point for point in points if point.key not in done]
-        new = {p.key: outcome for p in left if (outcome := folder.outcome(p)) is not None}
+        new = {p.key: Result(p, outcome) for p in left if (outcome := folder.outcome(p))}
         done |= new
         left = [point for point in left if point.key not in new]
         if not left:

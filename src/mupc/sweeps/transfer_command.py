@@ -17,6 +17,7 @@ from mupc.sweeps.ranking import Board
 from mupc.sweeps.sweep import sweep
 from mupc.sweeps.transfer import Cell, Verdict, around, optimum, verdict
 from mupc.training.config import PRESETS, ConfigError, PresetName, TrainConfig, option
+from mupc.training.results import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,11 +177,16 @@ def transfer(config: TransferConfig) -> Judged:
 
 def _sentence(plan: Plan, case: Case, records: Sequence[dict[str, Any]]) -> str:
     base = str(plan.sizes[0])
-    losses = [r["loss"] for r in records if r["case"] == str(case) and r["size"] != base]
+    others = [r for r in records if r["case"] == str(case) and r["size"] != base]
+    losses = [record["loss"] for record in others]
+    edges = sum(record["at_edge"] for record in others)
+    open_ = (
+        f" ({edges} of them at the edge of the grid: a wider one may find better)" if edges else ""
+    )
     return (
-        f"{case}: the optimum of {base}, reused at {len(losses)} other sizes, costs "
-        f"{100 * np.mean(losses):.1f} points of accuracy on average, {100 * max(losses):.1f} at "
-        "most"
+        f"{case}: the optimum of {base}, reused at {counted(len(losses), 'other size')}{open_}, "
+        f"costs {100 * np.mean(losses):.1f} points of accuracy on average, {100 * max(losses):.1f} "
+        "at most"
     )
 
 
@@ -188,7 +194,8 @@ def _sweep(
     config: TransferConfig, folder: SweepFolder, points: Sequence[Point]
 ) -> dict[str, Outcome]:
     with Board() as board:
-        outcomes = sweep(folder, points, together=config.together, watch=board)
+        results = sweep(folder, points, together=config.together, watch=board)
+    outcomes = [result.outcome for result in results]
     if any(outcome.ended != "failed" and outcome.accuracy is None for outcome in outcomes):
         raise ConfigError("transfer is judged by accuracy: take data whose targets are classes")
     return {outcome.key: outcome for outcome in outcomes}

@@ -1,6 +1,12 @@
 """What a person sees of a run: a line that says where training stands."""
 
-from mupc.training.results import Record, RegimeRecord, TraceRecord, ValidationRecord
+from mupc.training.results import (
+    Record,
+    RegimeRecord,
+    TraceRecord,
+    ValidationRecord,
+    counted,
+)
 
 
 class Progress:
@@ -22,7 +28,7 @@ class Progress:
         if isinstance(record, ValidationRecord):
             best = ", the best so far" if record.best else ""
             score = _accuracy(record.accuracy)
-            self._line(f"  validation at step {record.step}: {score}loss {record.loss:.4f}{best}")
+            self._line(f"  validation at step {record.step}: {score}loss {record.loss:.4g}{best}")
             return
         if isinstance(record, RegimeRecord):
             if sentence := record.sentence():
@@ -33,7 +39,7 @@ class Progress:
         left = (self.steps - record.step) * self.batch_size / max(record.samples_per_second, 1e-9)
         inference = (
             f"energy {record.energy_before:.4g} → {record.energy_after:.4g} "
-            f"in {record.inference_steps:.0f} inference steps"
+            f"in {counted(round(record.inference_steps), 'inference step')}"
             if record.inference_steps
             else f"energy {record.energy_after:.4g}"
         )
@@ -43,7 +49,7 @@ class Progress:
             else ""
         )
         self._line(
-            f"step {record.step}/{self.steps}: loss {record.loss:.4f}, "
+            f"step {record.step}/{self.steps}: loss {record.loss:.4g}, "
             f"{_accuracy(record.accuracy)}{inference}, {record.samples_per_second:,.0f} samples/s, "
             f"{_duration(left)} left{warning}",
             passing=not warning,

@@ -57,6 +57,11 @@ def enough(config: TrainConfig, regime: Regime) -> str | None:
                 f"iteration{'s are' if steps > 1 else ' is'} not enough: take --solver l-bfgs"
                 + (" or --max-steps 3 --cg-steps 4" if steps < 3 and regime.rho <= several else "")
             )
+    if config.solver == "gradient-flow" and config.activation == "relu":
+        return (
+            "the gradient flow follows every kink of relu: it takes very long, and ends short of "
+            "the minimum: take --solver l-bfgs"
+        )
     truncated = config.coordinates == "activities" and steps < 4 * config.depth
     if truncated and config.solver in ("gradient-descent", "adam"):
         return (

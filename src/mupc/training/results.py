@@ -128,25 +128,29 @@ class RegimeRecord:
             cost = "" if self.sweeps is None else f" ({self.sweeps:.0f} sweeps)"
             fall = "" if self.drop is None else f", energy lowered by {self.drop:.1%}"
             lost = f", diverged in {self.diverged:.0%} of samples" if self.diverged else ""
+            made = counted(self.inference_steps, "step")
             parts.append(
-                f"inference: residual {self.residual:.2g} after {_count(self.inference_steps)}"
+                f"inference: residual {self.residual:.2g} after {made}"
                 f"{cost}, {self.at_equilibrium or 0:.0%} of samples at equilibrium{fall}{lost}"
             )
         if self.cosine is not None and (seen := [c for c in self.cosine if not math.isnan(c)]):
+            none = len(self.cosine) - len(seen)
+            rest = f", in {len(seen)} layers ({none} without a gradient)" if none else ""
             parts.append(
                 f"gradient vs backpropagation: cosine {statistics.median(seen):.3f}, "
-                f"{min(seen):.3f} at least"
+                f"{min(seen):.3f} at least{rest}"
             )
         if self.hidden and self.step:
             parts.append(
-                f"{self.learning} of {len(self.hidden)} hidden layers learning "
+                f"{self.learning} of {len(self.hidden)} hidden matrices learning "
                 f"(changed by {min(self.hidden):.2g} to {max(self.hidden):.2g})"
             )
         return "; ".join(parts)
 
 
-def _count(steps: float) -> str:
-    return f"{steps:.3g} step{'' if steps == 1 else 's'}"
+def counted(number: float, noun: str) -> str:
+    """Say how many: 1 step, 2 steps."""
+    return f"{number:,.4g} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclasses.dataclass(frozen=True)

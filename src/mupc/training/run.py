@@ -11,7 +11,7 @@ import jax
 
 from mupc.data import Dataset, Split, load, steps_per_epoch
 from mupc.networks import Chain
-from mupc.records import RunError, RunFolder, environment
+from mupc.records import RunError, RunFolder, check_new, environment
 from mupc.training.build import (
     build_likelihood,
     build_network,
@@ -125,6 +125,9 @@ def train_together(
             f"runs trained together may differ in {', '.join(map(option, NUMBERS))} alone: train "
             "the others one after the other"
         )
+    for config in configs:
+        if config.out is not None:
+            check_new(config.out)
     config = configs[0]
     data = load_data(config) if data is None else data
     steps = _check_data(config, data)
@@ -182,10 +185,12 @@ def _check_data(config: TrainConfig, data: Dataset) -> int:
             f"--likelihood categorical needs targets that are distributions over classes, and "
             f"those of {data.name} are not: take gaussian"
         )
-    try:
-        epoch = steps_per_epoch(len(data.train.x), config.batch_size)
-    except ValueError as error:
-        raise ConfigError(f"--batch-size: {error}") from error
+    if config.batch_size > (size := len(data.train.x)):
+        raise ConfigError(
+            f"--batch-size must be at most {size}, the number of training samples, not "
+            f"{config.batch_size}"
+        )
+    epoch = steps_per_epoch(size, config.batch_size)
     steps = config.steps or round((config.epochs or 0) * epoch)
     if not steps:
         raise ConfigError(f"--epochs {config.epochs} is no step: an epoch has {epoch}")

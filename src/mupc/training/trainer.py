@@ -17,7 +17,14 @@ from mupc.learning import Batch, LearningRule
 from mupc.networks import Network
 from mupc.training.look import Model, look, look_inside
 from mupc.training.metrics import evaluate, is_one_hot
-from mupc.training.results import Ended, FitResult, Record, TrainRecord, ValidationRecord
+from mupc.training.results import (
+    Ended,
+    FitResult,
+    Record,
+    TrainRecord,
+    ValidationRecord,
+    counted,
+)
 from mupc.training.step import MEASURED, Inputs, Metrics, State, begin, copy_arrays
 
 
@@ -195,7 +202,7 @@ class Trainer:
         steps = self.steps if failed < 0 else failed
         if failed < 0 and not self._sound():
             ended = Ended.DIVERGED
-        message = f"training ended after {steps} steps: {ended.value}"
+        message = f"training ended after {counted(steps, 'step')}: {ended.value}"
         if failed >= 0:
             ended = Ended.DIVERGED
             inputs = self._inputs(failed)
