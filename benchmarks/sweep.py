@@ -77,9 +77,11 @@ def _measure(points: Sequence[Point], path: Path, report: Report) -> None:
         run = train(dataclasses.replace(points[0].config, out=str(path / str(i))))
         alone.append(run.training_seconds)
         evaluated.append(_evaluation_seconds(run))
+    later = len(compiled) - programs
     point, steps, evaluations = map(statistics.median, (swept, alone, evaluated))
     print(
-        f"  programs compiled for the first point: {programs}, after it: {len(compiled) - programs}"
+        f"  programs compiled for the first point: {programs}, after it: {later} "
+        f"(target: 0; {'missed' if later else 'met'})"
     )
     print(
         f"  the first point {at_first:.2f} s, each other {point:.3f} s, of it {evaluations:.3f} s"

@@ -1,6 +1,7 @@
 """The tables of docs/results.md, each by one command that can be interrupted and taken up again.
 
     python experiments/results.py depth
+    python experiments/results.py width-512
     python experiments/results.py transfer-width
     python experiments/results.py transfer-depth
     python experiments/results.py backpropagation
@@ -12,6 +13,7 @@ With --page the table also replaces the one in that file, between its two marks.
 
 import argparse
 import dataclasses
+import json
 import re
 import statistics
 import time
@@ -31,21 +33,23 @@ from mupc.training.survey import TheoryConfig, TheoryRecord, survey
 
 
 class Method(NamedTuple):
-    """A way to train, and from which depth on only the first seed is run: it takes too long."""
+    """A way to train, and from which column on only the first seed is run: it takes too long."""
 
     name: str
     settings: Mapping[str, Any]
+    preset: PresetName = "default"
     one_seed_from: int = 10**9
 
 
 _DEFAULT = Method("mupc, the default rule", {})
 _BACKPROPAGATION = Method("mupc, backpropagation", {"rule": "backpropagation"})
-_PAPER = Method("mupc, the paper's preset", {"preset": "paper"}, 128)
+_PAPER = Method("mupc, the paper's preset", {}, "paper", 128)
 _ACCURATE = Method("mupc, ρ = 0.6, Gauss–Newton 3 x 4", {"rho": 0.6, "max_steps": 3, "cg_steps": 4})
-# The paper's learning rate of 0.1 is for mupc; this one did best at 8 layers (see the page).
+# The paper's rates are for mupc; these did best at 8 layers (see the page).
 _STANDARD = Method(
     "standard, the paper's inference",
-    {"preset": "paper", "parameterisation": "standard", "learning_rate": 0.001},
+    {"parameterisation": "standard", "learning_rate": 0.001, "step_size": 0.16},
+    "paper",
     128,
 )
 
@@ -62,16 +66,23 @@ def depth(options: argparse.Namespace) -> str:
     """Accuracy against depth, one width: the paper's Fig. 1."""
     methods = (_DEFAULT, _PAPER, _STANDARD, _BACKPROPAGATION)
     cases = _cases(methods, options.depths, options.seeds)
-    return _accuracies("depth", cases, "depth", options, steps=options.steps, width=options.width)
+    return _accuracies(cases, "depth", options, steps=options.steps, width=options.width)
+
+
+def width_512(options: argparse.Namespace) -> str:
+    """Accuracy after one epoch at the paper's width."""
+    paper = _cases([_PAPER._replace(one_seed_from=10**9)], options.depths[:1], options.seeds)
+    others = _cases((_DEFAULT, _BACKPROPAGATION), options.depths[-1:], options.seeds)
+    return _accuracies(
+        [*paper, *others], "depth", options, epochs=options.epochs, width=4 * options.width
+    )
 
 
 def depth_helps(options: argparse.Namespace) -> str:
     """Whether depth helps, at equal training."""
     methods, depths = (_DEFAULT, _BACKPROPAGATION), [1, *options.depths[::2]]
     cases = _cases(methods, depths, options.seeds)
-    return _accuracies(
-        "depth-helps", cases, "depth", options, steps=options.steps, width=options.width
-    )
+    return _accuracies(cases, "depth", options, steps=options.steps, width=options.width)
 
 
 def time_(options: argparse.Namespace) -> str:
@@ -80,7 +91,7 @@ def time_(options: argparse.Namespace) -> str:
     cases = _cases(methods, [options.steps // n for n in (9, 3, 1)], options.seeds)
     longer = _cases((_DEFAULT, _BACKPROPAGATION), [5 * options.steps], options.seeds)
     sizes = {"depth": max(options.depths), "width": options.width}
-    return _accuracies("time", [*cases, *longer], "steps", options, **sizes)
+    return _accuracies([*cases, *longer], "steps", options, **sizes)
 
 
 def _cases(methods: Sequence[Method], columns: Sequence[int], seeds: Sequence[int]) -> list[Case]:
@@ -93,20 +104,17 @@ def _cases(methods: Sequence[Method], columns: Sequence[int], seeds: Sequence[in
 
 
 def _point(case: Case, field: str, options: argparse.Namespace, same: Mapping[str, Any]) -> Point:
-    preset: PresetName = case.method.settings.get("preset", "default")
     settings = {"seed": case.seed, **same, field: case.column, **case.method.settings}
-    base = PRESETS[preset]
+    base = PRESETS[case.method.preset]
     base = dataclasses.replace(base, dataset=options.dataset, validation=0.0, epochs=None)
     return point_of(base, settings)
 
 
-def _accuracies(
-    name: str, cases: Sequence[Case], field: str, options: argparse.Namespace, **same: Any
-) -> str:
+def _accuracies(cases: Sequence[Case], field: str, options: argparse.Namespace, **same: Any) -> str:
     """Train, and give a table of test accuracies and training times, methods by columns."""
     points = [_point(case, field, options, same) for case in cases]
     with Board() as board:
-        results = sweep(SweepFolder(options.out / name), points, watch=board)
+        results = sweep(SweepFolder(options.out / "runs"), points, watch=board)
     found = [(case, result.outcome) for case, result in zip(cases, results, strict=True)]
     columns = list(dict.fromkeys(case.column for case in cases))
     heads = [f"{column:,} {'layers' if field == 'depth' else 'batches'}" for column in columns]
@@ -121,12 +129,12 @@ def _accuracies(
     lines += [line((name, *map(_cell, row))) for name, row in rows.items()]
     lines += ["", header(("training steps, s", *heads))]
     lines += [line((name, *map(_seconds, row))) for name, row in rows.items()]
-    lines += ["", f"At the end of the runs of {heads[-1]}, first seed:", ""]
-    lines += [
-        f"- {name}: {row[-1][0].regime}"
-        for name, row in rows.items()
-        if row[-1] and row[-1][0].regime
-    ]
+    minutes = sum(outcome.seconds for _, outcome in found) / 60
+    lines += ["", f"{len(found)} runs, {minutes:.1f} minutes. At the end, first seed:", ""]
+    for name, row in rows.items():
+        column, last = [(n, cell[0]) for n, cell in zip(heads, row, strict=True) if cell][-1]
+        if last.regime:
+            lines.append(f"- {name}, {column}: {last.regime}")
     return "\n".join(lines)
 
 
@@ -169,13 +177,13 @@ def _transfer(
         given: dict[str, Any] = (
             {
                 "step_sizes": (0.5 / 64, 2.5 / 64, 10 / 64, 20 / 64, 40 / 64),
-                "learning_rates": (0.0125, 0.025, 0.05, 0.1, 0.2),
+                "learning_rates": (0.001, 0.004, 0.0125, 0.025, 0.05, 0.1, 0.2),
                 "cases": ("mupc:raw", "mupc:mup", "standard:raw"),
             }
             if preset == "paper"
             else {
                 "rhos": (0.0125, 0.025, 0.05, 0.1, 0.2),
-                "learning_rates": (0.005, 0.01, 0.02, 0.04, 0.08),
+                "learning_rates": (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08),
                 "cases": ("mupc:raw", "mupc:uniform", "standard:raw"),
             }
         )
@@ -234,17 +242,19 @@ def backpropagation(options: argparse.Namespace) -> str:
 
 def _surveyed(out: Path, config: TheoryConfig) -> list[TheoryRecord]:
     """Give the records of a survey, of an earlier call if that was the same and ended."""
-    expected = len(config.depths) * len(config.widths)
-    if (out / "config.json").is_file():
-        records = list(RunFolder.open(out).records())
-        if len(records) == expected:
-            return [TheoryRecord(**record) for record in records]
-        raise SystemExit(f"{out} holds a part of this table: remove it")
-    return survey(config, lambda record: print(f"{record.depth}x{record.width}", flush=True))[1]
+    if not (out / "config.json").is_file():
+        return survey(config, lambda record: print(f"{record.depth}x{record.width}", flush=True))[1]
+    run = RunFolder.open(out)
+    records = list(run.records())
+    same = run.config() == json.loads(json.dumps(dataclasses.asdict(config)))
+    if not same or len(records) != len(config.depths) * len(config.widths):
+        raise SystemExit(f"{out} holds a part of this table, or another one: remove it")
+    return [TheoryRecord(**record) for record in records]
 
 
 _TABLES: dict[str, Callable[[argparse.Namespace], str]] = {
     "depth": depth,
+    "width-512": width_512,
     "transfer-width": transfer_width,
     "transfer-depth": transfer_depth,
     "backpropagation": backpropagation,
@@ -256,6 +266,8 @@ _TABLES: dict[str, Callable[[argparse.Namespace], str]] = {
 def main(argv: Sequence[str] | None = None) -> str:
     """Make one table; print it, and put it into the page if one is named."""
     options = _options(argv)
+    if options.page is not None:
+        put(options.page, options.table, "")  # before hours of work, whether there are the marks
     began = time.perf_counter()
     table = _TABLES[options.table](options)
     print(table)
@@ -295,6 +307,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128, 256, 512])
     parser.add_argument("--sizes", nargs="+", help="of transfer (default: the table's own)")
     parser.add_argument("--steps", type=int, default=900, help="batches; transfer: a ninth of it")
+    parser.add_argument("--epochs", type=float, default=1.0, help="of width-512")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/results"), help="run folders")
     parser.add_argument("--page", type=Path, help="page whose table is to be replaced")

@@ -37,7 +37,7 @@ def test_train_then_evaluate_tell_the_same_story(tmp_path, capsys):
     assert "3 layers of width 16, mupc, predictive-coding; digits: 1293 training" in printed
     assert "regime number ρ = 0.05, held in training (precision" in printed
     assert "step 60/60: loss" in printed
-    assert "inference steps" in printed
+    assert "in 1 inference step," in printed
     assert "at step 0: ρ of what is learned " in printed
     assert "2 of 2 hidden matrices learning" in printed
     run = RunFolder.open(tmp_path / "run")
@@ -140,7 +140,9 @@ def test_wrong_input_gets_one_sentence(tmp_path, capsys):
         "train", "--steps", "99", "--early-stopping", "9", "--validation", "0.1"
     )
     assert "--depth must be at least 1" in say("train", "--depth", "0")
-    assert "batch_size is 99999" in say("train", "--batch-size", "99999")
+    assert "--batch-size must be at most 1437, the number of training samples" in say(
+        "train", "--batch-size", "99999"
+    )
     assert "no effect" in say("train", "--rule", "backpropagation", "--momentum", "0.5")
     assert "there is no run at" in say("evaluate", str(tmp_path / "nowhere"))
     (tmp_path / "full").mkdir()

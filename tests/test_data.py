@@ -149,7 +149,7 @@ def test_arrays_with_labels_are_flattened_and_encoded_over_both_parts(tmp_path):
     np.testing.assert_array_equal(data.test.x, [np.arange(12) / 2])
     np.testing.assert_array_equal(data.test.y, [[0, 0, 0, 1]])
     assert {part.dtype for part in (*data.train, *data.test)} == {np.dtype(np.float32)}
-    assert "as given" in data.normalisation
+    assert "as it is given" in data.normalisation
 
 
 def test_arrays_with_a_matrix_of_targets_are_taken_as_they_are(tmp_path):

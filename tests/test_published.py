@@ -42,6 +42,33 @@ def test_the_code_of_the_readme_runs(index, monkeypatch, tmp_path):
         assert scope["solution"].relative_residual.max() <= 1e-2
 
 
+def test_every_other_command_of_the_readme_is_one_that_is_understood():
+    from mupc.cli import _parse
+    from mupc.sweeps.transfer_command import _plan
+
+    lines = re.findall(r"^(?:.*&& )?(mupc (?!train)[^#\n]*)", README, re.MULTILINE)
+    configs = {line.split()[1]: _parse(shlex.split(line)[1:]) for line in lines}
+    assert {"sweep", "transfer", "theory", "report", "evaluate"} <= set(configs)
+    assert _plan(configs["transfer"])
+    assert configs["sweep"].grid
+
+
+def test_the_commands_and_the_file_of_the_page_on_sweeps_are_understood(tmp_path):
+    from mupc.cli import _parse
+    from mupc.sweeps.points import read_file, read_grid
+    from mupc.sweeps.transfer_command import _plan
+
+    page = (ROOT / "docs" / "sweeps.md").read_text().replace("\\\n", "")
+    lines = re.findall(r"^(mupc \w+ [^#\n]*)", page, re.MULTILINE)
+    sweep, transfer = (_parse(shlex.split(line)[1:]) for line in lines)
+    assert list(read_grid(sweep.grid)) == ["learning_rate", "rho", "seed"]
+    assert len(_plan(transfer).sizes) == 3
+    (tmp_path / "sweep.toml").write_text(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0])
+    base, space = read_file(tmp_path / "sweep.toml")
+    assert base == {"dataset": "mnist", "steps": 300}
+    assert len(space.over(TrainConfig())) == 2 * 3 * 10
+
+
 def test_every_train_command_of_the_readme_is_one_that_resolves():
     from mupc.cli import _parse
 

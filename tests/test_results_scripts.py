@@ -22,8 +22,8 @@ def results(script, tmp_path, monkeypatch):
     return run
 
 
-def outcomes(tmp_path, name):
-    paths = (tmp_path / "runs" / name / "results").glob("*.json")
+def outcomes(tmp_path):
+    paths = (tmp_path / "runs" / "runs" / "results").glob("*.json")
     return [json.loads(path.read_text()) for path in paths]
 
 
@@ -35,13 +35,17 @@ def mean(cells, **settings):
 def test_accuracy_against_depth_is_the_mean_of_the_runs(results, tmp_path):
     text = results("depth")
     accuracies, seconds = text.split("\n\n")[:2]
-    seen = outcomes(tmp_path, "depth")
+    seen = outcomes(tmp_path)
     assert len(seen) == 4 * 2 * 2
     rows = {row["test accuracy, %"]: row for row in table(accuracies)}
     assert len(rows) == 4
-    paper = {"preset": "paper", "depth": 3}
-    of_the_paper = [c for c in seen if "parameterisation" not in c["settings"]]
-    assert rows["mupc, the paper's preset"]["3 layers"].startswith(mean(of_the_paper, **paper))
+    presets = {
+        path.stem: json.loads(path.read_text())["config"]["preset"]
+        for path in (tmp_path / "runs" / "runs" / "points").iterdir()
+    }
+    paper = [c for c in seen if presets[c["key"]] == "paper"]
+    mupc = [c for c in paper if "parameterisation" not in c["settings"]]
+    assert rows["mupc, the paper's preset"]["3 layers"].startswith(mean(mupc, depth=3))
     exact = rows["mupc, backpropagation"]["2 layers"]
     assert exact.startswith(mean(seen, rule="backpropagation", depth=2))
     assert len(table(seconds)) == 4
@@ -49,7 +53,17 @@ def test_accuracy_against_depth_is_the_mean_of_the_runs(results, tmp_path):
     assert results("depth") == text  # nothing is trained again
 
 
-def test_depth_and_time_at_equal_training(results, tmp_path):
+def test_the_papers_width_after_an_epoch(results):
+    rows = table(results("width-512", "--epochs", "0.1", seeds="0").split("\n\n")[0])
+    paper, default, exact = rows
+    assert default["test accuracy, %"] == "mupc, the default rule"
+    assert paper["2 layers"]
+    assert paper["3 layers"] == default["2 layers"] == exact["2 layers"] == ""
+    assert default["3 layers"]
+    assert exact["3 layers"]
+
+
+def test_depth_and_time_at_equal_training(results):
     assert set(table(results("depth-helps").split("\n\n")[0])[0]) == {
         "test accuracy, %",
         "1 layers",
@@ -91,7 +105,7 @@ def test_a_sweep_is_measured_against_its_training_steps(script, tmp_path, capsys
     arguments = words("--size 2x8 --steps 3 --rates 2 --rhos 3 --json")
     (found,) = script("benchmarks/sweep").main([*arguments, str(path)])["results"]
     text = capsys.readouterr().out
-    assert ", after it: 0\n" in text
+    assert ", after it: 0 (target: 0; met)\n" in text
     point, whole = found["ratios"]
     steps, evaluations = np.median(found["alone"]), np.median(found["evaluated"])
     assert point["ratio"] == (np.median(found["swept"]) - evaluations) / steps

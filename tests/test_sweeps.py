@@ -1,7 +1,11 @@
 """Sweeps: what their points are, that each is trained once, and what is recorded of it."""
 
+import contextlib
+import dataclasses
+import importlib
 import json
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -16,7 +20,7 @@ from mupc.cli import main
 from mupc.sweeps import Outcome, Range, Result, Space, SweepFolder, ranked, sweep
 from mupc.sweeps.claims import Claims
 from mupc.sweeps.points import point_of, read_file, read_grid, read_ranges
-from mupc.training.config import ConfigError, TrainConfig
+from mupc.training.config import NUMBERS, ConfigError, TrainConfig, program
 from mupc.training.run import train, train_together
 
 BASE = TrainConfig(depth=2, width=8, steps=3, validation=0.1, report_every=0)
@@ -96,6 +100,9 @@ def test_values_are_read_from_the_command_line():
         (["--grid", "seed=0,1", "--validation", "0"], "--validation must be above 0"),
         (["--grid", "seed=0,1", "--together", "0"], "--together must be at least 1"),
         (["--grid", "seed=0,1", "--out", "x"], "--out is for a single run"),
+        (["--grid", "seed=0,1", "--seed", "3"], "--seed: it is swept over, and given a value"),
+        (["--grid", "seed=0,1", "--draw-seed", "3"], "--draw-seed would have no effect"),
+        (["--grid", "preset=default,paper"], "--preset is no setting to sweep over"),
         (["--file", "nowhere.toml"], "cannot read nowhere.toml"),
         ([], "there is no sweep at"),
     ],
@@ -114,6 +121,10 @@ def test_a_sweep_that_makes_no_sense_is_refused_before_anything_is_written(
         ("[gird]", "gird is not what a sweep consists of"),
         ("grid = {seed = 1}", "the grid of --seed must be a list"),
         ("[base", "is not a TOML file"),
+        ("points = [1]", "each of points must be a table"),
+        ("points = []", "the list of points is empty"),
+        ("random = {rho = [0.1, 1], draws = 'x'}", "draws and draw_seed must be whole numbers"),
+        ("points = [{learning-rate = 1}]\ngrid = {learning_rate = [1]}", "set in two ways"),
         ("random = {rho = 0.1}", "rho must be a list such as"),
         ("base = {depht = 2}", "there is no setting depht: depth is the nearest"),
         ("base = {depth = '2'}", "--depth must be a whole number, not '2'"),
@@ -194,6 +205,8 @@ def test_a_sweep_trains_each_point_as_a_run_of_its_own_would_be_and_once(tmp_pat
     # Again, with more points, and without saying which: what there is stays as it is.
     assert main([*arguments[:-1], "seed=0,1,2"]) == 0
     assert "4 of 6 points have results already" in capsys.readouterr().out
+    assert main(["sweep", str(out), "--depth", "3"]) == 2
+    assert "settings are given, and nothing to sweep over" in capsys.readouterr().err
     assert main(["sweep", str(out)]) == 0
     assert "6 of 6 points have results already" in capsys.readouterr().out
     now = {path.name: path.read_text() for path in (out / "results").iterdir()}
@@ -252,21 +265,39 @@ def test_settings_are_ranked_by_their_mean_over_seeds():
     assert rows[1].best.outcome.accuracy == 0.9
 
 
-def test_a_grid_of_numbers_compiles_its_training_step_once(tmp_path):
+@pytest.mark.parametrize(
+    ("fields", "grid"),
+    [
+        ({}, {"learning_rate": [0.01, 0.02], "rho": [0.05, 0.1], "eps": [1e-12, 1e-8]}),
+        ({"max_steps": 3}, {"rtol": [1e-3, 1e-2], "atol": [0.0, 1e-3], "seed": [0, 1]}),
+        (
+            {"solver": "gradient-descent", "optimiser": "adamw"},
+            {
+                "step_size": [0.1, 0.2],
+                "momentum": [0.1, 0.2],
+                "precision": [1.0, 2.0],
+                "adamw_decay": [0.1, 0.2],
+            },
+        ),
+        ({"optimiser": "sgd"}, {"sgd_momentum": [0.1, 0.2]}),
+    ],
+)
+def test_a_grid_of_numbers_compiles_its_training_step_once(fields, grid, tmp_path):
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, _, **about: (
             compiled.append(about) if name.endswith("backend_compile_duration") else None
         )
     )
-    grid = {"learning_rate": [0.01, 0.02], "rho": [0.05, 0.1], "eps": [1e-12, 1e-8], "seed": [0, 1]}
-    first, *rest = Space(grid=grid).over(BASE)
+    assert set(grid) <= set(NUMBERS)
+    first, *rest = Space(grid=grid).over(dataclasses.replace(BASE, **fields))
+    assert {program(point.config) for point in rest} == {program(first.config)}
     jax.clear_caches()
     folder = SweepFolder(tmp_path / "sweep")
     sweep(folder, [first])
     assert compiled
     compiled.clear()
-    assert len(sweep(folder, rest)) == 15
+    assert len(sweep(folder, rest)) == len(rest)
     assert not compiled
 
 
@@ -289,7 +320,7 @@ def runs(tmp_path, name, grid, steps, **fields):
     ],
 )
 def test_runs_in_step_are_runs_in_turn(fields, tmp_path):
-    """One step agrees to round-off; early stopping and evaluations come when they would alone."""
+    """One step agrees to round-off, and records come when they would alone."""
     grid = {"learning_rate": [0.01, 0.3], "seed": [0, 1]}
     together = train_together(runs(tmp_path, "t", grid, 1, **fields))
     for one, config in zip(together, runs(tmp_path, "a", grid, 1, **fields), strict=True):
@@ -346,18 +377,26 @@ from mupc.sweeps import Space, SweepFolder, sweep
 from mupc.training.config import TrainConfig
 base = TrainConfig(depth=2, width=8, steps=40, validation=0.1, report_every=0, log_every=1)
 points = Space(grid={"seed": list(range(int(sys.argv[2])))}).over(base)
-print("begun", flush=True)
+print("ready", flush=True)
+input()
 sweep(SweepFolder(sys.argv[1], stale_after=1.5), points)
 """
 KILLS = int(os.environ.get("MUPC_KILLS", "2"))
 
 
-def start(folder, count):
+@contextlib.contextmanager
+def sweeping(folder, count, processes=1):
+    """Processes that begin a sweep at one time."""
     command = [sys.executable, "-c", SCRIPT, str(folder), str(count)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    with process.stdout:
-        assert process.stdout.readline() == "begun\n"
-    return process
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with contextlib.ExitStack() as stack:
+        begun = [stack.enter_context(subprocess.Popen(command, **pipes)) for _ in range(processes)]
+        for process in begun:
+            assert process.stdout.readline() == "ready\n"
+        for process in begun:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        yield begun
 
 
 def finished(folder):
@@ -372,8 +411,8 @@ def finished(folder):
 
 def test_two_processes_on_one_folder_never_train_the_same_point(tmp_path):
     folder = tmp_path / "sweep"
-    processes = [start(folder, 12) for _ in range(2)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    with sweeping(folder, 12, processes=2) as processes:
+        assert [process.wait(timeout=120) for process in processes] == [0, 0]
     names = sorted(path.name for path in (folder / "claims").iterdir())
     assert len(names) == 12
     assert all(name.endswith("-1") for name in names)
@@ -383,18 +422,68 @@ def test_two_processes_on_one_folder_never_train_the_same_point(tmp_path):
 
 
 def test_kills_lose_no_finished_point_and_repeat_none(tmp_path):
+    """At random moments, but for the last kill: that comes when something has been finished."""
     folder, generator = tmp_path / "sweep", np.random.default_rng(0)
     before = {}
-    for _ in range(KILLS):
-        process = start(folder, 30)
-        time.sleep(generator.uniform(0.2, 5))
-        process.kill()
-        process.wait()
+    for kill in range(KILLS):
+        with sweeping(folder, 30) as (process,):
+            time.sleep(generator.uniform(0.2, 5))
+            while kill == KILLS - 1 and not finished(folder):
+                time.sleep(0.1)
+            process.kill()
         now = finished(folder)
         assert before.items() <= now.items()
         before = now
-    assert start(folder, 30).wait(timeout=120) == 0
+    assert before
+    with sweeping(folder, 30) as (process,):
+        assert process.wait(timeout=120) == 0
     now = finished(folder)
     assert before.items() <= now.items()
     assert len(list((folder / "results").iterdir())) == 30
     assert len(list((folder / "runs").iterdir())) == 30  # what was cut short is cleared away
+
+
+def test_one_that_was_asleep_while_another_finished_gives_way(tmp_path):
+    """Its claim is taken and its run cleared away while it trains: the other's result counts."""
+    (point,) = points(seed=[0])
+    ours = SweepFolder(tmp_path / "sweep")
+    others = SweepFolder(tmp_path / "sweep", stale_after=0)  # to it our heart is still
+    woken = []
+
+    def asleep(standing):
+        if "step" in standing.now and not woken:
+            woken.append(standing)
+            sweep(others, [point])
+
+    (result,) = sweep(ours, [point], watch=asleep)
+    assert woken
+    assert result.outcome.run.endswith("-2")
+    assert [path.name for path in (tmp_path / "sweep" / "runs").iterdir()] == [
+        pathlib.Path(result.outcome.run).name
+    ]
+
+
+def test_the_failure_of_who_watches_is_not_the_points(tmp_path):
+    folder = SweepFolder(tmp_path / "sweep")
+
+    def watch(standing):
+        if "step" in standing.now:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        sweep(folder, points(seed=[0]), watch=watch)
+    (result,) = sweep(folder, points(seed=[0]))  # at once: the claim was given back
+    assert result.outcome.ended == "finished"
+
+
+def test_points_that_failed_are_trained_again_when_asked(tmp_path, monkeypatch, capsys):
+    module = importlib.import_module("mupc.sweeps.sweep")
+    train = module.train_together
+    monkeypatch.setattr(module, "train_together", lambda *_, **__: 1 / 0)
+    arguments = ["sweep", str(tmp_path / "sweep"), *SMALL, "--grid", "seed=0,1"]
+    assert main(arguments) == 1
+    assert "it could not be trained: division by zero" in capsys.readouterr().out
+    monkeypatch.setattr(module, "train_together", train)
+    assert main(arguments) == 1  # they have results
+    assert main([*arguments, "--retry-failed"]) == 0
+    assert len(list((tmp_path / "sweep" / "runs").iterdir())) == 2

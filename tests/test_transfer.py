@@ -1,5 +1,6 @@
 """`mupc transfer`: verdicts on grids whose answer is known, and the command at toy size."""
 
+import importlib
 import json
 
 import numpy as np
@@ -8,6 +9,9 @@ import pytest
 from mupc.cli import main
 from mupc.plots import transfer_maps
 from mupc.sweeps.transfer import Cell, around, optimum, verdict
+
+# The package has a function of this name.
+sweep_module = importlib.import_module("mupc.sweeps.sweep")
 
 
 def hill(top, *, height=0.9, slope=0.05, shape=(5, 4), seeds=3):
@@ -49,11 +53,12 @@ def test_the_interval_is_the_bootstraps():
 def test_what_was_not_tried_counts_for_nothing():
     target = hill((3, 1))
     target[:, 3, :] = np.nan
-    target[1, 2, 1] = np.nan  # one seed of it failed
     judged = verdict(hill((2, 1)), target)
-    assert judged.best in ((4, 1), (2, 0), (2, 2))
+    assert judged.best == (2, 1)
     assert judged.at_edge
     assert optimum(target) == judged.best
+    with pytest.raises(ValueError, match="the base's optimum was not tried"):
+        verdict(hill((3, 1)), target)
     with pytest.raises(ValueError, match="no place of the grid was tried"):
         optimum(np.full((2, 3, 3), np.nan))
     with pytest.raises(ValueError, match="cannot be compared"):
@@ -70,6 +75,14 @@ def test_an_edge_is_where_a_neighbour_was_not_tried():
     assert verdict(hill((0, 1)), hill((0, 1))).at_edge
     only_rates = hill((2, 0), shape=(5, 1))
     assert not verdict(only_rates, only_rates).at_edge  # one value has no neighbours to miss
+    near = hill((2, 1))
+    near[:, [0, 1, 3, 4]] = np.nan
+    assert verdict(hill((2, 1)), near).at_edge  # whether another rate is better was not tried
+
+
+def test_of_places_alike_the_bases_is_the_optimum():
+    flat = np.full((2, 3, 3), 0.5)
+    assert verdict(hill((1, 2), shape=(3, 3), seeds=2), flat).moved == (0, 0)
 
 
 def test_heat_maps_show_means_and_both_optima():
@@ -123,6 +136,28 @@ def test_the_command_trains_judges_and_draws_and_says_the_same_again(tmp_path, c
     assert other[other.index("| case") :].replace(str(tmp_path / "b"), str(out)) == table
 
 
+def test_what_diverges_or_cannot_be_trained_counts_as_nothing(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "transfer"
+    train = sweep_module.train_together
+
+    def fail_wide(configs, **options):
+        if configs[0].width == 9:
+            raise MemoryError("there is no room")
+        return train(configs, **options)
+
+    monkeypatch.setattr(sweep_module, "train_together", fail_wide)
+    grid = ["--learning-rates", "0.01", "1e30", "--rhos", "0.05", "--seeds", "0"]
+    sizes = ["--sizes", "2x9", "3x8", "--cases", "mupc:raw"]
+    assert main(["transfer", str(out), *SMALL[:-2], *grid, *sizes]) == 1
+    printed = capsys.readouterr().out
+    assert "2 points could not be trained: they count as 0" in printed
+    base, wide, deep = json.loads((out / "transfer.json").read_text())["sizes"]
+    assert base["accuracies"][0][1] == deep["accuracies"][0][1] == [0.0]
+    assert base["best"] == [0, 0]
+    assert wide["accuracies"] == [[[0.0], [0.0]]]
+    assert (wide["loss"], wide["moved"]) == (0, [0, 0])
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -135,6 +170,8 @@ def test_the_command_trains_judges_and_draws_and_says_the_same_again(tmp_path, c
         (["--rhos", "0.1", "--cases", "mupc"], "--cases: cannot read mupc"),
         (["--rhos", "0.1", "--cases", "mupd:raw"], "--parameterisation must be one of"),
         (["--step-sizes", "0.1"], "--step-size would have no effect"),
+        (["--rhos", "0.1", "--seed", "3"], "--seed would have no effect, since --cases"),
+        (["--rhos", "0.1", "--out", "x"], "--out is for a single run"),
         (["--rhos", "0.1", "--near", "-1", "0"], "--near must be two numbers of at least 0"),
     ],
 )

@@ -16,8 +16,8 @@ _NAMES = {"step_size": "step size of inference", "precision": "precision π", "r
 def transfer_maps(records: Sequence[dict[str, Any]]) -> Figure:
     """Draw accuracy against learning rate and the other number, a panel for each size.
 
-    A ring marks the optimum of the first size, the base, in every panel; a dot that of the panel's
-    own. Accuracies are means over seeds; what was not tried is left blank.
+    A dashed circle marks the optimum of the first size, the base, in every panel, a square that of
+    the panel's own. Accuracies are means over seeds; what was not tried is left blank.
     """
     values = records[0]["values"]
     figure, axes = panels(len(records), width=1.6 + 0.62 * len(values), height=4.0)

@@ -5,6 +5,7 @@ one process can create, and its time of change is a heartbeat. A claim that has 
 followed by one of the next number, which again only one process can create.
 """
 
+import contextlib
 import os
 import platform
 import threading
@@ -39,16 +40,22 @@ class Claim:
         """Whether nobody has taken over, as happens if this process was long suspended."""
         return self.path.exists() and not self.next_path.exists()
 
-    def release(self) -> None:
-        """Let others claim it at once."""
+    def end(self) -> None:
+        """Stop to beat: what was claimed is done with, or others may have it in a while."""
         self._ended.set()
         self._heart.join()
+
+    def release(self) -> None:
+        """Let others claim it at once."""
+        self.end()
         if self.held:
             os.utime(self.path, (0, 0))
 
     def _beat(self) -> None:
         while not self._ended.wait(self._interval) and self.held:
-            os.utime(self.path)
+            # A file server may be away for a moment; if it is for longer, others take over.
+            with contextlib.suppress(OSError):
+                os.utime(self.path)
 
 
 class Claims:
@@ -78,10 +85,10 @@ class Claims:
             file.write(f"process {os.getpid()} of {platform.node()}\n")
         return Claim(path, self._path(key, number + 2), number + 1, self.stale_after)
 
-    def held(self, key: str) -> bool:
-        """Say whether somebody, this process or another, is at work on it."""
-        number = self._latest(key)
-        return bool(number) and self._beats(self._path(key, number))
+    def free(self, key: str) -> None:
+        """Let it be claimed again at once, whoever holds it."""
+        if number := self._latest(key):
+            os.utime(self._path(key, number), (0, 0))
 
     def _path(self, key: str, number: int) -> Path:
         return self.folder / f"{key}-{number}"

@@ -6,11 +6,19 @@ from typing import Annotated, Any
 
 import tyro
 
+from mupc.records import RunError
 from mupc.sweeps.folder import SweepFolder
 from mupc.sweeps.points import Point, Space, read_file, read_grid, read_ranges, tell_apart
 from mupc.sweeps.ranking import Board, markdown, ranked
 from mupc.sweeps.sweep import Result, sweep
-from mupc.training.config import PRESETS, ConfigError, PresetName, TrainConfig, from_settings
+from mupc.training.config import (
+    PRESETS,
+    ConfigError,
+    PresetName,
+    TrainConfig,
+    from_settings,
+    option,
+)
 
 VALIDATION = 0.1
 """Fraction of the training data that a sweep sets apart, to find the best point by."""
@@ -39,6 +47,8 @@ class SweepConfig:
     file: str | None = None
     """TOML file with [base], [grid], [[points]] and [random]; options on the command line go before
     its [base]."""
+    retry_failed: bool = False
+    """Train points again that could not be trained: there may be more memory now."""
     together: int = 1
     """Points that differ in numbers alone to train as one program: for an accelerator that one
     small network leaves idle."""
@@ -71,6 +81,10 @@ def run(config: SweepConfig) -> int:
     if config.together < 1:
         raise ConfigError(f"--together must be at least 1, not {config.together}")
     folder, points = _points(config)
+    if config.retry_failed:
+        for point in points:
+            if (outcome := folder.outcome(point)) is not None and outcome.ended == "failed":
+                folder.forget(point)
     with Board() as board:
         results = sweep(folder, points, together=config.together, watch=board)
     _tell(folder, results)
@@ -103,11 +117,37 @@ def _points(config: SweepConfig) -> tuple[SweepFolder, list[Point]]:
             raise ConfigError("--file says what to sweep over: leave --grid and --random out")
         given = read_file(config.file).space
     if given == Space():
-        folder = SweepFolder.open(config.folder)
-        return folder, tell_apart(folder.points())
+        return _stored(config)
     points = given.over(config.base)
+    for name in sorted(given.names - {"preset"}):
+        if getattr(config.base, name) != getattr(PRESETS[config.base.preset], name):
+            raise ConfigError(
+                f"{option(name)}: it is swept over, and given a value for all points as well: take "
+                "one"
+            )
     check_validation(points)  # before anything is written
     return SweepFolder(config.folder), points
+
+
+def _stored(config: SweepConfig) -> tuple[SweepFolder, list[Point]]:
+    """Give the points that the folder holds, whose data may lie elsewhere by now."""
+    folder = SweepFolder.open(config.folder)
+    base = dataclasses.replace(config.base, data_dir=None)
+    usual = dataclasses.replace(PRESETS["default"], validation=VALIDATION)
+    if base != usual:
+        raise ConfigError(
+            "settings are given, and nothing to sweep over: the points that the folder holds have "
+            "their own settings, so leave them out, or say --grid"
+        )
+    if not (points := tell_apart(folder.points())):
+        raise RunError(f"the sweep at {config.folder} holds no points: say --grid")
+    check_validation(points)
+    if (place := config.base.data_dir) is not None:
+        points = [
+            point._replace(config=dataclasses.replace(point.config, data_dir=place))
+            for point in points
+        ]
+    return folder, points
 
 
 def _tell(folder: SweepFolder, results: Sequence[Result]) -> None:

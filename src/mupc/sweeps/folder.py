@@ -2,7 +2,7 @@
 
 points/KEY.json     the settings of a point, and its whole configuration
 claims/KEY-N        see `mupc.sweeps.claims`
-runs/SETTINGS-KEY   the run folder (with -N, if it is not the first claim's)
+runs/SETTINGS-KEY-N the run folder of the claim N
 results/KEY.json    how it ended; written once, whole or not at all
 """
 
@@ -37,7 +37,7 @@ class Outcome:
         rho: regime number of the first batch.
         regime: the last line of the regime report.
         seconds: what the run took.
-        training_seconds: what its training steps took.
+        training_seconds: what its training steps took; of runs in step, an equal share.
         run: its folder, from the sweep's; None if there is none.
     """
 
@@ -128,7 +128,8 @@ class SweepFolder:
 
     def run_path(self, point: Point, claim: Claim) -> Path:
         """Give the run folder of a claim: one of its own, since its predecessor may yet write."""
-        return self._run_path(point, claim.number)
+        words = re.sub(r"[^\w.=+-]+", "_", point.name)[:_NAME_LENGTH]
+        return self.path / "runs" / f"{words}-{point.key}-{claim.number}"
 
     def config(self, point: Point, claim: Claim) -> TrainConfig:
         """Give the configuration that keeps its run in this folder."""
@@ -144,17 +145,23 @@ class SweepFolder:
             return False
         finally:
             part.unlink()
-        for number in range(1, claim.number):  # of runs that were killed
-            shutil.rmtree(self._run_path(point, number), ignore_errors=True)
+        for path in self._run_paths(point):  # of runs that were killed
+            if path != self.run_path(point, claim):
+                shutil.rmtree(path, ignore_errors=True)
         return True
+
+    def forget(self, point: Point) -> None:
+        """Remove a point's result and runs, so that it is trained again."""
+        self._result(point).unlink()
+        self.claims.free(point.key)
+        for path in self._run_paths(point):
+            shutil.rmtree(path, ignore_errors=True)
 
     def _result(self, point: Point) -> Path:
         return self.path / "results" / f"{point.key}.json"
 
-    def _run_path(self, point: Point, number: int) -> Path:
-        words = re.sub(r"[^\w.=+-]+", "_", point.name)[:_NAME_LENGTH]
-        again = f"-{number}" if number > 1 else ""
-        return self.path / "runs" / f"{words}-{point.key}{again}"
+    def _run_paths(self, point: Point) -> list[Path]:
+        return list((self.path / "runs").glob(f"*-{point.key}-*"))
 
 
 def _read(path: Path) -> dict[str, Any]:

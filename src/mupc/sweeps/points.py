@@ -9,7 +9,7 @@ import random
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from mupc.training.config import (
     ConfigError,
@@ -18,10 +18,13 @@ from mupc.training.config import (
     from_settings,
     option,
     resolve,
+    with_absolute_paths,
 )
 
 # Where a run is kept and where its data lie do not make it another point.
 _PLACES = ("out", "data_dir")
+# What the other settings are unless given is one thing for all points.
+_NOT_SWEPT = (*_PLACES, "preset")
 
 
 class Point(NamedTuple):
@@ -103,9 +106,16 @@ class Space:
         ]
         return list({point.key: point for point in points}.values())
 
+    @property
+    def names(self) -> set[str]:
+        """The settings that are swept over."""
+        return {*self.grid, *self.ranges, *(name for point in self.points for name in point)}
+
     def _check(self) -> None:
         listed = {name for point in self.points for name in point}
-        if not listed and not self.grid and not self.ranges:
+        if not self.points:
+            raise ConfigError("the list of points is empty: leave it out")
+        if not self.names:
             raise ConfigError(
                 "there is nothing to sweep over: give --grid, such as --grid "
                 "learning-rate=0.01,0.02 seed=0,1,2"
@@ -121,6 +131,8 @@ class Space:
         for name, values in self.grid.items():
             if not values:
                 raise ConfigError(f"the grid of {option(name)} has no values")
+        if self.draw_seed and not self.draws:
+            raise ConfigError("--draw-seed would have no effect, since nothing is drawn at random")
 
 
 def point_of(base: TrainConfig, settings: Mapping[str, Any]) -> Point:
@@ -130,10 +142,10 @@ def point_of(base: TrainConfig, settings: Mapping[str, Any]) -> Point:
         ConfigError: if there is no such field, or the configuration cannot be run.
     """
     settings = {field_named(name): value for name, value in settings.items()}
-    if kept := [name for name in _PLACES if name in settings]:
+    if kept := [name for name in _NOT_SWEPT if name in settings]:
         raise ConfigError(f"{option(kept[0])} is no setting to sweep over")
     try:
-        config = resolve(from_settings(settings, base))
+        config = with_absolute_paths(resolve(from_settings(settings, base)))
     except ConfigError as error:
         raise ConfigError(f"at {_options(settings)}: {error}") from error
     return Point(_key(config), dict(settings), config)
@@ -267,6 +279,11 @@ def read_file(path: str | Path) -> SweepFile:
     }
     drawn = dict(content.get("random", {}))
     draws, draw_seed = drawn.pop("draws", 0), drawn.pop("draw_seed", 0)
+    if not all(type(number) is int for number in (draws, draw_seed)):
+        raise ConfigError(f"{path}: draws and draw_seed must be whole numbers")
+    points = content.get("points", [{}])
+    if not all(isinstance(point, dict) for point in points):
+        raise ConfigError(f"{path}: each of points must be a table of settings")
     for name, value in table("grid").items():
         if not isinstance(value, list):
             raise ConfigError(f"{path}: the grid of {option(name)} must be a list, not {value}")
@@ -275,7 +292,7 @@ def read_file(path: str | Path) -> SweepFile:
             raise ConfigError(f'{path}: {name} must be a list such as [0.01, 0.1, "log"]')
     space = Space(
         grid=table("grid"),
-        points=cast(Sequence[Mapping[str, Any]], content.get("points", [{}])),
+        points=[{field_named(name): v for name, v in point.items()} for point in points],
         ranges={field_named(name): _range(name, value) for name, value in drawn.items()},
         draws=draws,
         draw_seed=draw_seed,

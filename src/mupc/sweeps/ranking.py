@@ -11,7 +11,8 @@ from mupc.sweeps.sweep import Result, Standing
 from mupc.training.config import TrainConfig
 
 _SHOWN = 12
-_BADLY = ("diverged", "failed")
+BADLY = ("diverged", "failed")
+"""Ends of a run after which there is no network that its settings are to be judged by."""
 
 
 class Row(NamedTuple):
@@ -39,7 +40,7 @@ class Row(NamedTuple):
         """Give a line of a table."""
         outcomes = [result.outcome for result in self.results]
         ends = [outcome.ended for outcome in outcomes]
-        odd = [f"{ends.count(end)} {end}" for end in _BADLY if end in ends]
+        odd = [f"{ends.count(end)} {end}" for end in BADLY if end in ends]
         return (
             self.name,
             _mean([outcome.accuracy for outcome in outcomes], 100, ".2f"),
@@ -65,7 +66,7 @@ def ranked(results: Sequence[Result]) -> list[Row]:
 
 def _score(results: Sequence[Result]) -> tuple[float, float, float]:
     outcomes = [result.outcome for result in results]
-    well = [outcome.ended not in _BADLY for outcome in outcomes]
+    well = [outcome.ended not in BADLY for outcome in outcomes]
     accuracies = [outcome.accuracy or 0.0 for outcome in outcomes]
     losses = [math.inf if o.loss is None else o.loss for o in outcomes]
     return statistics.fmean(well), statistics.fmean(accuracies), -statistics.fmean(losses)

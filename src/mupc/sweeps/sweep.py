@@ -4,7 +4,7 @@ import functools
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from mupc.data import Dataset, load
@@ -52,6 +52,10 @@ class _LostError(Exception):
     """Another process has taken over a point, because this one had been silent for too long."""
 
 
+class _WatchError(Exception):
+    """Whoever watches has failed, for the reason that is its cause."""
+
+
 def sweep(
     folder: SweepFolder, points: Sequence[Point], *, together: int = 1, watch: Watch | None = None
 ) -> list[Result]:
@@ -85,13 +89,11 @@ def sweep(
         if not left:
             watch(Standing(list(done.values()), 0, ""))
             return [done[point.key] for point in points]
-        tasks = _claim(folder, left, together)
-        now = ", ".join(task.point.name for task in tasks) or "waiting for other processes"
-        standing = Standing(list(done.values()), len(left), now)
-        watch(standing)
-        if tasks:
+        standing = Standing(list(done.values()), len(left), "waiting for other processes")
+        if tasks := _claim(folder, left, together):
             _work(folder, tasks, load_data(*_source(tasks[0].point.config)), standing, watch)
         else:
+            watch(standing)
             time.sleep(_WAIT)
 
 
@@ -120,49 +122,69 @@ def _work(
     folder: SweepFolder, tasks: Sequence[_Task], data: Dataset, standing: Standing, watch: Watch
 ) -> None:
     """Train what is claimed and publish how it ended; give the claims back, come what may."""
+    now = ", ".join(task.point.name for task in tasks)
+    mine = lambda: all(task.claim.held for task in tasks)  # noqa: E731
 
     def begin(start: Start) -> Callable[[Record], None]:
         def see(record: Record) -> None:
-            if not all(task.claim.held for task in tasks):
+            if not mine():
                 raise _LostError
             if isinstance(record, TrainRecord):
-                step = f"{standing.now}: step {record.step}/{start.steps}"
-                watch(standing._replace(now=step))
+                told = standing._replace(now=f"{now}: step {record.step}/{start.steps}")
+                try:
+                    watch(told)
+                except Exception as error:  # it is not the point's failure
+                    raise _WatchError from error
 
         return see
 
     try:
-        for task, outcome in zip(tasks, _outcomes(folder, tasks, data, begin), strict=True):
+        watch(standing._replace(now=now))
+        for task, outcome in _outcomes(folder, tasks, data, begin):
             folder.finish(*task, outcome)
+            # Not released: a machine to which the result is not yet visible would begin again.
+            task.claim.end()
     except _LostError:
         pass  # the other process will publish the result
+    except (RunError, OSError):
+        if mine():  # else the other process has cleared this one's folder away
+            raise
+    except _WatchError as error:
+        raise error.__cause__ or error from None
     finally:
         for task in tasks:
-            task.claim.release()
+            if folder.outcome(task.point) is None:
+                task.claim.release()
 
 
 def _outcomes(
     folder: SweepFolder, tasks: Sequence[_Task], data: Dataset, begin: Begin
-) -> list[Outcome]:
+) -> Iterator[tuple[_Task, Outcome]]:
+    """Train, and give each outcome as soon as it is known."""
     began = time.perf_counter()
     try:
         runs = train_together([folder.config(*task) for task in tasks], data=data, begin=begin)
-    except (_LostError, RunError, OSError):
+    except (_LostError, _WatchError, RunError, OSError):
         raise
     except Exception as error:
         # Of a point that cannot be trained this is the result: out of memory, say.
         if len(tasks) == 1:
-            return [_failure(folder, tasks[0], error)]
+            yield tasks[0], _failure(folder, tasks[0], error)
+            return
         for task in tasks:
             shutil.rmtree(folder.run_path(*task), ignore_errors=True)
-        return [_outcomes(folder, [task], data, begin)[0] for task in tasks]
+        for task in tasks:
+            yield from _outcomes(folder, [task], data, begin)
+        return
+    seconds = (time.perf_counter() - began) / len(runs)
+    for task, run in zip(tasks, runs, strict=True):
+        if run.result.ended is not Ended.INTERRUPTED:
+            yield task, _outcome(folder, task, run, seconds, share=1 / len(runs))
     if any(run.result.ended is Ended.INTERRUPTED for run in runs):
         raise KeyboardInterrupt
-    seconds = (time.perf_counter() - began) / len(runs)
-    return [_outcome(folder, *pair, seconds) for pair in zip(tasks, runs, strict=True)]
 
 
-def _outcome(folder: SweepFolder, task: _Task, run: Run, seconds: float) -> Outcome:
+def _outcome(folder: SweepFolder, task: _Task, run: Run, seconds: float, share: float) -> Outcome:
     validation, test, regime = run.validation, run.test, run.regime
     return Outcome(
         key=task.point.key,
@@ -176,7 +198,7 @@ def _outcome(folder: SweepFolder, task: _Task, run: Run, seconds: float) -> Outc
         rho=run.folder.regime()["rho"],
         regime=None if regime is None else regime.sentence(),
         seconds=seconds,
-        training_seconds=run.training_seconds,
+        training_seconds=share * run.training_seconds,
         run=str(run.folder.path.relative_to(folder.path)),
     )
 

@@ -42,27 +42,13 @@ class Verdict(NamedTuple):
     moved: Cell
     at_edge: bool
 
-    def sentence(self) -> str:
-        """Say it in words."""
-        rate, other = self.moved
-        where = (
-            "the optimum is where it was"
-            if not (rate or other)
-            else f"the optimum moved by {rate} in learning rate and {other} in the other"
-        )
-        spread = (
-            "one seed: no interval"
-            if self.interval is None
-            else f"95 % of resamples {self.interval[0]:.1%} to {self.interval[1]:.1%}"
-        )
-        edge = "; an optimum lies at the edge of the grid" if self.at_edge else ""
-        return f"{where}; reusing the base's costs {self.loss:.1%} ({spread}){edge}"
 
+def optimum(
+    accuracies: Float[np.ndarray, "seeds rates others"], preferred: Cell | None = None
+) -> Cell:
+    """Give the place of the highest mean over seeds; of several the preferred one, or the first.
 
-def optimum(accuracies: Float[np.ndarray, "seeds rates others"]) -> Cell:
-    """Give the place of the highest mean over seeds; the first one of several.
-
-    Places where any seed is nan were not tried.
+    Places that are nan were not tried.
 
     Raises:
         ValueError: if nothing was tried.
@@ -70,6 +56,8 @@ def optimum(accuracies: Float[np.ndarray, "seeds rates others"]) -> Cell:
     means = np.mean(accuracies, axis=0)
     if np.all(np.isnan(means)):
         raise ValueError("no place of the grid was tried with every seed")
+    if preferred is not None and means[preferred] == np.nanmax(means):
+        return preferred
     return Cell(*map(int, np.unravel_index(np.nanargmax(means), means.shape)))
 
 
@@ -80,21 +68,22 @@ def verdict(
 
     Args:
         base: accuracies at the base's size.
-        target: accuracies at the target's, on the same grid; nan for what was not tried.
+        target: accuracies at the target's, on the same grid; nan for what was not tried, as the
+            base's optimum must have been.
 
     Raises:
-        ValueError: if the shapes differ, or nothing was tried.
+        ValueError: if the shapes differ, or nothing was tried, or not the base's optimum.
     """
     if base.shape != target.shape:
         raise ValueError(f"grids of shapes {base.shape} and {target.shape} cannot be compared")
-    at_base, best = optimum(base), optimum(target)
-    # What was not tried at the target cannot be reused there.
-    tried = np.where(np.isnan(np.mean(target, axis=0)), np.nan, base)
-    here = optimum(tried)
-    means = np.mean(target, axis=0)
-    seeds = len(base)
+    means, at_base = np.mean(target, axis=0), optimum(base)
+    best = optimum(target, preferred=at_base)
+    if np.isnan(means[at_base]):
+        raise ValueError("the base's optimum was not tried at the target")
     interval = None
-    if seeds > 1:
+    if (seeds := len(base)) > 1:
+        # In a resample the base's optimum may be one that was not tried at the target.
+        tried = np.where(np.isnan(means), np.nan, base)
         draws = np.random.default_rng(_RESAMPLE_SEED).integers(seeds, size=(_RESAMPLES, seeds))
         losses = [_loss(tried[draw], target[draw]) for draw in draws]
         low, high = np.percentile(losses, _INTERVAL)
@@ -103,8 +92,8 @@ def verdict(
         base=at_base,
         best=best,
         accuracy=float(means[best]),
-        reused=float(means[here]),
-        loss=float(means[best] - means[here]),
+        reused=float(means[at_base]),
+        loss=float(means[best] - means[at_base]),
         interval=interval,
         moved=Cell(abs(best.rate - at_base.rate), abs(best.other - at_base.other)),
         at_edge=_at_edge(base, at_base) or _at_edge(target, best),
@@ -113,15 +102,15 @@ def verdict(
 
 def _loss(base: Float[np.ndarray, "s r o"], target: Float[np.ndarray, "s r o"]) -> float:
     means = np.mean(target, axis=0)
-    return float(means[optimum(target)] - means[optimum(base)])
+    return float(np.nanmax(means) - means[optimum(base)])
 
 
 def _at_edge(accuracies: Float[np.ndarray, "seeds rates others"], cell: Cell) -> bool:
-    """Say whether a neighbour, along an axis with more than one value, was not tried."""
+    """Say whether a neighbour, along an axis that has more than one place, was not tried."""
     tried = ~np.isnan(np.mean(accuracies, axis=0))
     for axis, place in enumerate(cell):
         line = np.take(tried, cell[1 - axis], axis=1 - axis)
-        if np.sum(line) < 2:
+        if len(line) < 2:
             continue
         neighbours = [place - 1, place + 1]
         if any(not 0 <= n < len(line) or not line[n] for n in neighbours):

@@ -13,7 +13,7 @@ from mupc.records import write_json
 from mupc.sweeps.command import VALIDATION, check_validation
 from mupc.sweeps.folder import Outcome, SweepFolder
 from mupc.sweeps.points import Point, point_of
-from mupc.sweeps.ranking import Board
+from mupc.sweeps.ranking import BADLY, Board
 from mupc.sweeps.sweep import sweep
 from mupc.sweeps.transfer import Cell, Verdict, around, optimum, verdict
 from mupc.training.config import PRESETS, ConfigError, PresetName, TrainConfig, option
@@ -112,13 +112,16 @@ class Plan(NamedTuple):
     def accuracies(
         self, config: TransferConfig, case: Case, size: Size, outcomes: Mapping[str, Outcome]
     ) -> Float[np.ndarray, "seeds rates others"]:
-        """Arrange outcomes, which are by key of the point; nan for what was not tried."""
+        """Arrange outcomes, which are by key of the point; nan for what was not tried.
+
+        What diverged, or could not be trained, counts as 0: whoever reuses its rates has nothing.
+        """
         found = np.full((len(config.seeds), len(self.rates), len(self.values)), np.nan)
         for place in np.ndindex(*found.shape):
             cell, seed = Cell(*place[1:]), config.seeds[place[0]]
             outcome = outcomes.get(self.point(config, case, size, cell, seed).key)
-            if outcome is not None and outcome.accuracy is not None:
-                found[place] = outcome.accuracy
+            if outcome is not None:
+                found[place] = 0.0 if outcome.ended in BADLY else outcome.accuracy
         return found
 
 
@@ -129,11 +132,12 @@ def defaults(preset: PresetName) -> Any:
 
 
 class Judged(NamedTuple):
-    """What `transfer` found: a table and sentences, in Markdown, and the paths of the figures."""
+    """What `transfer` found: a table and sentences, in Markdown, figures, and what failed."""
 
     table: list[str]
     sentences: list[str]
     figures: list[Path]
+    failed: str
 
 
 def run(config: TransferConfig) -> int:
@@ -144,9 +148,11 @@ def run(config: TransferConfig) -> int:
     """
     judged = transfer(config)
     print("\n".join([*judged.table, *judged.sentences]))
+    if judged.failed:
+        print(f"{judged.failed}: they count as 0; see error.txt in their run folders")
     for path in judged.figures:
         print(f"figure: {path}")
-    return 0
+    return 1 if judged.failed else 0
 
 
 def transfer(config: TransferConfig) -> Judged:
@@ -172,7 +178,9 @@ def transfer(config: TransferConfig) -> Judged:
             records.append(_record(plan, config.seeds, case, size, found, judged))
     write_json(folder.path / "transfer.json", {"sizes": records})
     sentences = [_sentence(plan, case, records) for case in plan.cases]
-    return Judged(table, sentences, _draw(folder.path, records))
+    failed = sum(outcome.ended == "failed" for outcome in outcomes.values())
+    said = f"{counted(failed, 'point')} could not be trained" if failed else ""
+    return Judged(table, sentences, _draw(folder.path, records), said)
 
 
 def _sentence(plan: Plan, case: Case, records: Sequence[dict[str, Any]]) -> str:
@@ -196,7 +204,7 @@ def _sweep(
     with Board() as board:
         results = sweep(folder, points, together=config.together, watch=board)
     outcomes = [result.outcome for result in results]
-    if any(outcome.ended != "failed" and outcome.accuracy is None for outcome in outcomes):
+    if any(outcome.ended not in BADLY and outcome.accuracy is None for outcome in outcomes):
         raise ConfigError("transfer is judged by accuracy: take data whose targets are classes")
     return {outcome.key: outcome for outcome in outcomes}
 
@@ -286,6 +294,14 @@ def _plan(config: TransferConfig) -> Plan:
         raise ConfigError("--seeds must be different numbers, at least one")
     if config.near is not None and min(config.near) < 0:
         raise ConfigError("--near must be two numbers of at least 0")
+    for field in ("parameterisation", "learning_rate_rule", "learning_rate", _OTHERS[name], "seed"):
+        if getattr(config.base, field) != getattr(PRESETS[config.base.preset], field):
+            raise ConfigError(
+                f"{option(field)} would have no effect, since --cases, --learning-rates, "
+                f"{option(name)} and --seeds say what is tried: leave it out"
+            )
+    if config.base.out is not None:
+        raise ConfigError("--out is for a single run: the runs are kept in the folder of transfer")
     base = Size(config.base.depth, config.base.width)
     sizes = tuple(dict.fromkeys([base, *map(_size, config.sizes)]))
     if len(sizes) < 2:

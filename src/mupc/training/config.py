@@ -6,7 +6,9 @@ fills them where they apply, from the preset, and refuses them where they would 
 
 import dataclasses
 import difflib
+import numbers
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -348,21 +350,38 @@ def resolve(config: TrainConfig) -> TrainConfig:
     return config
 
 
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """Make paths hold from any folder: the run may be evaluated from another one."""
+    if config.dataset.endswith(".npz"):
+        config = dataclasses.replace(config, dataset=str(Path(config.dataset).resolve()))
+    if config.data_dir is not None:
+        config = dataclasses.replace(config, data_dir=str(Path(config.data_dir).resolve()))
+    return config
+
+
 def _with_types(config: TrainConfig) -> TrainConfig:
-    """Check the type of every value, and make whole numbers floats where floats are meant."""
+    """Check the type of every value; make NumPy's numbers, and 1 for 1.0, what the type says."""
     changed: dict[str, Any] = {}
     for name, hint in get_type_hints(TrainConfig).items():
         value, kinds = getattr(config, name), _kinds(hint)
         if type(value) in kinds:
             continue
-        if type(value) is int and float in kinds:
+        number = isinstance(value, numbers.Real) and type(value) not in _NO_NUMBERS
+        if number and int in kinds and isinstance(value, numbers.Integral):
+            changed[name] = int(value)
+            continue
+        if number and float in kinds:
             changed[name] = float(value)
+            continue
+        if isinstance(value, list) and tuple in kinds:
+            changed[name] = tuple(value)
             continue
         words = " or ".join(_KINDS[kind] for kind in kinds if kind is not NoneType)
         raise ConfigError(f"{option(name)} must be {words}, not {value!r}")
     return dataclasses.replace(config, **changed)
 
 
+_NO_NUMBERS: tuple[type, ...] = (bool,)  # though Python counts it among them
 _KINDS = {
     int: "a whole number",
     float: "a number",
@@ -447,8 +466,7 @@ def from_settings(
         ConfigError: if there is no such setting, or its value is of a wrong type.
     """
     named = {field_named(name): value for name, value in settings.items()}
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in named.items()}
-    return _with_types(dataclasses.replace(base, **values))
+    return _with_types(dataclasses.replace(base, **named))
 
 
 def from_dict(values: dict[str, Any]) -> TrainConfig:

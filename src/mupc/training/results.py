@@ -150,7 +150,8 @@ class RegimeRecord:
 
 def counted(number: float, noun: str) -> str:
     """Say how many: 1 step, 2 steps."""
-    return f"{number:,.4g} {noun}{'' if number == 1 else 's'}"
+    written = f"{number:,.0f}" if number == round(number) else f"{number:.3g}"
+    return f"{written} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclasses.dataclass(frozen=True)

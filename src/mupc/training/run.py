@@ -27,6 +27,7 @@ from mupc.training.config import (
     option,
     program,
     resolve,
+    with_absolute_paths,
 )
 from mupc.training.loop import check_evaluations, fit_together
 from mupc.training.metrics import Evaluation, evaluate, is_distribution
@@ -57,7 +58,10 @@ class Run(NamedTuple):
 
     @property
     def training_seconds(self) -> float:
-        """The time of the training steps alone, without compilation, evaluations and reports."""
+        """The time of the training steps alone, without compilation, evaluations and reports.
+
+        Of runs in step it is the time of all of them together.
+        """
         total, before = 0.0, 0
         for record in self.result.records:
             if isinstance(record, TrainRecord):
@@ -119,7 +123,7 @@ def train_together(
     Raises:
         ConfigError, DataError, RunError: before anything is trained.
     """
-    configs = [_with_absolute_paths(resolve(config)) for config in configs]
+    configs = [with_absolute_paths(resolve(config)) for config in configs]
     if len({program(config) for config in configs}) != 1:
         raise ConfigError(
             f"runs trained together may differ in {', '.join(map(option, NUMBERS))} alone: train "
@@ -202,15 +206,6 @@ def _check_data(config: TrainConfig, data: Dataset) -> int:
     if config.warmup and config.warmup >= steps:
         raise ConfigError(f"--warmup must be smaller than the {steps} steps of the whole run")
     return steps
-
-
-def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """Make paths hold from any folder: the run may be evaluated from another one."""
-    if config.dataset.endswith(".npz"):
-        config = dataclasses.replace(config, dataset=str(Path(config.dataset).resolve()))
-    if config.data_dir is not None:
-        config = dataclasses.replace(config, data_dir=str(Path(config.data_dir).resolve()))
-    return config
 
 
 def _summary(result: FitResult, seen: Mapping[str, Evaluation | None]) -> dict[str, Any]:
