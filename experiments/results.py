@@ -173,7 +173,8 @@ def _transfer(
         "paper": "the paper's inference",
         "default": "the default rule",
     }
-    for preset, words in presets.items():
+    for preset in options.presets:
+        words = presets[preset]
         given: dict[str, Any] = (
             {
                 "step_sizes": (0.5 / 64, 2.5 / 64, 10 / 64, 20 / 64, 40 / 64),
@@ -306,6 +307,13 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128, 256, 512])
     parser.add_argument("--sizes", nargs="+", help="of transfer (default: the table's own)")
+    parser.add_argument(
+        "--presets",
+        nargs="+",
+        choices=list(PRESETS),
+        default=["paper", "default"],
+        help="to transfer",
+    )
     parser.add_argument("--steps", type=int, default=900, help="batches; transfer: a ninth of it")
     parser.add_argument("--epochs", type=float, default=1.0, help="of width-512")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -8,6 +8,13 @@ import pytest
 jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _few_programs() -> Iterator[None]:
+    """Unload compiled programs: each maps memory, and the system allows a process only so many."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def float64() -> Iterator[None]:
     """Run a test in double precision: mathematics is checked to round-off."""

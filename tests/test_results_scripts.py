@@ -11,19 +11,24 @@ __all__ = ["script"]
 TOY = "--dataset digits --width 8 --steps 9 --depths 2 3 --seeds"
 
 
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """One folder of runs, as for the tables themselves: what they have in common is run once."""
+    return tmp_path_factory.mktemp("results")
+
+
 @pytest.fixture
-def results(script, tmp_path, monkeypatch):
+def results(script, out):
     module = script("experiments/results")
 
     def run(name, *options, seeds="0 1"):
-        given = [*words(TOY), *words(seeds), "--out", str(tmp_path / "runs")]
-        return module.main([name, *given, *options])
+        return module.main([name, *words(TOY), *words(seeds), "--out", str(out), *options])
 
     return run
 
 
-def outcomes(tmp_path):
-    paths = (tmp_path / "runs" / "runs" / "results").glob("*.json")
+def outcomes(out):
+    paths = (out / "runs" / "results").glob("*.json")
     return [json.loads(path.read_text()) for path in paths]
 
 
@@ -32,24 +37,24 @@ def mean(cells, **settings):
     return f"{100 * np.mean([c['test_accuracy'] for c in there]):.1f}"
 
 
-def test_accuracy_against_depth_is_the_mean_of_the_runs(results, tmp_path):
+def test_accuracy_against_depth_is_the_mean_of_the_runs(results, out):
     text = results("depth")
     accuracies, seconds = text.split("\n\n")[:2]
-    seen = outcomes(tmp_path)
-    assert len(seen) == 4 * 2 * 2
+    seen = outcomes(out)
+    assert f"\n\n{4 * 2 * 2} runs, " in text
     rows = {row["test accuracy, %"]: row for row in table(accuracies)}
     assert len(rows) == 4
     presets = {
         path.stem: json.loads(path.read_text())["config"]["preset"]
-        for path in (tmp_path / "runs" / "runs" / "points").iterdir()
+        for path in (out / "runs" / "points").iterdir()
     }
     paper = [c for c in seen if presets[c["key"]] == "paper"]
     mupc = [c for c in paper if "parameterisation" not in c["settings"]]
-    assert rows["mupc, the paper's preset"]["3 layers"].startswith(mean(mupc, depth=3))
+    assert rows["mupc, the paper's preset"]["3 layers"].startswith(mean(mupc, depth=3, steps=9))
     exact = rows["mupc, backpropagation"]["2 layers"]
-    assert exact.startswith(mean(seen, rule="backpropagation", depth=2))
+    assert exact.startswith(mean(seen, rule="backpropagation", depth=2, steps=9))
     assert len(table(seconds)) == 4
-    assert "- mupc, the default rule: ρ of what is learned" in text
+    assert "- mupc, the default rule, 3 layers: ρ of what is learned" in text
     assert results("depth") == text  # nothing is trained again
 
 
@@ -77,7 +82,7 @@ def test_depth_and_time_at_equal_training(results):
 
 
 def test_the_gradient_tends_to_backpropagations_as_the_precision_falls(results):
-    rows = table(results("backpropagation", "--widths", "8", "16"))
+    rows = table(results("backpropagation", "--widths", "8", "16", "--depths", "2"))
     cosines = [
         float(row["width 16"].split()[0]) for row in rows if row["cosine (F*/loss)"][0] == "2"
     ]
@@ -90,12 +95,14 @@ def test_transfer_is_put_into_the_page_with_its_figures(results, script, tmp_pat
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- table: transfer-width -->\n<!-- end: transfer-width -->\nafter\n")
     (tmp_path / "figures").mkdir()
-    text = results("transfer-width", "--sizes", "8x32", "--page", str(page), seeds="0")
+    text = results(
+        "transfer-width", "--sizes", "8x32", "--page", str(page), "--presets", "default", seeds="0"
+    )
     assert page.read_text() == (
         f"before\n<!-- table: transfer-width -->\n{text}\n<!-- end: transfer-width -->\nafter\n"
     )
-    assert "| mupc:mup | 8x32 |" in text
-    assert len(list((tmp_path / "figures").glob("*.png"))) == 6
+    assert "| mupc:uniform | 8x32 |" in text
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 3
     with pytest.raises(SystemExit, match="has no marks"):
         script("experiments/results").put(page, "depth", "")
 
