@@ -54,6 +54,21 @@ _STANDARD = Method(
 )
 
 
+# What transfer tries: rates that suit mupc, and lower ones for the standard parameterisation.
+GRIDS: dict[PresetName, dict[str, Any]] = {
+    "paper": {
+        "step_sizes": (0.5 / 64, 2.5 / 64, 10 / 64, 20 / 64, 40 / 64),
+        "learning_rates": (0.001, 0.004, 0.0125, 0.025, 0.05, 0.1, 0.2),
+        "cases": ("mupc:raw", "mupc:mup", "standard:raw"),
+    },
+    "default": {
+        "rhos": (0.0125, 0.025, 0.05, 0.1, 0.2),
+        "learning_rates": (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08),
+        "cases": ("mupc:raw", "mupc:uniform", "standard:raw"),
+    },
+}
+
+
 class Case(NamedTuple):
     """A cell of a table."""
 
@@ -175,19 +190,6 @@ def _transfer(
     }
     for preset in options.presets:
         words = presets[preset]
-        given: dict[str, Any] = (
-            {
-                "step_sizes": (0.5 / 64, 2.5 / 64, 10 / 64, 20 / 64, 40 / 64),
-                "learning_rates": (0.001, 0.004, 0.0125, 0.025, 0.05, 0.1, 0.2),
-                "cases": ("mupc:raw", "mupc:mup", "standard:raw"),
-            }
-            if preset == "paper"
-            else {
-                "rhos": (0.0125, 0.025, 0.05, 0.1, 0.2),
-                "learning_rates": (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08),
-                "cases": ("mupc:raw", "mupc:uniform", "standard:raw"),
-            }
-        )
         config = TransferConfig(
             folder=str(options.out / name / preset),
             base=dataclasses.replace(
@@ -202,7 +204,7 @@ def _transfer(
             sizes=tuple(options.sizes or sizes),
             seeds=tuple(options.seeds),
             near=near,
-            **given,
+            **GRIDS[preset],
         )
         judged = transfer(config)
         parts += [f"With {words}:", "", *judged.table, "", *(f"- {s}" for s in judged.sentences)]

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import pytest
+from matplotlib.figure import Figure
 from run_records import example_run, regime_record, theory_record, write_run
 
 from mupc import plots
@@ -17,6 +18,15 @@ from mupc.records import RunError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(2)>&"'
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch):
+    """Draw PNGs of few points: what is in them is tested elsewhere, and they take the time."""
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda *args, dpi=None, **more: save(*args, dpi=dpi and 20, **more)
+    )
 
 
 @pytest.fixture

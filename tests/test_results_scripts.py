@@ -59,7 +59,9 @@ def test_accuracy_against_depth_is_the_mean_of_the_runs(results, out):
 
 
 def test_the_papers_width_after_an_epoch(results):
-    rows = table(results("width-512", "--epochs", "0.1", seeds="0").split("\n\n")[0])
+    rows = table(
+        results("width-512", "--epochs", "0.1", "--depths", "2", "3", seeds="0").split("\n\n")[0]
+    )
     paper, default, exact = rows
     assert default["test accuracy, %"] == "mupc, the default rule"
     assert paper["2 layers"]
@@ -69,12 +71,12 @@ def test_the_papers_width_after_an_epoch(results):
 
 
 def test_depth_and_time_at_equal_training(results):
-    assert set(table(results("depth-helps").split("\n\n")[0])[0]) == {
+    assert set(table(results("depth-helps", seeds="0").split("\n\n")[0])[0]) == {
         "test accuracy, %",
         "1 layers",
         "2 layers",
     }
-    rows = table(results("time").split("\n\n")[0])
+    rows = table(results("time", "--depths", "2").split("\n\n")[0])
     assert [*rows[0]][1:] == ["1 batches", "3 batches", "9 batches", "45 batches"]
     assert rows[2]["test accuracy, %"] == "mupc, the paper's preset"
     assert "±" not in rows[2]["9 batches"]  # one seed
@@ -91,10 +93,13 @@ def test_the_gradient_tends_to_backpropagations_as_the_precision_falls(results):
     assert cosines[2] > 0.999
 
 
-def test_transfer_is_put_into_the_page_with_its_figures(results, script, tmp_path):
+def test_transfer_is_put_into_the_page_with_its_figures(results, script, tmp_path, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- table: transfer-width -->\n<!-- end: transfer-width -->\nafter\n")
     (tmp_path / "figures").mkdir()
+    module = script("experiments/results")
+    small = {"rhos": (0.05, 0.1), "learning_rates": (0.01, 0.02), "cases": ("mupc:uniform",)}
+    monkeypatch.setitem(module.GRIDS, "default", small)
     text = results(
         "transfer-width", "--sizes", "8x32", "--page", str(page), "--presets", "default", seeds="0"
     )
@@ -102,9 +107,9 @@ def test_transfer_is_put_into_the_page_with_its_figures(results, script, tmp_pat
         f"before\n<!-- table: transfer-width -->\n{text}\n<!-- end: transfer-width -->\nafter\n"
     )
     assert "| mupc:uniform | 8x32 |" in text
-    assert len(list((tmp_path / "figures").glob("*.png"))) == 3
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 1
     with pytest.raises(SystemExit, match="has no marks"):
-        script("experiments/results").put(page, "depth", "")
+        module.put(page, "depth", "")
 
 
 def test_a_sweep_is_measured_against_its_training_steps(script, tmp_path, capsys):
