@@ -86,7 +86,8 @@ def _lines(
     y: Callable[[dict[str, Any]], float | None],
 ) -> Iterable[_Line]:
     """Gather points that have all of `names` in common, in the order of x."""
-    names = ("run", *names)  # points of several runs are told apart
+    if len({(x(p), *(p.get(name) for name in names)) for p in points}) < len(points):
+        names = ("run", *names)  # points of several runs that are told apart by nothing else
     cases: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
     for point in points:
         value = y(point)
