@@ -120,10 +120,12 @@ class Board:
         self.seen = len(standing.results)
         for number, result in enumerate(standing.results[begun:], begun + 1):
             (row,), outcome = ranked([result]), result.outcome
-            _, accuracy, loss, _, _, seconds = row.cells()
+            _, accuracy, loss, test, _, seconds = row.cells()
             name = result.point.name
-            score = f"accuracy {accuracy} %, loss {loss}" if accuracy else f"loss {loss}"
-            said = score if outcome.ended != "failed" else outcome.message
+            figures = {"accuracy": accuracy, "test accuracy": "" if accuracy else test}
+            shown = [f"{what} {figure} %" for what, figure in figures.items() if figure]
+            said = ", ".join([*shown, *([f"loss {loss}"] if loss else [])])
+            said = outcome.message if outcome.ended == "failed" else said
             odd = "" if outcome.ended in ("finished", "failed") else f" ({outcome.ended})"
             self.console.print(
                 f"{number}/{total} {name}: {said}{odd}, {seconds} s; {_left(standing)}"
