@@ -132,7 +132,8 @@ def _accuracies(cases: Sequence[Case], field: str, options: argparse.Namespace, 
         results = sweep(SweepFolder(options.out / "runs"), points, watch=board)
     found = [(case, result.outcome) for case, result in zip(cases, results, strict=True)]
     columns = list(dict.fromkeys(case.column for case in cases))
-    heads = [f"{column:,} {'layers' if field == 'depth' else 'batches'}" for column in columns]
+    unit = "H = {:,}" if field == "depth" else "{:,} batches"
+    heads = [unit.format(column) for column in columns]
     rows: dict[str, list[list[Outcome]]] = {
         name: [
             [outcome for case, outcome in found if (case.method.name, case.column) == (name, n)]

@@ -50,11 +50,11 @@ def test_accuracy_against_depth_is_the_mean_of_the_runs(results, out):
     }
     paper = [c for c in seen if presets[c["key"]] == "paper"]
     mupc = [c for c in paper if "parameterisation" not in c["settings"]]
-    assert rows["mupc, the paper's preset"]["3 layers"].startswith(mean(mupc, depth=3, steps=9))
-    exact = rows["mupc, backpropagation"]["2 layers"]
+    assert rows["mupc, the paper's preset"]["H = 3"].startswith(mean(mupc, depth=3, steps=9))
+    exact = rows["mupc, backpropagation"]["H = 2"]
     assert exact.startswith(mean(seen, rule="backpropagation", depth=2, steps=9))
     assert len(table(seconds)) == 4
-    assert "- mupc, the default rule, 3 layers: ρ of what is learned" in text
+    assert "- mupc, the default rule, H = 3: ρ of what is learned" in text
     assert results("depth") == text  # nothing is trained again
 
 
@@ -64,17 +64,17 @@ def test_the_papers_width_after_an_epoch(results):
     )
     paper, default, exact = rows
     assert default["test accuracy, %"] == "mupc, the default rule"
-    assert paper["2 layers"]
-    assert paper["3 layers"] == default["2 layers"] == exact["2 layers"] == ""
-    assert default["3 layers"]
-    assert exact["3 layers"]
+    assert paper["H = 2"]
+    assert paper["H = 3"] == default["H = 2"] == exact["H = 2"] == ""
+    assert default["H = 3"]
+    assert exact["H = 3"]
 
 
 def test_depth_and_time_at_equal_training(results):
     assert set(table(results("depth-helps", seeds="0").split("\n\n")[0])[0]) == {
         "test accuracy, %",
-        "1 layers",
-        "2 layers",
+        "H = 1",
+        "H = 2",
     }
     rows = table(results("time", "--depths", "2").split("\n\n")[0])
     assert [*rows[0]][1:] == ["1 batches", "3 batches", "9 batches", "45 batches"]
