@@ -101,6 +101,7 @@ def test_values_are_read_from_the_command_line():
         (["--grid", "seed=0,1", "--together", "0"], "--together must be at least 1"),
         (["--grid", "seed=0,1", "--out", "x"], "--out is for a single run"),
         (["--grid", "seed=0,1", "--seed", "3"], "--seed: it is swept over, and given a value"),
+        (["--grid", "validation=0.1,1.5"], "--validation must be at least 0 and below 1"),
         (["--grid", "seed=0,1", "--draw-seed", "3"], "--draw-seed would have no effect"),
         (["--grid", "preset=default,paper"], "--preset is no setting to sweep over"),
         (["--file", "nowhere.toml"], "cannot read nowhere.toml"),

@@ -60,14 +60,18 @@ def defaults(preset: PresetName, file: str | None) -> Any:
     Raises:
         ConfigError: if the file cannot be read.
     """
-    base = dataclasses.replace(PRESETS[preset], validation=VALIDATION)
+    base = _usual(preset)
     if file is not None:
         said = read_file(file).base
         if "preset" in said:
             preset = from_settings({"preset": said["preset"]}).preset
-            base = dataclasses.replace(PRESETS[preset], validation=VALIDATION)
+            base = _usual(preset)
         base = from_settings(said, base)
     return SweepConfig(folder=tyro.MISSING, base=base, file=file)
+
+
+def _usual(preset: PresetName) -> TrainConfig:
+    return dataclasses.replace(PRESETS[preset], validation=VALIDATION)
 
 
 def run(config: SweepConfig) -> int:
@@ -119,8 +123,8 @@ def _points(config: SweepConfig) -> tuple[SweepFolder, list[Point]]:
     if given == Space():
         return _stored(config)
     points = given.over(config.base)
-    for name in sorted(given.names - {"preset"}):
-        if getattr(config.base, name) != getattr(PRESETS[config.base.preset], name):
+    for name in sorted(given.names):
+        if getattr(config.base, name) != getattr(_usual(config.base.preset), name):
             raise ConfigError(
                 f"{option(name)}: it is swept over, and given a value for all points as well: take "
                 "one"
@@ -133,8 +137,7 @@ def _stored(config: SweepConfig) -> tuple[SweepFolder, list[Point]]:
     """Give the points that the folder holds, whose data may lie elsewhere by now."""
     folder = SweepFolder.open(config.folder)
     base = dataclasses.replace(config.base, data_dir=None)
-    usual = dataclasses.replace(PRESETS["default"], validation=VALIDATION)
-    if base != usual:
+    if base != _usual("default"):
         raise ConfigError(
             "settings are given, and nothing to sweep over: the points that the folder holds have "
             "their own settings, so leave them out, or say --grid"
