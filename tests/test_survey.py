@@ -60,6 +60,16 @@ def test_a_grid_is_measured_as_drawn_and_after_training(tmp_path, capsys):
     assert "is not empty: name a new folder" in capsys.readouterr().err
 
 
+def test_training_before_measuring_may_be_the_papers(tmp_path):
+    paper, slow = tmp_path / "paper", tmp_path / "slow"
+    given = ["theory", *GRID, "--train", "3", "--preset", "paper"]
+    assert main([*given, "--out", str(paper)]) == 0
+    assert main([*given, "--learning-rate", "1e-9", "--out", str(slow)]) == 0
+    (as_published,), (as_drawn,) = records(paper), records(slow)
+    # Adam 0.1 moves every weight that has a gradient by 0.1 a step.
+    assert as_published["rho"] != pytest.approx(as_drawn["rho"], rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

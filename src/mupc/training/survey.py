@@ -30,7 +30,15 @@ from mupc.theory import (
     regime_number,
     spectrum,
 )
-from mupc.training.config import Activation, ConfigError, TrainConfig, option, resolve
+from mupc.training.config import (
+    PRESETS,
+    Activation,
+    ConfigError,
+    PresetName,
+    TrainConfig,
+    option,
+    resolve,
+)
 from mupc.training.look import short
 from mupc.training.loop import fit_together
 from mupc.training.results import Ended
@@ -51,12 +59,15 @@ class TheoryConfig:
     parameterisations: tuple[Literal["mupc", "ntk", "standard"], ...] = ("mupc",)
     """How weights, multipliers and rate factors scale."""
     train: tuple[int, ...] = (0,)
-    """Batches of training before measuring, by the default rule of `mupc train`; each number is a
-    run of its own, whose learning rate falls to zero."""
-    learning_rate: float = TrainConfig.learning_rate
-    """Learning rate of that training; what suits mupc is too large for the others."""
-    learning_rate_rule: Literal["raw", "mup", "uniform"] = TrainConfig.learning_rate_rule
-    """Its factors by layer, as for `mupc train`."""
+    """Batches of training before measuring; each number is a run of its own."""
+    preset: PresetName = "default"
+    """How they are trained, as for `mupc train`: the default rule, whose learning rate falls to
+    zero, or the paper's."""
+    learning_rate: float | None = None
+    """Learning rate of that training (default: the preset's, which is too large for others than
+    mupc)."""
+    learning_rate_rule: Literal["raw", "mup", "uniform"] | None = None
+    """Its factors by layer, as for `mupc train` (default: the preset's)."""
     activation: Activation = "tanh"
     """Activation function φ."""
     skips: bool = True
@@ -228,23 +239,28 @@ def _cosine(a: Network, b: Network) -> Array:
 
 def _grid(config: TheoryConfig) -> list[tuple[TrainConfig, int]]:
     """Give the configuration of every network, and for how many batches it is trained."""
+    base = PRESETS[config.preset]
+    base = dataclasses.replace(
+        base,
+        dataset=config.dataset,
+        activation=config.activation,
+        skips=config.skips,
+        learning_rate=config.learning_rate or base.learning_rate,
+        learning_rate_rule=config.learning_rate_rule or base.learning_rate_rule,
+        seed=config.seed,
+    )
     grid = itertools.product(
         config.parameterisations, config.depths, config.widths, sorted(config.train)
     )
     return [
         (
             resolve(
-                TrainConfig(
-                    dataset=config.dataset,
+                dataclasses.replace(
+                    base,
                     depth=depth,
                     width=width,
-                    activation=config.activation,
-                    skips=config.skips,
                     parameterisation=parameterisation,
-                    learning_rate=config.learning_rate,
-                    learning_rate_rule=config.learning_rate_rule,
                     steps=max(trained, 1),
-                    seed=config.seed,
                 )
             ),
             trained,
