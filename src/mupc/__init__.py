@@ -49,6 +49,7 @@ from mupc.parameterisations import standard as standard
 from mupc.regularisers import ActivityDecay as ActivityDecay
 from mupc.regularisers import SpectralPenalty as SpectralPenalty
 from mupc.regularisers import WeightDecay as WeightDecay
+from mupc.training import Checkpoints as Checkpoints
 from mupc.training import Ended as Ended
 from mupc.training import Evaluation as Evaluation
 from mupc.training import FitResult as FitResult

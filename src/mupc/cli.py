@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,14 +18,34 @@ from mupc.sweeps import transfer_command
 from mupc.sweeps.command import SweepConfig
 from mupc.sweeps.transfer_command import TransferConfig
 from mupc.training.build import build_likelihood
-from mupc.training.config import PRESETS, ConfigError, PresetName, TrainConfig
+from mupc.training.config import PRESETS, ConfigError, PresetName, TrainConfig, option
 from mupc.training.doctor import examine
+from mupc.training.files import read_config, to_toml
 from mupc.training.metrics import Evaluation, evaluate
 from mupc.training.progress import Progress
 from mupc.training.regime import enough
 from mupc.training.results import EQUILIBRIUM, Ended, Record
-from mupc.training.run import Start, load_run, part, train
+from mupc.training.run import Start, load_run, part, resume, train
 from mupc.training.survey import TheoryConfig, TheoryRecord, survey
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainCommand(TrainConfig):
+    """Train a deep predictive coding network and report its test accuracy."""
+
+    file: str | None = None
+    """Where settings that are not given here come from: a TOML file of them, or the config.json of
+    a run."""
+    print_config: bool = False
+    """Print the configuration as such a file, and do not train."""
+    resume: str | None = None
+    """Run folder to continue from its newest checkpoint, instead of all other options."""
+
+    @property
+    def config(self) -> TrainConfig:
+        """The configuration of the run."""
+        names = [field.name for field in dataclasses.fields(TrainConfig)]
+        return TrainConfig(**{name: getattr(self, name) for name in names})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +77,7 @@ class ReportConfig:
 
 
 Command = (
-    TrainConfig
+    TrainCommand
     | EvaluateConfig
     | SweepConfig
     | TransferConfig
@@ -69,6 +90,16 @@ Command = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; an error of the user's is one sentence on stderr and exit status 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        return _run(arguments)
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    print(f"mupc: warning: {message}", file=sys.stderr, flush=True)
+
+
+def _run(arguments: list[str]) -> int:
     try:
         status = _dispatch(_parse(arguments))
         sys.stdout.flush()
@@ -86,12 +117,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: list[str]) -> Command:
     preset, file = _preset(arguments), _early(arguments, "--file")
+    given = {name: file if arguments[:1] == [name] else None for name in ("train", "sweep")}
     commands = (
-        Annotated[TrainConfig, tyro.conf.subcommand("train", default=PRESETS[preset])]
+        Annotated[
+            TrainCommand,
+            tyro.conf.subcommand("train", default=_train_defaults(preset, given["train"])),
+        ]
         | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
         | Annotated[
             SweepConfig,
-            tyro.conf.subcommand("sweep", default=sweep_command.defaults(preset, file)),
+            tyro.conf.subcommand("sweep", default=sweep_command.defaults(preset, given["sweep"])),
         ]
         | Annotated[
             TransferConfig,
@@ -124,8 +159,13 @@ def _preset(arguments: list[str]) -> PresetName:
     return name
 
 
+def _train_defaults(preset: PresetName, file: str | None) -> TrainCommand:
+    config = PRESETS[preset] if file is None else read_config(file, preset)
+    return TrainCommand(**vars(config), file=file)
+
+
 def _dispatch(config: Command) -> int:
-    if isinstance(config, TrainConfig):
+    if isinstance(config, TrainCommand):
         return _train(config)
     if isinstance(config, EvaluateConfig):
         return _evaluate(config)
@@ -140,20 +180,44 @@ def _dispatch(config: Command) -> int:
     return examine(config.data_dir)
 
 
-def _train(config: TrainConfig) -> int:
-    run = train(config, begin=_begin)
+_STATUS = {Ended.DIVERGED: 1, Ended.INTERRUPTED: 130, Ended.TERMINATED: 143}
+
+
+def _train(command: TrainCommand) -> int:
+    if command.print_config:
+        print(to_toml(command.config), end="")
+        return 0
+    if command.resume is None:
+        run = train(command.config, begin=_begin)
+    else:
+        _check_alone(command)
+        run = resume(command.resume, begin=_begin)
     print(run.result.message)
     if run.test is not None:
         print(f"network of step {run.result.step}: test {_figures(run.test)}")
-    else:
+    elif run.data.test is None:
         print("the data set has no test part")
     print(f"run folder: {run.folder.path}")
-    return {Ended.DIVERGED: 1, Ended.INTERRUPTED: 130}.get(run.result.ended, 0)
+    if run.result.ended in (Ended.INTERRUPTED, Ended.TERMINATED):
+        print(f"to continue: mupc train --resume {run.folder.path}")
+    return _STATUS.get(run.result.ended, 0)
+
+
+def _check_alone(command: TrainCommand) -> None:
+    """Refuse other options beside --resume: a run goes on as it began."""
+    usual = TrainCommand(**vars(PRESETS[command.preset]), resume=command.resume)
+    names = [field.name for field in dataclasses.fields(TrainCommand) if field.name != "preset"]
+    given = [option(name) for name in names if getattr(command, name) != getattr(usual, name)]
+    if given or command.preset != "default":
+        raise ConfigError(
+            f"--resume continues a run as it was configured: leave out "
+            f"{', '.join(given or ['--preset'])}"
+        )
 
 
 def _begin(start: Start) -> Callable[[Record], None]:
     """Say what is about to be done; give what shows the progress."""
-    config, data, folder, regime, steps = start
+    config, data, folder, regime, steps, made = start
     held_out = "" if data.validation is None else f" and {len(data.validation.x)} validation"
     print(
         f"{config.depth} layers of width {config.width}, {config.parameterisation}, "
@@ -166,6 +230,8 @@ def _begin(start: Start) -> Callable[[Record], None]:
         print(f"regime number ρ = {regime.rho:.2g}, {held} ({begins})")
     if (warning := enough(config, regime)) is not None:
         print(f"warning: {warning}")
+    if made:
+        print(f"continuing after step {made} of {steps}")
     print(f"run folder: {folder.path}; compiling …", flush=True)
     return Progress(steps, config.batch_size)
 

@@ -6,6 +6,7 @@ regime.json        the precision, and the regime number ρ that it means at the 
 metrics.jsonl      one record a line, in the order in which they came
 result.json        how the run ended, and its last figures
 network.eqx        the trained network (written and read by `mupc.training`)
+checkpoints/       of a run that has not ended by itself (`mupc.training.checkpoint`)
 """
 
 import importlib.metadata
@@ -14,6 +15,7 @@ import math
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import RawIOBase
 from pathlib import Path
 from typing import Any, cast
 
@@ -47,6 +49,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in cast(Iterable[Any], value)]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(_plain(record), allow_nan=False).encode() + b"\n"
+
+
+def _write_all(file: RawIOBase, content: bytes) -> None:
+    """Write all of it: a disk that is nearly full takes a part, and says so the next time."""
+    while content:
+        content = content[file.write(content) :]
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -98,10 +110,10 @@ class RunFolder:
         run = cls(path)
         try:
             run.path.mkdir(parents=True, exist_ok=True)
-            run._write("config.json", config)
             run._write("environment.json", environment)
             run._write("regime.json", regime)
             run.metrics.touch()
+            run._write("config.json", config)  # last: it makes the folder that of a run
         except OSError as error:
             raise RunError(f"cannot write the run folder {run.path}: {error.strerror}") from error
         return run
@@ -132,10 +144,49 @@ class RunFolder:
         """The file of the trained network."""
         return self.path / "network.eqx"
 
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is a result."""
+        return (self.path / "result.json").is_file()
+
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add a record."""
-        with self.metrics.open("a") as file:
-            file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
+        """Add a record.
+
+        Raises:
+            RunError: if it cannot be written; the records before it stay as they are.
+        """
+        try:
+            with self.metrics.open("ab", buffering=0) as file:
+                end = file.seek(0, os.SEEK_END)
+                try:
+                    _write_all(file, _line(record))
+                except OSError:
+                    file.truncate(end)
+                    raise
+        except OSError as error:
+            raise RunError(
+                f"cannot write {self.metrics} ({error.strerror}): when it can be written again, "
+                f"continue with mupc train --resume {self.path}"
+            ) from error
+
+    def reopen(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Let the run go on after these records: what came later goes, and so does its result.
+
+        Raises:
+            RunError: if the folder cannot be written.
+        """
+        part = self.metrics.with_suffix(".part")
+        try:
+            part.write_bytes(b"".join(map(_line, records)))
+            os.replace(part, self.metrics)
+            (self.path / "result.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot write the run folder {self.path}: {error.strerror}") from error
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Read the records, in order; a last line that a kill cut short is left out.

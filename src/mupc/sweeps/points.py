@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mupc.training.config import (
+    KEEPING,
     ConfigError,
     TrainConfig,
     field_named,
@@ -20,11 +21,11 @@ from mupc.training.config import (
     resolve,
     with_absolute_paths,
 )
+from mupc.training.files import read_table
 
-# Where a run is kept and where its data lie do not make it another point.
-_PLACES = ("out", "data_dir")
+# Nor does how a run is kept make it another point.
 # What the other settings are unless given is one thing for all points.
-_NOT_SWEPT = (*_PLACES, "preset")
+_NOT_SWEPT = (*KEEPING, "preset")
 
 
 class Point(NamedTuple):
@@ -156,7 +157,7 @@ def tell_apart(points: Sequence[Point]) -> list[Point]:
     configs = [dataclasses.asdict(point.config) for point in points]
     names = {name for point in points for name in point.settings}
     for name in configs[0] if configs else ():
-        if name not in _PLACES and len({str(config[name]) for config in configs}) > 1:
+        if name not in KEEPING and len({str(config[name]) for config in configs}) > 1:
             names.add(name)
     order = [field.name for field in dataclasses.fields(TrainConfig) if field.name in names]
     return [
@@ -167,7 +168,7 @@ def tell_apart(points: Sequence[Point]) -> list[Point]:
 
 def _key(config: TrainConfig) -> str:
     content = dataclasses.asdict(config)
-    for name in _PLACES:
+    for name in KEEPING:
         del content[name]
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -261,12 +262,7 @@ def read_file(path: str | Path) -> SweepFile:
     Raises:
         ConfigError: if it cannot be read, or says what a sweep does not know.
     """
-    try:
-        content = tomllib.loads(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise ConfigError(f"{path} is not a TOML file: {error}") from error
+    content = read_table(path)
     known = {"base": dict, "grid": dict, "points": list, "random": dict}
     for name, value in content.items():
         if name not in known or not isinstance(value, known[name]):

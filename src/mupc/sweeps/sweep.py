@@ -178,9 +178,12 @@ def _outcomes(
         return
     seconds = (time.perf_counter() - began) / len(runs)
     for task, run in zip(tasks, runs, strict=True):
-        if run.result.ended is not Ended.INTERRUPTED:
+        if run.result.ended not in (Ended.INTERRUPTED, Ended.TERMINATED):
             yield task, _outcome(folder, task, run, seconds, share=1 / len(runs))
-    if any(run.result.ended is Ended.INTERRUPTED for run in runs):
+    ended = {run.result.ended for run in runs}
+    if Ended.TERMINATED in ended:
+        raise SystemExit(143)  # the points are free again, and begin anew
+    if Ended.INTERRUPTED in ended:
         raise KeyboardInterrupt
 
 

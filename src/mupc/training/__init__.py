@@ -1,5 +1,6 @@
 """Training: the loop, its records, evaluation, and the configuration of a run."""
 
+from mupc.training.checkpoint import Checkpoints as Checkpoints
 from mupc.training.loop import fit as fit
 from mupc.training.metrics import Evaluation as Evaluation
 from mupc.training.metrics import evaluate as evaluate

@@ -145,6 +145,12 @@ class TrainConfig:
     report_every: int = 100
     """Steps between reports of the regime, what inference and learning do in each layer; 0: never
     reported."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints (default: time alone decides)."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between checkpoints; 0: none, but for that of an interruption."""
+    keep_checkpoints: int = 2
+    """How many checkpoints are kept."""
     seed: int = 0
     """Seed of everything random."""
     out: str | None = None
@@ -304,12 +310,17 @@ NUMBERS = (
 """Fields whose values are arguments of the compiled training step: a new one compiles nothing."""
 
 
+KEEPING = ("out", "data_dir", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints")
+"""Fields that say where and how a run is kept: whatever they are, it is the same run."""
+
+
 def program(config: TrainConfig) -> TrainConfig:
     """Give what decides the compiled training step: all but `NUMBERS`, and but where it is kept."""
     numbers = {name: getattr(config, name) for name in NUMBERS}
     # A word (`stable`) or nothing in a number's place makes another program.
     kinds = {n: v if v is None or isinstance(v, str) else 0 for n, v in numbers.items()}
-    return dataclasses.replace(config, **kinds, out=None)
+    unkept = {name: getattr(TrainConfig(), name) for name in KEEPING if name != "data_dir"}
+    return dataclasses.replace(config, **kinds, **unkept)
 
 
 def option(name: str) -> str:
@@ -413,12 +424,12 @@ def _check_choices(config: TrainConfig) -> None:
 
 _COUNTS = (
     "depth width max_steps cg_steps history steps batch_size log_every evaluate_every "
-    "early_stopping"
+    "early_stopping checkpoint_every keep_checkpoints"
 )
 _POSITIVE = "gamma rho precision step_size learning_rate eps epochs start_std"
 _NOT_NEGATIVE = (
     "weight_decay activity_decay spectral_penalty adamw_decay rtol atol patience warmup seed "
-    "report_every"
+    "report_every checkpoint_minutes"
 )
 _FRACTIONS = "momentum sgd_momentum validation"
 

@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 
 import optax
 from jaxtyping import PRNGKeyArray
@@ -11,9 +12,10 @@ from jaxtyping import PRNGKeyArray
 from mupc.data import Dataset, steps_per_epoch
 from mupc.learning import LearningRule
 from mupc.networks import Network
+from mupc.training.checkpoint import Checkpoints
 from mupc.training.results import FitResult, Record
 from mupc.training.step import Inputs, copy_arrays, train_step, train_steps
-from mupc.training.trainer import Intervals, Member, Request, Run, Trainer
+from mupc.training.trainer import Interruption, Intervals, Member, Request, Run, Trainer
 
 
 def fit(
@@ -30,14 +32,15 @@ def fit(
     log_every: int = 20,
     report_every: int | None = None,
     callback: Callable[[Record], None] | None = None,
+    checkpoints: Checkpoints | None = None,
     key: PRNGKeyArray,
 ) -> FitResult:
     """Train a network.
 
     The batch at step t depends on the key and t alone. The validation part is evaluated every
     `evaluate_every` steps and at the end; the network that did best there is the result. Learning
-    rates are the optimiser's: `fit` adds no scaling of its own. Ctrl-C ends training after the
-    current step, and what was done is returned.
+    rates are the optimiser's: `fit` adds no scaling of its own. Ctrl-C and SIGTERM end training
+    after the current step, and what was done is returned.
 
     Args:
         network: what to train; it is not changed.
@@ -54,12 +57,17 @@ def fit(
             each layer, from step 0 on and of the resulting network; none unless given. One costs
             about three training steps.
         callback: is called with every record.
+        checkpoints: are written, one more at an interruption; if there is one already, of the same
+            call, training goes on from there, to the result that it would have had without a stop.
+            The callback is not called again for records that were made before it.
         key: draws the order of the data, and whatever the rule draws.
 
     Raises:
         ValueError: if an argument is impossible, or would have no effect.
+        RunError: if a checkpoint is damaged, or of another call.
     """
-    member = Member(network, rule, optimiser, key, callback)
+    saved = None if checkpoints is None else checkpoints.load()
+    member = Member(network, rule, optimiser, key, callback, checkpoints, saved)
     (result,) = fit_together(
         [member],
         data,
@@ -112,8 +120,8 @@ def fit_together(
             raise ValueError(f"{name} must be at least 1, not {value}")
     check_evaluations(total, epoch, evaluate_every, early_stopping)
     trainers = [Trainer(member, data, batch_size) for member in members]
-    with _interruptible() as interrupted:
-        runs = [trainer.train(total, given, interrupted) for trainer in trainers]
+    with _interruptible() as interruption:
+        runs = [trainer.train(total, given, interruption) for trainer in trainers]
         return [_alone(runs[0])] if len(runs) == 1 else _in_step(runs)
 
 
@@ -185,24 +193,29 @@ def _total_steps(epochs: float | None, steps: int | None, epoch: int) -> int:
 
 
 @contextmanager
-def _interruptible() -> Generator[threading.Event]:
-    """Turn the first Ctrl-C into an event, so that no step is cut in half; the second raises."""
-    event = threading.Event()
+def _interruptible() -> Generator[Interruption]:
+    """Turn the first Ctrl-C or SIGTERM into a note of it, so that no step is cut in half.
+
+    The second one does what it did before.
+    """
+    noted = Interruption()
     if threading.current_thread() is not threading.main_thread():
-        yield event  # only the main thread may set handlers
+        yield noted  # only the main thread may set handlers
         return
-    previous = signal.getsignal(signal.SIGINT)
-    if previous is None:  # a handler that is not Python's, and could not be put back
-        yield event
-        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    found = {number: signal.getsignal(number) for number in numbers}
+    # A handler that is not Python's could not be put back.
+    previous = {number: handler for number, handler in found.items() if handler is not None}
 
-    def handle(number: int, frame: object) -> None:
-        del number, frame
-        event.set()
-        signal.signal(signal.SIGINT, previous)
+    def handle(number: int, frame: FrameType | None) -> None:
+        del frame
+        noted.number = number
+        signal.signal(number, previous[signal.Signals(number)])
 
-    signal.signal(signal.SIGINT, handle)
+    for number in previous:
+        signal.signal(number, handle)
     try:
-        yield event
+        yield noted
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -4,6 +4,7 @@ import dataclasses
 import enum
 import math
 import statistics
+from collections.abc import Mapping
 from typing import Any
 
 from jaxtyping import PyTree
@@ -21,6 +22,7 @@ class Ended(enum.Enum):
     FINISHED = "all steps were made"
     STOPPED_EARLY = "the validation part was no longer predicted better"
     INTERRUPTED = "it was interrupted"
+    TERMINATED = "it was asked to end (SIGTERM)"
     DIVERGED = "it diverged"
 
 
@@ -171,6 +173,16 @@ class TraceRecord:
 
 
 Record = TrainRecord | ValidationRecord | RegimeRecord | TraceRecord
+
+_KINDS = {kind.kind: kind for kind in (TrainRecord, ValidationRecord, RegimeRecord, TraceRecord)}
+
+
+def record_from(values: Mapping[str, Any]) -> Record:
+    """Rebuild a record from what `dataclasses.asdict` made of it."""
+    made: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    return _KINDS[values["kind"]](**made)
 
 
 @dataclasses.dataclass(frozen=True)

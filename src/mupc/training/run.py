@@ -1,7 +1,9 @@
 """One run from its configuration: data, network, training, test, and a folder that tells of it."""
 
 import dataclasses
+import math
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +21,9 @@ from mupc.training.build import (
     build_rule,
     draw_network,
 )
+from mupc.training.checkpoint import Checkpoints
 from mupc.training.config import (
+    KEEPING,
     NUMBERS,
     ConfigError,
     TrainConfig,
@@ -32,25 +36,30 @@ from mupc.training.config import (
 from mupc.training.loop import check_evaluations, fit_together
 from mupc.training.metrics import Evaluation, evaluate, is_distribution
 from mupc.training.regime import Regime, measure_regime
-from mupc.training.results import FitResult, Record, RegimeRecord, TrainRecord
+from mupc.training.results import Ended, FitResult, Record, RegimeRecord, TrainRecord
 from mupc.training.trainer import Member
 
 
 class Start(NamedTuple):
-    """What is known of a run before its first step."""
+    """What is known of a run before its first step, or before it goes on after `made` steps."""
 
     config: TrainConfig
     data: Dataset
     folder: RunFolder
     regime: Regime
     steps: int
+    made: int = 0
 
 
 class Run(NamedTuple):
-    """A finished run: folder, resolved configuration, result, evaluations, last regime report."""
+    """A run that has ended: folder, configuration, data, result, evaluations, last regime report.
+
+    One that was asked to end by SIGTERM has no evaluations, and can be resumed.
+    """
 
     folder: RunFolder
     config: TrainConfig
+    data: Dataset
     result: FitResult
     test: Evaluation | None
     validation: Evaluation | None
@@ -80,11 +89,14 @@ class Setup(NamedTuple):
     regime: Regime
 
 
-def set_up(config: TrainConfig, data: Dataset, steps: int) -> Setup:
-    """Build what a resolved configuration names, for a run of so many steps."""
+def set_up(config: TrainConfig, data: Dataset, steps: int, regime: Regime | None = None) -> Setup:
+    """Build what a resolved configuration names, for a run of so many steps.
+
+    The regime is measured, unless it is known already.
+    """
     network_key, fit_key = jax.random.split(jax.random.key(config.seed))
     network = draw_network(config, data.inputs, data.outputs, network_key)
-    regime = measure_regime(config, network, data)
+    regime = regime or measure_regime(config, network, data)
     rule = build_rule(config, regime.precision)
     return Setup(Member(network, rule, build_optimiser(config, network, steps), fit_key), regime)
 
@@ -135,9 +147,53 @@ def train_together(
     config = configs[0]
     data = load_data(config) if data is None else data
     steps = _check_data(config, data)
-    starts, members = zip(*(_start(config, data, steps, begin) for config in configs), strict=True)
+    starts, members = zip(*(_start(config, data, steps) for config in configs), strict=True)
+    return _train(starts, members, begin)
+
+
+def resume(path: str | Path, *, begin: Begin | None = None) -> Run:
+    """Continue a run that was stopped, from its newest checkpoint, or else from its beginning.
+
+    The result is that of a run that was never stopped: the same weights, the same records (but for
+    what they say of time).
+
+    Args:
+        path: the run folder.
+        begin: as for `train`.
+
+    Raises:
+        ConfigError, DataError, RunError: before anything is trained or changed; RunError if the run
+            has ended, or if its checkpoint is damaged or of another run.
+    """
+    folder = RunFolder.open(path)
+    config = from_dict(folder.config())
+    if folder.has_ended and folder.result()["ended"] != Ended.INTERRUPTED.name.lower():
+        message = folder.result()["message"]
+        raise RunError(f"nothing of the run {path} is left to continue: {message}")
+    data = load_data(config)
+    steps, regime = _check_data(config, data), Regime(**folder.regime())
+    saved = _checkpoints(folder, config).load()
+    start = Start(config, data, folder, regime, steps, 0 if saved is None else saved.step)
+    member = set_up(config, data, steps, regime).member._replace(saved=saved)
+    folder.reopen([] if saved is None else saved.progress["records"])
+    (run,) = _train([start], [member], begin)
+    return run
+
+
+def _start(config: TrainConfig, data: Dataset, steps: int) -> tuple[Start, Member]:
+    member, regime = set_up(config, data, steps)
+    folder = RunFolder.create(
+        _folder(config), dataclasses.asdict(config), _environment(), regime._asdict()
+    )
+    return Start(config, data, folder, regime, steps), member
+
+
+def _train(starts: Sequence[Start], members: Sequence[Member], begin: Begin | None) -> list[Run]:
+    """Make the steps of runs whose folders are there, and end them."""
+    config, data, _, _, steps, _ = starts[0]
+    kept = [_recorded(start, member, begin) for start, member in zip(starts, members, strict=True)]
     results = fit_together(
-        members,
+        kept,
         data,
         steps=steps,
         batch_size=config.batch_size,
@@ -149,27 +205,34 @@ def train_together(
     return [_finish(start, result) for start, result in zip(starts, results, strict=True)]
 
 
-def _start(
-    config: TrainConfig, data: Dataset, steps: int, begin: Begin | None
-) -> tuple[Start, Member]:
-    member, regime = set_up(config, data, steps)
-    folder = RunFolder.create(
-        _folder(config), dataclasses.asdict(config), _environment(), regime._asdict()
-    )
-    start = Start(config, data, folder, regime, steps)
-    callback = None if begin is None else begin(start)
+def _recorded(start: Start, member: Member, begin: Begin | None) -> Member:
+    """Let the records and checkpoints of a member go to its folder."""
+    folder, callback = start.folder, None if begin is None else begin(start)
 
     def report(record: Record) -> None:
         folder.append(dataclasses.asdict(record))
         if callback is not None:
             callback(record)
 
-    return start, member._replace(callback=report)
+    return member._replace(callback=report, checkpoints=_checkpoints(folder, start.config))
+
+
+def _checkpoints(folder: RunFolder, config: TrainConfig) -> Checkpoints:
+    values = dataclasses.asdict(config)
+    return Checkpoints(
+        folder.checkpoints,
+        every=config.checkpoint_every,
+        minutes=config.checkpoint_minutes or math.inf,
+        keep=config.keep_checkpoints,
+        settings={name: value for name, value in values.items() if name not in KEEPING},
+    )
 
 
 def _finish(start: Start, result: FitResult) -> Run:
     """Save and evaluate the network, and write how the run ended."""
-    config, data, folder, _, _ = start
+    config, data, folder, *_ = start
+    if result.ended is Ended.TERMINATED:  # seconds may be left, and there is the checkpoint
+        return Run(folder, config, data, result, None, None, None)
     _save(folder, result.network)
     likelihood = build_likelihood(config)
     parts = {"test": data.test, "validation": data.validation}
@@ -178,8 +241,10 @@ def _finish(start: Start, result: FitResult) -> Run:
         for name, split in parts.items()
     }
     folder.finish(_summary(result, seen))
+    if result.ended is not Ended.INTERRUPTED:
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)  # nothing is left to continue
     regimes = [record for record in result.records if isinstance(record, RegimeRecord)]
-    return Run(folder, config, result, **seen, regime=regimes[-1] if regimes else None)
+    return Run(folder, config, data, result, **seen, regime=regimes[-1] if regimes else None)
 
 
 def _check_data(config: TrainConfig, data: Dataset) -> int:

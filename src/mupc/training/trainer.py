@@ -1,8 +1,9 @@
 """One run in training: where it stands, what it has seen, and what it does between its steps."""
 
 import dataclasses
-import threading
+import signal
 import time
+import zlib
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, cast
 
@@ -15,6 +16,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from mupc.data import Dataset, Split, batch_indices
 from mupc.learning import Batch, LearningRule
 from mupc.networks import Network
+from mupc.training.checkpoint import Checkpoints, Saved, Snapshot, check_identity, fill
 from mupc.training.look import Model, look, look_inside
 from mupc.training.metrics import evaluate, is_one_hot
 from mupc.training.results import (
@@ -24,18 +26,35 @@ from mupc.training.results import (
     TrainRecord,
     ValidationRecord,
     counted,
+    record_from,
 )
 from mupc.training.step import MEASURED, Inputs, Metrics, State, begin, copy_arrays
 
 
 class Member(NamedTuple):
-    """One of several runs that are trained side by side; see `fit`."""
+    """One of several runs that are trained side by side; see `fit`.
+
+    It goes on from what was `saved`, if that is given, and keeps checkpoints if it has any.
+    """
 
     network: Network
     rule: LearningRule
     optimiser: optax.GradientTransformation
     key: PRNGKeyArray
     callback: Callable[[Record], None] | None = None
+    checkpoints: Checkpoints | None = None
+    saved: Saved | None = None
+
+
+class Interruption:
+    """Whether training was asked to end, and by which signal."""
+
+    number: int | None = None
+
+    @property
+    def ended(self) -> Ended:
+        """How a run that heeds it ends."""
+        return Ended.TERMINATED if self.number == signal.SIGTERM else Ended.INTERRUPTED
 
 
 class Intervals(NamedTuple):
@@ -58,6 +77,13 @@ Run = Generator[Request, tuple[State, Metrics], FitResult]
 """A run asks for its steps one by one, is sent what each gave, and returns its result."""
 
 
+class _Arrays(NamedTuple):
+    """The arrays of a checkpoint: of the last step, and of the best network so far if any."""
+
+    state: State
+    best: tuple[Network, PyTree[Any]] | None
+
+
 class Trainer:
     """The mutable part of a run: where it stands, and what it has seen.
 
@@ -68,7 +94,7 @@ class Trainer:
     """
 
     def __init__(self, member: Member, data: Dataset, batch_size: int) -> None:
-        network, rule, optimiser, key, callback = member
+        network, rule, optimiser, key, callback, self.checkpoints, self.saved = member
         order_key, self.key = jax.random.split(key)
         self.seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max))
         self.first, self.data, self.rule, self.optimiser = network, data, rule, optimiser
@@ -78,42 +104,107 @@ class Trainer:
         self.records: list[Record] = []
         self.best, self.best_step, self.best_score = (network, None), 0, (-np.inf, -np.inf)
         self.pending: list[Metrics] = []
-        self.began = self.logged = time.perf_counter()
-        self.steps = self.timed = 0
+        self.began = self.logged = self.started = time.perf_counter()
+        self.steps = self.timed = self.stale = 0
+        self.compiled = False
 
-    def train(self, total: int, intervals: Intervals, interrupted: threading.Event) -> Run:
+    def train(self, total: int, intervals: Intervals, interruption: Interruption) -> Run:
         """Ask for the steps; stop for divergence, for an interruption, or early."""
         ended = Ended.FINISHED
         evaluate_every, early_stopping, log_every, report_every = intervals
-        validation, evaluations_since_best = self.data.validation, 0
+        validation = self.data.validation
+        if self.saved is not None:
+            self._restore(self.saved, total)
         while self.steps < total:
             if report_every is not None and self.steps % report_every == 0:
                 self._look(self.state.network, self.state.rule, self.steps)
             due = self.steps + 1
             measure = due == total or due % log_every == 0
             self._made(*(yield Request(self._inputs(self.steps, measure=measure), self.state)))
-            last = self.steps == total or interrupted.is_set()
+            last = self.steps == total
             log = last or self.steps % log_every == 0
             validate = validation is not None and (last or self.steps % evaluate_every == 0)
-            if (log or validate) and int(self.state.failed) >= 0:
+            if (log or validate) and self._failed():
                 break
             if log:
                 self._log()
             if validation is not None and validate:
-                evaluations_since_best = (
-                    0 if self._validate(validation) else evaluations_since_best + 1
-                )
-            if interrupted.is_set():
-                ended = Ended.INTERRUPTED
+                self._validate(validation)
+            if last:
                 break
-            stale = early_stopping is not None and evaluations_since_best >= early_stopping
-            if stale and self.steps < total:
+            if early_stopping is not None and self.stale >= early_stopping:
                 ended = Ended.STOPPED_EARLY
                 break
+            # Nothing that an uninterrupted run would not do comes before the checkpoint.
+            interrupted = interruption.number is not None
+            kept = self._keep(total, now=interrupted)
+            if interrupted:
+                ended = interruption.ended
+                if not (ended is Ended.TERMINATED and kept) and not self._failed():
+                    self._take_stock(validation, log=not log, validate=not validate)
+                break
         result = self._result(ended)
-        if report_every is not None:
+        if report_every is not None and ended is not Ended.TERMINATED:
             self._look(result.network, result.state, result.step, final=True)
+        if self.checkpoints is not None:
+            self.checkpoints.close()
         return dataclasses.replace(result, records=tuple(self.records))
+
+    def _failed(self) -> bool:
+        return int(self.state.failed) >= 0
+
+    def _take_stock(self, validation: Split | None, *, log: bool, validate: bool) -> None:
+        """Record what an interrupted run would otherwise not tell of."""
+        if log and self.pending:
+            self._log()
+        if validate and validation is not None:
+            self._validate(validation)
+
+    def _keep(self, total: int, *, now: bool) -> bool:
+        """Write a checkpoint if it is time for one, or now; say whether one was written."""
+        checkpoints = self.checkpoints
+        if checkpoints is None or not (now or checkpoints.due(self.steps)) or self._failed():
+            return False
+        begun = time.perf_counter()
+        kept = checkpoints.save(self._snapshot(total))
+        self.logged += time.perf_counter() - begun  # not a part of the time of training steps
+        return kept
+
+    def _snapshot(self, total: int) -> Snapshot:
+        best = self.best if self.best_step else None
+        progress = {
+            "best_step": self.best_step,
+            "best_score": self.best_score,
+            "stale": self.stale,
+            "seconds": time.perf_counter() - self.began,
+            "pending": [[float(value) for value in metrics] for metrics in self.pending],
+            "records": [dataclasses.asdict(record) for record in self.records],
+        }
+        return Snapshot(self.steps, _Arrays(self.state, best), progress, self._identity(total))
+
+    def _identity(self, total: int) -> dict[str, Any]:
+        x, y = self.data.train
+        sums = [zlib.crc32(np.ascontiguousarray(part).data) for part in (x, y)]
+        return {
+            "the number of steps": total,
+            "the batch size": self.batch_size,
+            "the order of the data": self.seed,
+            "the training data": f"{len(x)} samples, checksums {sums[0]:08x} {sums[1]:08x}",
+        }
+
+    def _restore(self, saved: Saved, total: int) -> None:
+        """Go on from a checkpoint."""
+        check_identity(saved, self._identity(total))
+        told, now = saved.progress, time.perf_counter()
+        like = _Arrays(self.state, (self.state.network, self.state.rule))
+        filled = fill(like if told["best_step"] else like._replace(best=None), saved)
+        self.state, self.steps, self.stale = filled.state, saved.step, told["stale"]
+        if filled.best is not None:
+            self.best, self.best_step = filled.best, told["best_step"]
+            self.best_score = tuple(told["best_score"])
+        self.pending = [Metrics(*values) for values in told["pending"]]
+        self.records = [record_from(values) for values in told["records"]]
+        self.began, self.started, self.logged = now - told["seconds"], now, now
 
     def _look(
         self, network: Network, state: PyTree[Any], step: int, *, final: bool = False
@@ -148,7 +239,8 @@ class Trainer:
         self.state = state
         self.pending.append(metrics)
         self.steps, self.timed = self.steps + 1, self.timed + 1
-        if self.steps == 1:  # it compiled: that is no measure of speed
+        if not self.compiled:  # the first step compiled: that is no measure of speed
+            self.compiled = True
             jax.block_until_ready(metrics)
             self.logged, self.timed = time.perf_counter(), 0
 
@@ -158,7 +250,7 @@ class Trainer:
         accuracy = means["accuracy"] if self.classes else None
         now = time.perf_counter()
         # A first record of one step has nothing but the step that compiled.
-        timed, since = (self.timed, self.logged) if self.timed else (1, self.began)
+        timed, since = (self.timed, self.logged) if self.timed else (1, self.started)
         self._report(
             TrainRecord(
                 step=self.steps,
@@ -170,21 +262,21 @@ class Trainer:
         )
         self.pending, self.logged, self.timed = [], now, 0
 
-    def _validate(self, validation: Split) -> bool:
-        """Evaluate the validation part; say whether it is the best so far, and keep that."""
+    def _validate(self, validation: Split) -> None:
+        """Evaluate the validation part, and keep the network if it is the best so far."""
         begun = time.perf_counter()
         likelihood = self.rule.likelihood
         seen = evaluate(self.state.network, validation, likelihood=likelihood)
         # On a small part many networks have the same accuracy: the lower loss decides.
         score = (0.0 if seen.accuracy is None else seen.accuracy, -seen.loss)
         best = score > self.best_score
+        self.stale = 0 if best else self.stale + 1
         if best:
             self.best = copy_arrays((self.state.network, self.state.rule))
             self.best_step, self.best_score = self.steps, score
         now = time.perf_counter()
         self.logged += now - begun  # not a part of the time of training steps
         self._report(ValidationRecord(self.steps, seen.loss, seen.accuracy, best, now - self.began))
-        return best
 
     def _report(self, record: Record) -> None:
         self.records.append(record)

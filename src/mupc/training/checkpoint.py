@@ -1,0 +1,304 @@
+"""Checkpoints: all that a run needs to go on as if it had never stopped."""
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from mupc.records import RunError, environment
+
+_Tree = TypeVar("_Tree")
+
+_FORMAT = 1
+# A difference in these is told, but does not stop a run: the last digits may come out otherwise.
+_VERSIONS = ("mupc", "jax", "jaxlib", "equinox", "optax", "numpy")
+
+
+class Snapshot(NamedTuple):
+    """A run between two steps.
+
+    Attributes:
+        step: how many steps have been made.
+        arrays: a tree whose arrays are kept; all else in it is rebuilt by whoever goes on.
+        progress: numbers, words and lists that are kept with them.
+        identity: what must be the same for the run to go on, by name.
+    """
+
+    step: int
+    arrays: PyTree[Any]
+    progress: Mapping[str, Any]
+    identity: Mapping[str, Any]
+
+
+class Saved(NamedTuple):
+    """A snapshot as it was read: `arrays` by their place in the tree."""
+
+    path: Path
+    step: int
+    arrays: Mapping[str, np.ndarray]
+    progress: Mapping[str, Any]
+    identity: Mapping[str, Any]
+
+
+class Checkpoints:
+    """Checkpoints of one run, in a folder, kept by orbax-checkpoint.
+
+    Each is a folder named by its step, which appears whole or not at all; older ones go when a new
+    one is there. SHA-256 sums of all it holds are kept in it, and checked when it is read.
+
+    Args:
+        path: the folder; it is made when there is something to keep.
+        every: steps between checkpoints; None: time alone decides.
+        minutes: minutes between checkpoints; infinity: steps alone decide.
+        keep: how many of the newest stay.
+        settings: of the run, by name; it can go on only with the same ones.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        every: int | None = None,
+        minutes: float = 5.0,
+        keep: int = 2,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        for name, value in {"every": every, "keep": keep}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if not minutes > 0:
+            raise ValueError(f"minutes must be above 0, not {minutes}")
+        self.path, self.every, self.minutes, self.keep = Path(path), every, minutes, keep
+        self.settings = _as_json(settings or {})
+        self._last, self._manager = time.monotonic(), cast(Any, None)
+
+    def due(self, step: int) -> bool:
+        """Say whether it is time for a checkpoint after so many steps."""
+        if self.every is not None and step % self.every == 0:
+            return True
+        return time.monotonic() - self._last >= 60 * self.minutes
+
+    def save(self, snapshot: Snapshot) -> bool:
+        """Write a checkpoint, unless there is one of this step; say whether there is one now.
+
+        One that cannot be written is a warning: what was there before stays, and the run goes on.
+        """
+        self._last = time.monotonic()
+        try:
+            manager = self._open()
+            if manager.latest_step() != snapshot.step:
+                self._write(manager, snapshot)
+        # Whatever orbax and the layers below it raise, for a full disk or a folder that has gone.
+        except Exception as error:
+            self.close()
+            warnings.warn(
+                f"no checkpoint of step {snapshot.step} could be written to {self.path} "
+                f"({_reason(error)}); earlier ones are whole, and training goes on",
+                stacklevel=2,
+            )
+            return False
+        return True
+
+    def load(self) -> Saved | None:
+        """Read the newest checkpoint; None if there is none.
+
+        Raises:
+            RunError: if it is damaged, of a newer format, or of other settings.
+        """
+        steps = self._steps()
+        if not steps:
+            return None
+        path = self.path / str(steps[-1])
+        earlier = f"to continue from step {steps[-2]}" if len(steps) > 1 else "to begin again"
+        try:
+            about, arrays = self._read(path, steps[-1])
+        except RunError:
+            raise
+        # Whatever orbax and the layers below it raise when they meet bytes that make no sense.
+        except Exception as error:
+            raise RunError(
+                f"the checkpoint {path} is damaged ({_reason(error)}): remove that folder {earlier}"
+            ) from error
+        _require_same(about["settings"], self.settings, f"the checkpoint {path}")
+        ours = environment()
+        other = [
+            f"{name} {about['versions'].get(name)} (now {ours[name]})"
+            for name in _VERSIONS
+            if about["versions"].get(name) != ours[name]
+        ]
+        if other:
+            warnings.warn(
+                f"the checkpoint {path} was written with {', '.join(other)}: the run goes on, but "
+                "its last digits may be others than without a stop",
+                stacklevel=2,
+            )
+        return Saved(path, steps[-1], arrays, about["progress"], about["identity"])
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        manager, self._manager = self._manager, None
+        if manager is not None:
+            manager.close()
+
+    def _steps(self) -> list[int]:
+        """Give the steps of which there are checkpoints, in order."""
+        if not self.path.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.path.iterdir() if path.name.isdecimal())
+
+    def _open(self) -> Any:
+        if self._manager is None:
+            import orbax.checkpoint as ocp  # takes half a second
+
+            self._manager = ocp.CheckpointManager(
+                self.path.absolute(),
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=self.keep,
+                    enable_async_checkpointing=False,
+                    cleanup_tmp_directories=True,  # those of a run that was killed while it wrote
+                ),
+            )
+        return self._manager
+
+    def _write(self, manager: Any, snapshot: Snapshot) -> None:
+        import orbax.checkpoint as ocp
+
+        arrays = _named(snapshot.arrays)
+        about = {
+            "settings": self.settings,
+            "versions": environment(),
+            "progress": snapshot.progress,
+            "identity": snapshot.identity,
+            "arrays": {name: _described(array) for name, array in arrays.items()},
+        }
+        text = json.dumps(about)
+        manager.save(
+            snapshot.step,
+            args=ocp.args.Composite(
+                # By number: names of places in a tree are no names of files. Orbax takes none of
+                # size zero.
+                arrays=ocp.args.StandardSave(
+                    {str(i): array for i, array in enumerate(arrays.values()) if array.size}
+                ),
+                about=ocp.args.JsonSave(
+                    {"format": _FORMAT, "sha256": _sha256(text.encode()), "text": text}
+                ),
+            ),
+        )
+
+    def _read(self, path: Path, step: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        import orbax.checkpoint as ocp
+
+        manager = self._open()
+        restored = manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))
+        if (written := restored["about"]["format"]) != _FORMAT:
+            raise RunError(
+                f"the checkpoint {path} is of format {written}, and this version of mupc reads "
+                f"{_FORMAT}: continue with the version that wrote it, or a newer one"
+            )
+        text = restored["about"]["text"]
+        if _sha256(text.encode()) != restored["about"]["sha256"]:
+            raise ValueError("its description is not what was written")
+        about = json.loads(text)
+        restored = manager.restore(step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore()))
+        arrays: dict[str, np.ndarray] = {}
+        for i, (name, described) in enumerate(about["arrays"].items()):
+            empty = np.zeros(described["shape"], jnp.dtype(described["dtype"]))
+            arrays[name] = empty if not empty.size else np.asarray(restored["arrays"][str(i)])
+            if _described(arrays[name]) != described:
+                raise ValueError(f"{name} is not what was written")
+        return about, arrays
+
+
+def fill(like: _Tree, saved: Saved) -> _Tree:
+    """Put the arrays of a checkpoint into a tree like the one that was saved.
+
+    Raises:
+        RunError: if the trees differ; it names the arrays.
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
+    ours = _named(like)
+    _require_same(
+        {name: _kind(array) for name, array in saved.arrays.items()},
+        {name: _kind(array) for name, array in ours.items()},
+        f"the checkpoint {saved.path}",
+    )
+    filled: list[Any] = []
+    for path, leaf in leaves:
+        name = jax.tree_util.keystr(path)
+        filled.append(_like(leaf, saved.arrays[name]) if name in ours else leaf)
+    return jax.tree.unflatten(structure, filled)
+
+
+def check_identity(saved: Saved, identity: Mapping[str, Any]) -> None:
+    """Check that a checkpoint is of this run.
+
+    Raises:
+        RunError: if not; it names what differs.
+    """
+    _require_same(saved.identity, _as_json(identity), f"the checkpoint {saved.path}")
+
+
+def _require_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], what: str) -> None:
+    """Refuse two tables that differ."""
+    names = [*theirs, *(name for name in ours if name not in theirs)]
+    differing = [
+        f"{name} ({theirs.get(name, 'none')} there, {ours.get(name, 'none')} here)"
+        for name in names
+        if theirs.get(name) != ours.get(name)
+    ]
+    if differing:
+        more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+        raise RunError(f"{what} is of another run: it differs in {', '.join(differing[:5])}{more}")
+
+
+def _named(tree: PyTree[Any]) -> dict[str, np.ndarray]:
+    """Give the arrays of a tree, on the host, by their places; random keys as their data."""
+    leaves = jax.tree_util.tree_flatten_with_path(eqx.filter(tree, eqx.is_array))[0]
+    return {jax.tree_util.keystr(path): np.asarray(_data(leaf)) for path, leaf in leaves}
+
+
+def _data(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _is_key(leaf: Any) -> bool:
+    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+
+
+def _like(leaf: Any, array: np.ndarray) -> Array:
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
+    return jnp.asarray(array)
+
+
+def _kind(array: np.ndarray) -> str:
+    return f"{array.dtype} {'x'.join(map(str, array.shape)) or 'number'}"
+
+
+def _described(array: np.ndarray) -> dict[str, Any]:
+    content = np.ascontiguousarray(array).view(np.uint8) if array.size else b""
+    return {"dtype": str(array.dtype), "shape": list(array.shape), "sha256": _sha256(content)}
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a table as it comes back from a file: lists for tuples."""
+    return json.loads(json.dumps(dict(values)))
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__
