@@ -2,14 +2,26 @@
 
 import dataclasses
 import functools
+import json
+import typing
 
 import jax
 import numpy as np
 import pytest
 
-from mupc.training.config import PRESETS, ConfigError, TrainConfig, from_dict, resolve
+from mupc.cli import main
+from mupc.training.config import (
+    KEEPING,
+    PRESETS,
+    ConfigError,
+    TrainConfig,
+    from_dict,
+    option,
+    resolve,
+)
+from mupc.training.files import read_config
 from mupc.training.regime import Regime, enough
-from mupc.training.run import train
+from mupc.training.run import load_run, train
 
 # Without reports of the regime, whose program takes as long to compile as a training step's.
 BASE = {"validation": 0.1, "depth": 3, "width": 8, "steps": 4, "log_every": 1, "evaluate_every": 2}
@@ -70,9 +82,8 @@ FIELDS = {
     "report_every": ({}, 2),
     "seed": ({}, 1),
 }
-# Where files lie, on the way in and out, changes no figure; tests of the data and of the command
-# see to these two.
-PATHS = {"data_dir", "out"}
+# How and where a run is kept changes no figure; tests of the data, of the command and of
+# checkpoints see to these.
 
 
 @functools.cache
@@ -97,7 +108,7 @@ def outcome(folder, **settings):
 
 
 def test_the_table_has_every_field():
-    assert set(FIELDS) | PATHS == {field.name for field in dataclasses.fields(TrainConfig)}
+    assert set(FIELDS) | set(KEEPING) == {field.name for field in dataclasses.fields(TrainConfig)}
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -155,6 +166,80 @@ WRONG = [
 def test_wrong_settings_get_a_sentence(settings, sentence):
     with pytest.raises(ConfigError, match=sentence):
         resolve(TrainConfig(**settings))
+
+
+HINTS = typing.get_type_hints(TrainConfig)
+
+
+def of_a_wrong_type(name):
+    """A value that a field cannot hold, though another field could."""
+    return {bool: "yes", str: 2.5}.get(HINTS[name], {"a": 1})
+
+
+def impossible(name, folder):
+    """A value of the right type that cannot be; None for a field that has none."""
+    (folder / "file").touch()
+    paths = {"dataset": "mnst", "data_dir": str(folder / "none"), "out": str(folder / "file")}
+    if name in paths:
+        return paths[name]
+    hint = str(HINTS[name])
+    if "Literal" in hint:
+        return ["nonsense"] if "tuple" in hint else "nonsense"
+    return None if HINTS[name] is bool or name == "hold_regime" else -1
+
+
+@pytest.mark.parametrize("name", HINTS)
+def test_every_field_has_a_sentence_for_what_it_cannot_be(name, tmp_path, capsys):
+    """Wrong type, impossible value and misspelt name, in a file, as the command reads it."""
+    wrong = [{name: of_a_wrong_type(name)}, {name + "s": 1}]
+    if (value := impossible(name, tmp_path)) is not None:
+        wrong.append({"dataset": "mnist", name: value} if name == "data_dir" else {name: value})
+    for settings in wrong:
+        path = tmp_path / "run.json"
+        path.write_text(json.dumps(settings))
+        assert main(["train", "--file", str(path)]) == 2
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert told.err.startswith("mupc: ")
+        assert told.err.count("\n") == 1
+        assert any(word in told.err for word in (name, option(name), str(settings.get(name))))
+
+
+def test_a_file_of_settings_and_the_command_line_over_it(tmp_path, capsys):
+    path = tmp_path / "run.toml"
+    path.write_text('rho = 0.3\nlearning-rate = 0.5\nweight_decay_roles = ["input"]\n')
+    given = ["train", "--file", str(path), "--weight-decay", "1", "--learning-rate", "0.25"]
+    assert main([*given, "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    assert "\nrho = 0.3\n" in printed
+    assert "\nlearning_rate = 0.25\n" in printed
+    assert '\n# solver = "gauss-newton"\n' in printed
+    # What was printed is the same configuration, and so is what follows from it.
+    (tmp_path / "printed.toml").write_text(printed)
+    expected = resolve(
+        TrainConfig(rho=0.3, learning_rate=0.25, weight_decay=1.0, weight_decay_roles=("input",))
+    )
+    assert resolve(read_config(tmp_path / "printed.toml")) == expected
+    (tmp_path / "all.toml").write_text(printed.replace("# ", ""))
+    assert resolve(read_config(tmp_path / "all.toml")) == expected
+    assert main(["train", "--file", str(tmp_path / "all.toml"), "--print-config"]) == 0
+    assert capsys.readouterr().out == printed.replace("# ", "")
+    (tmp_path / "paper.toml").write_text('preset = "paper"\n')
+    assert resolve(read_config(tmp_path / "paper.toml")) == resolve(PRESETS["paper"])
+
+
+def test_the_configuration_of_a_run_begins_an_equal_run(tmp_path):
+    first = outcome(tmp_path, weight_decay=0.1, weight_decay_roles=("hidden",))
+    (stored,) = tmp_path.glob("run*/config.json")
+    again = ["train", "--file", str(stored), "--out", str(tmp_path / "again")]
+    assert main(again) == 0
+    assert load_run(tmp_path / "again")[0] == dataclasses.replace(
+        load_run(stored.parent)[0], out=str(tmp_path / "again")
+    )
+    weights = [
+        np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(load_run(tmp_path / "again")[2])
+    ]
+    assert weights == first[1]
 
 
 def test_the_paper_preset_is_the_papers_setting():

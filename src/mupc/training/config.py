@@ -414,12 +414,19 @@ def _kinds(hint: Any) -> list[type]:
 def _check_choices(config: TrainConfig) -> None:
     """Check names against the types of the fields: a stored or a Python-made one may be any."""
     for name, hint in get_type_hints(TrainConfig).items():
-        kinds = get_args(hint) or (hint,)
-        choices = [c for kind in kinds for c in get_args(kind)] or list(kinds)
-        names = [choice for choice in choices if isinstance(choice, str)]
+        if not (choices := _choices(hint)):
+            continue
         value = getattr(config, name)
-        if names and isinstance(value, str) and value not in names:
-            raise ConfigError(f"{option(name)} must be one of {', '.join(names)}, not {value}")
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, str) and one not in choices:
+                raise ConfigError(f"{option(name)} must be one of {', '.join(choices)}, not {one}")
+
+
+def _choices(hint: Any) -> list[str]:
+    """Give the names that a hint allows; none where any will do."""
+    if get_origin(hint) is Literal:
+        return [choice for choice in get_args(hint) if isinstance(choice, str)]
+    return [choice for part in get_args(hint) for choice in _choices(part)]
 
 
 _COUNTS = (
@@ -474,10 +481,12 @@ def from_settings(
     """Put settings, as a file holds them, on top of a configuration; it is not resolved.
 
     Raises:
-        ConfigError: if there is no such setting, or its value is of a wrong type.
+        ConfigError: if there is no such setting, or its value is of a wrong type or no choice.
     """
     named = {field_named(name): value for name, value in settings.items()}
-    return _with_types(dataclasses.replace(base, **named))
+    config = _with_types(dataclasses.replace(base, **named))
+    _check_choices(config)
+    return config
 
 
 def from_dict(values: dict[str, Any]) -> TrainConfig:

@@ -40,10 +40,7 @@ def read_config(path: str | Path, preset: str | None = None) -> TrainConfig:
     """
     said = {"preset": preset or "default", **read_table(path)}
     try:
-        name = from_settings({"preset": said["preset"]}).preset
-        if name not in PRESETS:
-            raise ConfigError(f"there is no preset {name}: choose {' or '.join(PRESETS)}")
-        return from_settings(said, PRESETS[name])
+        return from_settings(said, PRESETS[from_settings({"preset": said["preset"]}).preset])
     except ConfigError as error:
         raise ConfigError(f"in {path}: {error}") from error
 
