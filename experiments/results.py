@@ -162,8 +162,8 @@ def _cell(outcomes: Sequence[Outcome]) -> str:
 
 
 def _seconds(outcomes: Sequence[Outcome]) -> str:
-    times = [o.training_seconds for o in outcomes]
-    return f"{statistics.median(times):.1f}" if times else ""
+    times = [o.training_seconds for o in outcomes if o.ended not in ("diverged", "failed")]
+    return f"{statistics.median(times):.1f}" if times else "–" if outcomes else ""
 
 
 def transfer_width(options: argparse.Namespace) -> str:
@@ -271,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     """Make one table; print it, and put it into the page if one is named."""
     options = _options(argv)
     if options.page is not None:
-        put(options.page, options.table, "")  # before hours of work, whether there are the marks
+        put(options.page, options.table, None)  # before hours of work
     began = time.perf_counter()
     table = _TABLES[options.table](options)
     print(table)
@@ -281,8 +281,8 @@ def main(argv: Sequence[str] | None = None) -> str:
     return table
 
 
-def put(page: Path, name: str, table: str) -> None:
-    """Replace what lies between the marks of a table.
+def put(page: Path, name: str, table: str | None) -> None:
+    """Replace what lies between the marks of a table; None: only see that they are there.
 
     Raises:
         SystemExit: if the page has no such marks.
@@ -290,7 +290,7 @@ def put(page: Path, name: str, table: str) -> None:
     begin, end = f"<!-- table: {name} -->", f"<!-- end: {name} -->"
     text, count = re.subn(
         f"{begin}.*?{end}",
-        lambda _: f"{begin}\n{table}\n{end}",
+        lambda old: old[0] if table is None else f"{begin}\n{table}\n{end}",
         page.read_text("utf-8"),
         flags=re.DOTALL,
     )

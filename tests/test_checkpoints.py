@@ -22,7 +22,8 @@ import mupc
 from mupc.cli import main
 from mupc.records import RunError, RunFolder
 from mupc.training import checkpoint
-from mupc.training.checkpoint import Snapshot, fill
+from mupc.training.checkpoint import Snapshot
+from mupc.training.named import fill
 
 TIMES = ("seconds", "samples_per_second")  # what a stop may change
 HELD = mupc.PredictiveCoding(mupc.GaussNewton(1), 1, hold_regime=True)
@@ -147,7 +148,7 @@ def test_all_that_is_kept_comes_back(tmp_path):
     assert kept.save(snapshot())
     saved = mupc.Checkpoints(tmp_path, settings={"roles": ("a", "b")}).load()
     assert (saved.step, saved.identity, saved.progress["best"]) == (3, {"size": 3}, 0.5)
-    filled = fill(jax.tree.map(jnp.zeros_like, snapshot().arrays), saved)
+    filled = fill(jax.tree.map(jnp.zeros_like, snapshot().arrays), saved.arrays, "no")
     np.testing.assert_array_equal(filled["weights"], np.arange(600.0))
     np.testing.assert_array_equal(
         jax.random.bits(filled["key"]), jax.random.bits(jax.random.key(5))
@@ -169,8 +170,6 @@ def test_a_newer_format_and_other_versions_are_named(tmp_path, monkeypatch):
         assert mupc.Checkpoints(tmp_path / "old").load().step == 3
 
 
-# Orbax reads arrays at once: when one fails, another may find the event loop closed, and says so.
-@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", ["flipped", "cut"])
 def test_damage_at_random_places_is_never_loaded_silently(damage, tmp_path):
     """Twenty places, of all files together; some are in bytes that nobody needs."""
@@ -226,11 +225,14 @@ def full_disk(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_leaves_the_checkpoint_before_and_training_goes_on(tmp_path):
+def test_a_full_disk_leaves_the_checkpoint_before_and_training_goes_on(tmp_path, capfd):
     kept = mupc.Checkpoints(tmp_path)
     assert kept.save(snapshot(3))
     with full_disk(300), pytest.warns(UserWarning, match="no checkpoint of step 4 could be writ"):
         assert not kept.save(snapshot(4))
+    assert (
+        "Traceback" not in capfd.readouterr().err
+    )  # what libraries below print of it is held back
     assert mupc.Checkpoints(tmp_path).load().step == 3
     assert kept.save(snapshot(5))  # there is room again
     assert mupc.Checkpoints(tmp_path).load().step == 5
@@ -260,7 +262,7 @@ def figures(path):
     records = timeless(
         json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()
     )
-    return (path / "network.eqx").read_bytes(), records, (path / "result.json").read_text()
+    return (path / "network.safetensors").read_bytes(), records, (path / "result.json").read_text()
 
 
 def start(*arguments):
@@ -311,8 +313,9 @@ def test_kills_at_random_moments_change_nothing(tmp_path):
     for _ in range(KILLS):
         again = ["train", "--resume", killed] if killed.exists() else [*run, "--out", killed]
         with start(*again) as process:
-            seen(process, ": loss")
-            time.sleep(generator.uniform(0, 0.6))
+            for _ in range(generator.integers(1, 12)):  # a slow machine comes as far
+                seen(process, ": loss")
+            time.sleep(generator.uniform(0, 0.1))
             process.kill()
             assert process.wait() == -signal.SIGKILL
         names = [path.name for path in killed.glob("checkpoints/*")]

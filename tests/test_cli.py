@@ -155,10 +155,10 @@ def test_a_damaged_run_gets_one_sentence(tmp_path, capsys):
     train(tmp_path)
     capsys.readouterr()
     folder = tmp_path / "run"
-    whole = (folder / "network.eqx").read_bytes()
-    (folder / "network.eqx").write_bytes(whole[: len(whole) // 2])
+    whole = (folder / "network.safetensors").read_bytes()
+    (folder / "network.safetensors").write_bytes(whole[: len(whole) // 2])
     assert "is damaged" in wrong(capsys, "evaluate", str(folder))
-    (folder / "network.eqx").unlink()
+    (folder / "network.safetensors").unlink()
     assert "holds no trained network" in wrong(capsys, "evaluate", str(folder))
     (folder / "config.json").write_text("{")
     assert "is damaged (Expecting" in wrong(capsys, "evaluate", str(folder))

@@ -139,6 +139,15 @@ def test_the_regime_report_is_compared_with_the_steps_between(script, tmp_path, 
     assert printed_ratios(capsys.readouterr().out) == [round(ratio["ratio"], 3)]
 
 
+def test_a_checkpoint_is_compared_with_the_minutes_between(script, tmp_path, capsys):
+    path = tmp_path / "report.json"
+    arguments = words("--sizes 4x8 --minutes 2 --rounds 1 --batch 2 --json")
+    (found,) = script("benchmarks/checkpoints").main([*arguments, str(path)])["results"]
+    seconds, ratios = found["seconds"], found["ratios"]
+    assert ratios[0]["ratio"] == seconds["checkpoint"] / 120
+    assert len(printed_ratios(capsys.readouterr().out)) == 2
+
+
 def test_training_step_reports_its_own_medians(script, tmp_path, capsys):
     path = tmp_path / "report.json"
     arguments = words("--sizes 4x8 --steps 2 --rounds 1 --batch 2 --json")

@@ -202,7 +202,7 @@ def test_a_sweep_trains_each_point_as_a_run_of_its_own_would_be_and_once(tmp_pat
     ]
     assert (same["accuracy"], same["loss"]) == alone.validation[:2]
     assert (same["test_accuracy"], same["ended"]) == (alone.test.accuracy, "finished")
-    assert (out / same["run"] / "network.eqx").is_file()
+    assert (out / same["run"] / "network.safetensors").is_file()
     # Again, with more points, and without saying which: what there is stays as it is.
     assert main([*arguments[:-1], "seed=0,1,2"]) == 0
     assert "4 of 6 points have results already" in capsys.readouterr().out

@@ -55,3 +55,5 @@ from mupc.training import Evaluation as Evaluation
 from mupc.training import FitResult as FitResult
 from mupc.training import evaluate as evaluate
 from mupc.training import fit as fit
+from mupc.training import load_network as load_network
+from mupc.training import save_network as save_network

@@ -1,12 +1,12 @@
 """Run folders: what a run leaves on disk. It is written from the start, and readable without JAX.
 
-config.json        the complete configuration
-environment.json   versions, devices
-regime.json        the precision, and the regime number ρ that it means at the first batch
-metrics.jsonl      one record a line, in the order in which they came
-result.json        how the run ended, and its last figures
-network.eqx        the trained network (written and read by `mupc.training`)
-checkpoints/       of a run that has not ended by itself (`mupc.training.checkpoint`)
+config.json          the complete configuration
+environment.json     versions, devices
+regime.json          the precision, and the regime number ρ that it means at the first batch
+metrics.jsonl        one record a line, in the order in which they came
+result.json          how the run ended, and its last figures
+network.safetensors  the trained network (`mupc.training.export`)
+checkpoints/         of a run that has not ended by itself (`mupc.training.checkpoint`)
 """
 
 import importlib.metadata
@@ -142,7 +142,7 @@ class RunFolder:
     @property
     def network(self) -> Path:
         """The file of the trained network."""
-        return self.path / "network.eqx"
+        return self.path / "network.safetensors"
 
     @property
     def checkpoints(self) -> Path:

@@ -1,6 +1,8 @@
 """Training: the loop, its records, evaluation, and the configuration of a run."""
 
 from mupc.training.checkpoint import Checkpoints as Checkpoints
+from mupc.training.export import load_network as load_network
+from mupc.training.export import save_network as save_network
 from mupc.training.loop import fit as fit
 from mupc.training.metrics import Evaluation as Evaluation
 from mupc.training.metrics import evaluate as evaluate

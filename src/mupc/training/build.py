@@ -51,7 +51,7 @@ def _given(value: T | None) -> T:
     return value
 
 
-_OF_THE_NETWORK = (
+OF_THE_NETWORK = (
     "depth",
     "width",
     "activation",
@@ -61,6 +61,7 @@ _OF_THE_NETWORK = (
     "gamma",
     "initialisation",
 )
+"""The fields of a configuration that a network is built from."""
 
 
 def draw_network(config: TrainConfig, inputs: int, outputs: int, key: PRNGKeyArray) -> Chain:
@@ -68,7 +69,7 @@ def draw_network(config: TrainConfig, inputs: int, outputs: int, key: PRNGKeyArr
 
     Configurations of one network share the program, whatever else they say.
     """
-    own = {name: getattr(config, name) for name in _OF_THE_NETWORK}
+    own = {name: getattr(config, name) for name in OF_THE_NETWORK}
     return _draw(TrainConfig(**own), inputs, outputs, key)
 
 

@@ -1,22 +1,24 @@
 """Checkpoints: all that a run needs to go on as if it had never stopped."""
 
-import hashlib
+import errno
 import json
+import logging
+import math
+import os
+import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from mupc.records import RunError, environment
-
-_Tree = TypeVar("_Tree")
+from mupc.training.named import as_bytes, named_arrays, require_same, sha256
 
 _FORMAT = 1
 # A difference in these is told, but does not stop a run: the last digits may come out otherwise.
@@ -47,6 +49,11 @@ class Saved(NamedTuple):
     arrays: Mapping[str, np.ndarray]
     progress: Mapping[str, Any]
     identity: Mapping[str, Any]
+
+    @property
+    def refusal(self) -> str:
+        """What it means if something in it does not fit."""
+        return f"the checkpoint {self.path} is of another run"
 
 
 class Checkpoints:
@@ -94,9 +101,10 @@ class Checkpoints:
         """
         self._last = time.monotonic()
         try:
-            manager = self._open()
-            if manager.latest_step() != snapshot.step:
-                self._write(manager, snapshot)
+            with _quiet():
+                manager = self._open()
+                if manager.latest_step() != snapshot.step:
+                    self._write(manager, snapshot)
         # Whatever orbax and the layers below it raise, for a full disk or a folder that has gone.
         except Exception as error:
             self.close()
@@ -120,7 +128,8 @@ class Checkpoints:
         path = self.path / str(steps[-1])
         earlier = f"to continue from step {steps[-2]}" if len(steps) > 1 else "to begin again"
         try:
-            about, arrays = self._read(path, steps[-1])
+            with _quiet():
+                about, arrays = self._read(path, steps[-1])
         except RunError:
             raise
         # Whatever orbax and the layers below it raise when they meet bytes that make no sense.
@@ -128,7 +137,7 @@ class Checkpoints:
             raise RunError(
                 f"the checkpoint {path} is damaged ({_reason(error)}): remove that folder {earlier}"
             ) from error
-        _require_same(about["settings"], self.settings, f"the checkpoint {path}")
+        require_same(about["settings"], self.settings, f"the checkpoint {path} is of another run")
         ours = environment()
         other = [
             f"{name} {about['versions'].get(name)} (now {ours[name]})"
@@ -159,12 +168,15 @@ class Checkpoints:
         if self._manager is None:
             import orbax.checkpoint as ocp  # takes half a second
 
+            # What is left of a run that was killed while it wrote. Orbax would do it too, but fails
+            # if a write that failed is still at work there.
+            for path in self.path.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(path, ignore_errors=True)
             self._manager = ocp.CheckpointManager(
                 self.path.absolute(),
                 options=ocp.CheckpointManagerOptions(
                     max_to_keep=self.keep,
                     enable_async_checkpointing=False,
-                    cleanup_tmp_directories=True,  # those of a run that was killed while it wrote
                 ),
             )
         return self._manager
@@ -172,7 +184,7 @@ class Checkpoints:
     def _write(self, manager: Any, snapshot: Snapshot) -> None:
         import orbax.checkpoint as ocp
 
-        arrays = _named(snapshot.arrays)
+        arrays = named_arrays(snapshot.arrays)
         about = {
             "settings": self.settings,
             "versions": environment(),
@@ -184,13 +196,13 @@ class Checkpoints:
         manager.save(
             snapshot.step,
             args=ocp.args.Composite(
-                # By number: names of places in a tree are no names of files. Orbax takes none of
-                # size zero.
+                # As one: of several that orbax writes or reads at once, when one fails the others
+                # are left without their event loop, and say so wherever the program is by then.
                 arrays=ocp.args.StandardSave(
-                    {str(i): array for i, array in enumerate(arrays.values()) if array.size}
+                    {"bytes": np.concatenate([*map(as_bytes, arrays.values())])}
                 ),
                 about=ocp.args.JsonSave(
-                    {"format": _FORMAT, "sha256": _sha256(text.encode()), "text": text}
+                    {"format": _FORMAT, "sha256": sha256(text.encode()), "text": text}
                 ),
             ),
         )
@@ -206,37 +218,20 @@ class Checkpoints:
                 f"{_FORMAT}: continue with the version that wrote it, or a newer one"
             )
         text = restored["about"]["text"]
-        if _sha256(text.encode()) != restored["about"]["sha256"]:
+        if sha256(text.encode()) != restored["about"]["sha256"]:
             raise ValueError("its description is not what was written")
         about = json.loads(text)
         restored = manager.restore(step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore()))
+        content, start = np.asarray(restored["arrays"]["bytes"]), 0
         arrays: dict[str, np.ndarray] = {}
-        for i, (name, described) in enumerate(about["arrays"].items()):
-            empty = np.zeros(described["shape"], jnp.dtype(described["dtype"]))
-            arrays[name] = empty if not empty.size else np.asarray(restored["arrays"][str(i)])
+        for name, described in about["arrays"].items():
+            dtype, shape = jnp.dtype(described["dtype"]), described["shape"]
+            stop = start + math.prod(shape) * dtype.itemsize
+            arrays[name] = content[start:stop].view(dtype).reshape(shape)
             if _described(arrays[name]) != described:
                 raise ValueError(f"{name} is not what was written")
+            start = stop
         return about, arrays
-
-
-def fill(like: _Tree, saved: Saved) -> _Tree:
-    """Put the arrays of a checkpoint into a tree like the one that was saved.
-
-    Raises:
-        RunError: if the trees differ; it names the arrays.
-    """
-    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
-    ours = _named(like)
-    _require_same(
-        {name: _kind(array) for name, array in saved.arrays.items()},
-        {name: _kind(array) for name, array in ours.items()},
-        f"the checkpoint {saved.path}",
-    )
-    filled: list[Any] = []
-    for path, leaf in leaves:
-        name = jax.tree_util.keystr(path)
-        filled.append(_like(leaf, saved.arrays[name]) if name in ours else leaf)
-    return jax.tree.unflatten(structure, filled)
 
 
 def check_identity(saved: Saved, identity: Mapping[str, Any]) -> None:
@@ -245,53 +240,15 @@ def check_identity(saved: Saved, identity: Mapping[str, Any]) -> None:
     Raises:
         RunError: if not; it names what differs.
     """
-    _require_same(saved.identity, _as_json(identity), f"the checkpoint {saved.path}")
-
-
-def _require_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], what: str) -> None:
-    """Refuse two tables that differ."""
-    names = [*theirs, *(name for name in ours if name not in theirs)]
-    differing = [
-        f"{name} ({theirs.get(name, 'none')} there, {ours.get(name, 'none')} here)"
-        for name in names
-        if theirs.get(name) != ours.get(name)
-    ]
-    if differing:
-        more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
-        raise RunError(f"{what} is of another run: it differs in {', '.join(differing[:5])}{more}")
-
-
-def _named(tree: PyTree[Any]) -> dict[str, np.ndarray]:
-    """Give the arrays of a tree, on the host, by their places; random keys as their data."""
-    leaves = jax.tree_util.tree_flatten_with_path(eqx.filter(tree, eqx.is_array))[0]
-    return {jax.tree_util.keystr(path): np.asarray(_data(leaf)) for path, leaf in leaves}
-
-
-def _data(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _is_key(leaf: Any) -> bool:
-    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
-
-
-def _like(leaf: Any, array: np.ndarray) -> Array:
-    if _is_key(leaf):
-        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
-    return jnp.asarray(array)
-
-
-def _kind(array: np.ndarray) -> str:
-    return f"{array.dtype} {'x'.join(map(str, array.shape)) or 'number'}"
+    require_same(saved.identity, _as_json(identity), saved.refusal)
 
 
 def _described(array: np.ndarray) -> dict[str, Any]:
-    content = np.ascontiguousarray(array).view(np.uint8) if array.size else b""
-    return {"dtype": str(array.dtype), "shape": list(array.shape), "sha256": _sha256(content)}
-
-
-def _sha256(content: Any) -> str:
-    return hashlib.sha256(content).hexdigest()
+    return {
+        "dtype": str(array.dtype),
+        "shape": list(array.shape),
+        "sha256": sha256(as_bytes(array)),
+    }
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,6 +256,20 @@ def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(dict(values)))
 
 
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Keep orbax from printing the errors that it raises as well, a page each."""
+    logger = logging.getLogger("absl")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
 def _reason(error: Exception) -> str:
+    """Give what the system says, if that is in the text: there may be pages around it."""
     text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__
+    said = [os.strerror(number) for number in errno.errorcode]
+    found = [words for words in said if words in text]
+    return found[0] if found else text.splitlines()[0][:200] if text else type(error).__name__

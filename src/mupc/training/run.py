@@ -2,13 +2,11 @@
 
 import dataclasses
 import math
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 
 from mupc.data import Dataset, Split, load, steps_per_epoch
@@ -16,7 +14,6 @@ from mupc.networks import Chain
 from mupc.records import RunError, RunFolder, check_new, environment
 from mupc.training.build import (
     build_likelihood,
-    build_network,
     build_optimiser,
     build_rule,
     draw_network,
@@ -33,6 +30,7 @@ from mupc.training.config import (
     resolve,
     with_absolute_paths,
 )
+from mupc.training.export import Origin, load_network, save_network
 from mupc.training.loop import check_evaluations, fit_together
 from mupc.training.metrics import Evaluation, evaluate, is_distribution
 from mupc.training.regime import Regime, measure_regime
@@ -233,14 +231,22 @@ def _finish(start: Start, result: FitResult) -> Run:
     config, data, folder, *_ = start
     if result.ended is Ended.TERMINATED:  # seconds may be left, and there is the checkpoint
         return Run(folder, config, data, result, None, None, None)
-    _save(folder, result.network)
+    about = f"{data.name}: {data.normalisation}"
+    origin = Origin(config, data.inputs, data.outputs, about)
     likelihood = build_likelihood(config)
     parts = {"test": data.test, "validation": data.validation}
     seen = {
         name: None if split is None else evaluate(result.network, split, likelihood=likelihood)
         for name, split in parts.items()
     }
-    folder.finish(_summary(result, seen))
+    try:
+        save_network(folder.network, result.network, origin=origin)
+        folder.finish(_summary(result, seen))
+    except OSError as error:
+        raise RunError(
+            f"cannot write the run folder {folder.path} ({error.strerror}): when it can be written "
+            f"again, continue with mupc train --resume {folder.path}"
+        ) from error
     if result.ended is not Ended.INTERRUPTED:
         shutil.rmtree(folder.checkpoints, ignore_errors=True)  # nothing is left to continue
     regimes = [record for record in result.records if isinstance(record, RegimeRecord)]
@@ -304,12 +310,6 @@ def _folder(config: TrainConfig) -> Path:
     return path
 
 
-def _save(folder: RunFolder, network: Any) -> None:
-    part = folder.network.with_suffix(".part")
-    eqx.tree_serialise_leaves(part, network)
-    os.replace(part, folder.network)
-
-
 def load_run(path: str | Path) -> tuple[TrainConfig, Dataset, Chain]:
     """Read a run's configuration, its data and its trained network.
 
@@ -321,17 +321,7 @@ def load_run(path: str | Path) -> tuple[TrainConfig, Dataset, Chain]:
     data = load_data(config)
     if not folder.network.is_file():
         raise RunError(f"the run {path} holds no trained network: it did not end by itself")
-    like = eqx.filter_eval_shape(
-        build_network, config, data.inputs, data.outputs, jax.random.key(0)
-    )
-    try:
-        return config, data, eqx.tree_deserialise_leaves(folder.network, like)
-    except (ValueError, EOFError, RuntimeError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunError(
-            f"{folder.network} is not the network of this run, or is damaged ({reason}); "
-            "train again"
-        ) from error
+    return config, data, load_network(folder.network)
 
 
 def part(data: Dataset, name: str) -> Split:

@@ -16,9 +16,10 @@ from jaxtyping import PRNGKeyArray, PyTree
 from mupc.data import Dataset, Split, batch_indices
 from mupc.learning import Batch, LearningRule
 from mupc.networks import Network
-from mupc.training.checkpoint import Checkpoints, Saved, Snapshot, check_identity, fill
+from mupc.training.checkpoint import Checkpoints, Saved, Snapshot, check_identity
 from mupc.training.look import Model, look, look_inside
 from mupc.training.metrics import evaluate, is_one_hot
+from mupc.training.named import fill
 from mupc.training.results import (
     Ended,
     FitResult,
@@ -197,7 +198,9 @@ class Trainer:
         check_identity(saved, self._identity(total))
         told, now = saved.progress, time.perf_counter()
         like = _Arrays(self.state, (self.state.network, self.state.rule))
-        filled = fill(like if told["best_step"] else like._replace(best=None), saved)
+        filled = fill(
+            like if told["best_step"] else like._replace(best=None), saved.arrays, saved.refusal
+        )
         self.state, self.steps, self.stale = filled.state, saved.step, told["stale"]
         if filled.best is not None:
             self.best, self.best_step = filled.best, told["best_step"]

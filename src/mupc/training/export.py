@@ -1,0 +1,136 @@
+"""A network alone, in one file: safetensors, with what is needed to build it again.
+
+The file is safetensors' own format (https://github.com/huggingface/safetensors): arrays by name,
+which any program can read, and a table of texts. One of these, `mupc`, is JSON: the format's
+number, the configuration, the sizes of input and output, and a SHA-256 sum of all arrays.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast, overload
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from mupc.networks import Chain, Network
+from mupc.records import RunError
+from mupc.training.build import OF_THE_NETWORK, build_network
+from mupc.training.config import TrainConfig, from_dict
+from mupc.training.named import as_bytes, fill, named_arrays
+
+_Network = TypeVar("_Network", bound=Network)
+
+_FORMAT = 1
+
+
+class Origin(NamedTuple):
+    """What built a network: a configuration, for data of these sizes, prepared in this way."""
+
+    config: TrainConfig
+    inputs: int
+    outputs: int
+    data: str
+
+
+def save_network(path: str | Path, network: Network, *, origin: Origin | None = None) -> None:
+    """Write a network's arrays to a file, whole or not at all.
+
+    Args:
+        path: the file; what was there is replaced.
+        network: any network.
+        origin: what built it; with it, the file can be read without a network like this one.
+
+    Raises:
+        OSError: if it cannot be written; what was there stays.
+    """
+    from safetensors.numpy import save
+
+    path, arrays = Path(path), named_arrays(network)
+    about: dict[str, Any] = {"format": _FORMAT, "sha256": _sum(arrays)}
+    if origin is not None:
+        values = dataclasses.asdict(origin.config)
+        about |= {"config": {name: values[name] for name in OF_THE_NETWORK}}
+        about |= {"inputs": origin.inputs, "outputs": origin.outputs, "data": origin.data}
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(save(arrays, {"mupc": json.dumps(about)}))
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@overload
+def load_network(path: str | Path) -> Chain: ...
+@overload
+def load_network(path: str | Path, like: _Network) -> _Network: ...
+def load_network(path: str | Path, like: Network | None = None) -> Network:
+    """Read a network from a file that `save_network` or `mupc train` wrote.
+
+    Args:
+        path: the file; a run's is `network.safetensors` in its folder.
+        like: a network of the same shapes, whose arrays do not matter. The networks of runs need
+            none: the file says how to build them.
+
+    Raises:
+        RunError: if the file is damaged, of a newer format, or of another network than `like`; or
+            if it needs a `like`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = cast(Mapping[str, str], file.metadata() or {})
+            arrays: dict[str, np.ndarray] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+    except OSError as error:
+        raise RunError(f"cannot read the network {path}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise RunError(f"the network {path} is damaged: {error}") from error
+    about = _about(path, metadata)
+    if _sum(arrays) != about["sha256"]:
+        raise RunError(f"the network {path} is damaged: it does not hold what was written")
+    if like is None:
+        like = _build(path, about)
+    return fill(like, arrays, f"{path} is of another network")
+
+
+def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    if "mupc" not in metadata:
+        raise RunError(f"{path} was not written by mupc: it does not say of which format it is")
+    try:
+        about = json.loads(metadata["mupc"])
+        written = about["format"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(f"the network {path} is damaged: {error}") from error
+    if written != _FORMAT:
+        raise RunError(
+            f"the network {path} is of format {written}, and this version of mupc reads "
+            f"{_FORMAT}: read it with the version that wrote it, or a newer one"
+        )
+    return about
+
+
+def _build(path: Path, about: Mapping[str, Any]) -> Network:
+    """Give the shapes of the network that a file describes."""
+    if "config" not in about:
+        raise RunError(
+            f"{path} does not say how to build its network: give load_network one like it"
+        )
+    config = from_dict(about["config"])
+    sizes, key = (about["inputs"], about["outputs"]), jax.random.key(0)
+    return eqx.filter_eval_shape(build_network, config, *sizes, key)
+
+
+def _sum(arrays: Mapping[str, np.ndarray]) -> str:
+    """Give one SHA-256 sum of names and contents."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        total.update(name.encode())
+        total.update(as_bytes(arrays[name]).data)
+    return total.hexdigest()

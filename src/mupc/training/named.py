@@ -1,0 +1,96 @@
+"""The arrays of a tree by their places in it: what files hold."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from mupc.records import RunError
+
+_Tree = TypeVar("_Tree")
+
+
+def named_arrays(tree: PyTree[Any]) -> dict[str, np.ndarray]:
+    """Give the arrays of a tree, on the host, by their places; random keys as their data."""
+    return {name: np.asarray(_data(leaf)) for name, leaf in _arrays(tree).items()}
+
+
+def fill(like: _Tree, arrays: Mapping[str, np.ndarray], refusal: str) -> _Tree:
+    """Put arrays into a tree like the one that they are from.
+
+    Args:
+        like: that tree; its arrays may be shapes alone.
+        arrays: by their places, as `named_arrays` gives them.
+        refusal: what it means if they are of another tree.
+
+    Raises:
+        RunError: if they are; it names the arrays.
+    """
+    ours = _arrays(like)
+    there = {name: _kind(array) for name, array in arrays.items()}
+    require_same(there, {name: _kind(_data(leaf)) for name, leaf in ours.items()}, refusal)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
+    filled: list[Any] = []
+    for path, leaf in leaves:
+        name = jax.tree_util.keystr(path)
+        filled.append(_like(leaf, arrays[name]) if name in ours else leaf)
+    return jax.tree.unflatten(structure, filled)
+
+
+def require_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], refusal: str) -> None:
+    """Refuse two tables that differ.
+
+    Raises:
+        RunError: the refusal, and what differs.
+    """
+    names = [*theirs, *(name for name in ours if name not in theirs)]
+    differing = [
+        f"{name} ({theirs.get(name, 'none')} there, {ours.get(name, 'none')} here)"
+        for name in names
+        if theirs.get(name) != ours.get(name)
+    ]
+    if differing:
+        more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+        raise RunError(f"{refusal}: it differs in {', '.join(differing[:5])}{more}")
+
+
+def as_bytes(array: np.ndarray) -> np.ndarray:
+    """Give an array's content as it lies in memory."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def sha256(content: Any) -> str:
+    """Give the SHA-256 sum of bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _arrays(tree: PyTree[Any]) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {
+        jax.tree_util.keystr(path): leaf
+        for path, leaf in leaves
+        if eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+    }
+
+
+def _data(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _is_key(leaf: Any) -> bool:
+    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+
+
+def _like(leaf: Any, array: np.ndarray) -> Array:
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
+    return jnp.asarray(array)
+
+
+def _kind(array: Any) -> str:
+    return f"{array.dtype} {'x'.join(map(str, array.shape)) or 'number'}"

@@ -1,0 +1,129 @@
+"""Networks in files: what was written is read, anything else gets a sentence."""
+
+import contextlib
+import dataclasses
+import json
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from test_checkpoints import full_disk
+
+import mupc
+from mupc.records import RunError
+from mupc.training import run
+from mupc.training.config import TrainConfig
+
+KEY = jax.random.key(3)
+
+
+def network(width=8, depth=3, **options):
+    return mupc.residual_mlp(4, 2, width=width, depth=depth, biases=True, key=KEY, **options)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of two steps on the digits."""
+    out = str(tmp_path_factory.mktemp("run") / "run")
+    config = TrainConfig(
+        dataset="digits", depth=3, width=8, steps=2, epochs=None, report_every=0, out=out
+    )
+    return run.train(config)
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    path, saved = tmp_path / "network.safetensors", network()
+    mupc.save_network(path, saved)
+    loaded = mupc.load_network(path, jax.tree.map(jnp.zeros_like, saved))
+    assert eqx.tree_equal(loaded, saved)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_any_program_can_read_the_arrays(tmp_path):
+    path, saved = tmp_path / "network.safetensors", network()
+    mupc.save_network(path, saved)
+    arrays = safetensors.numpy.load_file(path)
+    np.testing.assert_array_equal(arrays[".readout.weights"], saved.readout.weights)
+    assert arrays[".stages[0].blocks.weights"].shape == (2, 8, 8)
+
+
+def test_a_runs_network_is_built_from_its_file_alone(trained):
+    path = trained.folder.path / "network.safetensors"
+    loaded, x = mupc.load_network(path), trained.data.test.x[:5]
+    np.testing.assert_array_equal(
+        loaded.feedforward(x).output, trained.result.network.feedforward(x).output
+    )
+    with safetensors.safe_open(path, framework="numpy") as file:
+        about = json.loads(file.metadata()["mupc"])
+    assert about["data"].startswith("digits: Pixels from 0 to 16, then (x − ")
+    assert (about["inputs"], about["outputs"]) == (64, 10)
+
+
+def test_a_network_that_the_file_cannot_build_is_asked_for(tmp_path):
+    mupc.save_network(tmp_path / "a.safetensors", network())
+    with pytest.raises(RunError, match="does not say how to build its network: give load_network"):
+        mupc.load_network(tmp_path / "a.safetensors")
+
+
+def test_another_network_is_refused_by_what_differs(tmp_path):
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    mupc.save_network(whole, network())
+    mupc.save_network(cut, dataclasses.replace(network(), readout=None))
+    sentence = r"of another network: it differs in .*weights \(float32 8x4 there, float32 9x4 here"
+    with pytest.raises(RunError, match=sentence):
+        mupc.load_network(whole, network(width=9))
+    with pytest.raises(RunError, match=r"differs in .*biases \(none there, float32 2 here"):
+        mupc.load_network(cut, network())
+
+
+def test_files_that_are_no_networks_get_a_sentence(tmp_path):
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(RunError, match="No such file"):
+        mupc.load_network(path)
+    path.write_bytes(b"no network")
+    with pytest.raises(RunError, match="is damaged"):
+        mupc.load_network(path)
+    safetensors.numpy.save_file({"a": np.zeros(3)}, path)
+    with pytest.raises(RunError, match="was not written by mupc"):
+        mupc.load_network(path)
+    safetensors.numpy.save_file({"a": np.zeros(3)}, path, {"mupc": '{"format": 7}'})
+    with pytest.raises(RunError, match="is of format 7, and this version of mupc reads 1"):
+        mupc.load_network(path)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut"])
+def test_damage_at_random_places_is_never_loaded_silently(damage, tmp_path):
+    saved, path, refused = network(), tmp_path / "a.safetensors", 0
+    mupc.save_network(path, saved)
+    whole = path.read_bytes()
+    for place in np.random.default_rng(0).integers(0, len(whole), 20):
+        content = bytearray(whole)
+        content[place] ^= 0xFF
+        path.write_bytes(content if damage == "flipped" else whole[:place])
+        loaded = None
+        with contextlib.suppress(RunError):
+            loaded = mupc.load_network(path, network())
+        refused += loaded is None
+        assert loaded is None or eqx.tree_equal(loaded, saved)
+    assert refused >= 19
+
+
+def test_a_full_disk_leaves_the_network_before(tmp_path):
+    path = tmp_path / "a.safetensors"
+    mupc.save_network(path, network())
+    with full_disk(300), pytest.raises(OSError, match="File too large"):
+        mupc.save_network(path, network())
+    assert eqx.tree_equal(mupc.load_network(path, network()), network())
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_disk_that_is_full_at_the_end_of_a_run_loses_nothing(tmp_path, trained):
+    config = dataclasses.replace(trained.config, out=str(tmp_path / "run"))
+    with pytest.raises(RunError, match=r"\(File too large\): when .* --resume "), full_disk(2500):
+        run.train(config)
+    run.resume(tmp_path / "run")
+    again = (tmp_path / "run" / "network.safetensors").read_bytes()
+    assert again == (trained.folder.path / "network.safetensors").read_bytes()
