@@ -34,6 +34,8 @@ from mupc.networks import Dense as Dense
 from mupc.networks import Feedforward as Feedforward
 from mupc.networks import Scaled as Scaled
 from mupc.networks import Stage as Stage
+from mupc.networks import chain_from_mlp as chain_from_mlp
+from mupc.networks import chain_from_modules as chain_from_modules
 from mupc.networks import identity as identity
 from mupc.networks import residual_mlp as residual_mlp
 from mupc.networks import scale_adam as scale_adam

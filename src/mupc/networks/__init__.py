@@ -9,6 +9,8 @@ from mupc.networks.layers import ScaledBlock as ScaledBlock
 from mupc.networks.layers import identity as identity
 from mupc.networks.layers import scaled_blocks as scaled_blocks
 from mupc.networks.mlp import residual_mlp as residual_mlp
+from mupc.networks.modules import chain_from_mlp as chain_from_mlp
+from mupc.networks.modules import chain_from_modules as chain_from_modules
 from mupc.networks.network import Feedforward as Feedforward
 from mupc.networks.network import Network as Network
 from mupc.networks.rates import rate_factors as rate_factors

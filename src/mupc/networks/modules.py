@@ -1,0 +1,182 @@
+"""Networks from what a user has: Equinox modules, or the matrices of a trained MLP."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from mupc.networks.chain import Chain
+from mupc.networks.layers import Activation, Block, Dense, Scaled, identity
+from mupc.networks.stage import Stage
+from mupc.parameterisations import Role, Scale
+
+Layer = Callable[..., Float[Array, "..."]]
+
+
+class _Sequence(eqx.Module):
+    """Functions one after the other."""
+
+    functions: tuple[Layer, ...]
+
+    def __call__(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
+        for function in self.functions:
+            z = function(z)
+        return z
+
+
+class _NoBlocks(Block):
+    """A stack of no blocks, for a stage that is an entry alone."""
+
+    layers: Int[Array, "0"]
+
+    def __init__(self) -> None:
+        self.layers = jnp.zeros(0, int)
+
+    @property
+    def linear(self) -> bool:
+        """Nothing is linear."""
+        return True
+
+    def __call__(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
+        return z
+
+
+def chain_from_modules(layers: Sequence[Layer], example: ArrayLike) -> Chain:
+    r"""Build a network from Equinox modules: each predicts one activity from the one before.
+
+    What has no arrays, such as `jax.nn.relu`, goes with the module after it, so that
+    `[Linear, relu, Linear, relu, Linear]` has two hidden activities, $u_1 = W_1 x + b_1$ and
+    $u_2 = W_2\,\phi(z_1) + b_2$, and the output $W_3\,\phi(z_2) + b_3$. Neighbours of one kind and
+    one shape become a stack, which compiles once whatever its depth. A skip connection is the
+    module's own business: write one that returns `z + f(z)`.
+
+    Modules keep the values that they have, with multiplier and learning-rate factors of 1. A
+    `mupc.Block` is taken as it is: give a `mupc.Scaled` for another scale.
+
+    Args:
+        layers: modules and functions of one example, the readout last.
+        example: one example of x, or zeros of its shape.
+
+    Raises:
+        ValueError: if there are fewer than two modules with arrays, or they do not fit together.
+    """
+    blocks = _blocks(layers)
+    if len(blocks) < 2:
+        raise ValueError(
+            f"a chain needs two modules with arrays or more, the readout last, not {len(blocks)}"
+        )
+    shapes, z = list[tuple[int, ...]](), jax.ShapeDtypeStruct(jnp.shape(example), jnp.float32)
+    for i, block in enumerate(blocks):
+        try:
+            z = eqx.filter_eval_shape(block, z)
+        except (TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"module {i + 1} with arrays of {len(blocks)} cannot take an input of shape "
+                f"{z.shape} per example: {reason}"
+            ) from error
+        shapes.append(z.shape)
+    *hidden, readout = blocks
+    return Chain(stages=tuple(_stages(hidden, shapes)), readout=readout)
+
+
+def chain_from_mlp(
+    weights: Sequence[ArrayLike],
+    biases: Sequence[ArrayLike | None] | None = None,
+    *,
+    activation: Activation = jax.nn.relu,
+) -> Chain:
+    r"""Build a network from the matrices of an MLP, such as one trained in PyTorch.
+
+    $$u_1 = W_1 x + b_1, \quad u_l = W_l\,\phi(z_{l-1}) + b_l, \quad
+    \hat y = W_L\,\phi(z_{L-1}) + b_L$$
+
+    Of a `torch.nn.Sequential` of `Linear` layers with one activation between them, `weights` are
+    `layer.weight.detach().numpy()`, (out, in), and `biases` likewise; run forwards, the network
+    gives what that model gives.
+
+    Args:
+        weights: of every layer, the first one first.
+        biases: of every layer; None where a layer has none, or for all.
+        activation: φ.
+
+    Raises:
+        ValueError: if there are fewer than two layers, or shapes do not fit together.
+    """
+    matrices = [jnp.asarray(matrix, jnp.result_type(float)) for matrix in weights]
+    given = [None] * len(matrices) if biases is None else list(biases)
+    if len(given) != len(matrices):
+        raise ValueError(f"there are {len(matrices)} weights and {len(given)} biases")
+    vectors = [
+        None if bias is None else jnp.asarray(bias, jnp.result_type(float)) for bias in given
+    ]
+    for i, (matrix, bias) in enumerate(zip(matrices, vectors, strict=True), 1):
+        if matrix.ndim != 2:
+            raise ValueError(f"weights {i} must be a matrix (out, in), not of shape {matrix.shape}")
+        if bias is not None and bias.shape != matrix.shape[:1]:
+            raise ValueError(
+                f"biases {i} must be of shape {matrix.shape[:1]}, like the rows of weights {i}, "
+                f"not {bias.shape}"
+            )
+    roles: list[Role] = ["hidden"] * len(matrices)
+    if matrices:
+        roles[0], roles[-1] = "input", "readout"
+    layers = [
+        Dense(matrix, bias, Scale(role), identity if i == 0 else activation, skip=False)
+        for i, (matrix, bias, role) in enumerate(zip(matrices, vectors, roles, strict=True))
+    ]
+    return chain_from_modules(layers, jnp.zeros(matrices[0].shape[1:]) if matrices else 0.0)
+
+
+def _blocks(layers: Sequence[Layer]) -> list[Block]:
+    """Join what has no arrays with the next module that has, and wrap what is not a block."""
+    groups: list[list[Layer]] = []
+    pending: list[Layer] = []
+    for layer in layers:
+        pending.append(layer)
+        if any(map(eqx.is_inexact_array, jax.tree.leaves(layer))):
+            groups.append(pending)
+            pending = []
+    if groups:
+        groups[-1] += pending  # such as a last softmax
+    blocks: list[Block] = []
+    for i, group in enumerate(groups):
+        role: Role = "input" if i == 0 else "readout" if i == len(groups) - 1 else "hidden"
+        if len(group) == 1 and isinstance(group[0], Block):
+            blocks.append(group[0])
+            continue
+        module = group[0] if len(group) == 1 else _Sequence(tuple(group))
+        blocks.append(Scaled(module, Scale(role), linear=isinstance(module, eqx.nn.Linear)))
+    return blocks
+
+
+def _stages(blocks: Sequence[Block], shapes: Sequence[tuple[int, ...]]) -> list[Stage]:
+    """Let each stage be an entry and as many blocks after it as are alike and keep its shape."""
+    stages: list[Stage] = []
+    at = 0
+    while at < len(blocks):
+        entry, stack = blocks[at], list[Block]()
+        for block, shape in zip(blocks[at + 1 :], shapes[at + 1 :], strict=False):
+            if shape != shapes[at] or (stack and not _alike(block, stack[0])):
+                break
+            stack.append(block)
+        stages.append(Stage(entry, _stacked(stack) if stack else _NoBlocks()))
+        at += 1 + len(stack)
+    return stages
+
+
+def _alike(one: Block, other: Block) -> bool:
+    """Say whether two blocks differ in the values of their arrays alone."""
+    arrays, rest = zip(*(eqx.partition(block, eqx.is_array) for block in (one, other)), strict=True)
+    kinds = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in arrays]
+    return bool(eqx.tree_equal(*rest)) and kinds[0] == kinds[1]
+
+
+def _stacked(blocks: Sequence[Block]) -> Block:
+    """Stack blocks along a leading axis."""
+    arrays, rest = zip(*(eqx.partition(block, eqx.is_array) for block in blocks), strict=True)
+    stack: Any = jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays)
+    return cast(Block, eqx.combine(stack, rest[0]))

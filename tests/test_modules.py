@@ -1,0 +1,116 @@
+"""Networks from Equinox modules and from matrices: they compute what those computed."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from test_training import toy
+
+import mupc
+
+KEYS = jax.random.split(jax.random.key(1), 6)
+X = jax.random.normal(KEYS[5], (7, 4))
+
+
+def linear(inputs, outputs, i):
+    return eqx.nn.Linear(inputs, outputs, key=KEYS[i])
+
+
+class Residual(eqx.Module):
+    inner: eqx.nn.Linear
+
+    def __call__(self, z):
+        return z + jnp.tanh(self.inner(z))
+
+
+def through(layers, x):
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def test_modules_and_functions_between_them_become_layers():
+    layers = [linear(4, 8, 0), jax.nn.relu, linear(8, 8, 1), jax.nn.relu, linear(8, 8, 2)]
+    layers += [Residual(linear(8, 8, 3)), jax.nn.gelu, linear(8, 3, 4), jax.nn.softmax]
+    chain = mupc.chain_from_modules(layers, X[0])
+    assert [stage.size for stage in chain.stages] == [3, 1]  # one kind is one stack
+    assert chain.depth == 4
+    assert not chain.linear
+    run = chain.feedforward(X)
+    np.testing.assert_allclose(run.output, jax.vmap(lambda x: through(layers, x))(X), rtol=1e-5)
+    z = jnp.concatenate(run.activities)
+    for i, count in enumerate((1, 3, 5, 6)):
+        wanted = jax.vmap(lambda x, count=count: through(layers[:count], x))(X)
+        np.testing.assert_allclose(z[i], wanted, rtol=1e-5)
+
+
+def test_shapes_that_change_begin_a_new_stage():
+    conv = [eqx.nn.Conv2d(2, 2, 3, stride=2, padding=1, key=key) for key in KEYS[:3]]
+    layers = [*conv, jnp.ravel, linear(8, 3, 3)]
+    chain = mupc.chain_from_modules(layers, jnp.zeros((2, 16, 16)))
+    assert [stage.size for stage in chain.stages] == [1, 1, 1]
+    x = jax.random.normal(KEYS[4], (5, 2, 16, 16))
+    wanted = jax.vmap(lambda x: through(layers, x))(x)
+    np.testing.assert_allclose(chain.feedforward(x).output, wanted, rtol=1e-5)
+
+
+def test_a_deep_linear_network_of_modules_is_known_to_be_linear():
+    layers = [linear(4, 8, 0), linear(8, 8, 1), linear(8, 3, 2)]
+    assert mupc.chain_from_modules(layers, X[0]).linear
+
+
+def test_blocks_are_taken_as_they_are():
+    scale = mupc.Scale("hidden", multiplier=0.5)
+    block = mupc.Scaled(linear(8, 8, 1), scale)
+    chain = mupc.chain_from_modules([linear(4, 8, 0), block, linear(8, 3, 2)], X[0])
+    assert chain.stages[0].blocks.scale == scale
+    layers = [linear(4, 8, 0), block, linear(8, 3, 2)]
+    wanted = jax.vmap(lambda x: through(layers, x))(X)
+    np.testing.assert_allclose(chain.feedforward(X).output, wanted, rtol=1e-5)
+
+
+def test_a_chain_of_modules_trains():
+    data = toy()
+    width, classes = data.inputs, data.outputs
+    layers = [linear(width, 16, 0), jnp.tanh, linear(16, 16, 1), jnp.tanh, linear(16, 12, 2)]
+    layers += [jnp.tanh, linear(12, classes, 3)]
+    chain = mupc.chain_from_modules(layers, data.train.x[0])
+    assert [stage.size for stage in chain.stages] == [2, 1]
+    rule, optimiser = mupc.PredictiveCoding(mupc.GaussNewton(1), 1), optax.adam(0.01)
+    options = {"steps": 60, "batch_size": 8, "report_every": 30, "key": jax.random.key(0)}
+    result = mupc.fit(chain, data, rule, optimiser, **options)
+    before, after = (mupc.evaluate(net, data.test).accuracy for net in (chain, result.network))
+    assert after > max(before, 0.8)
+
+
+@pytest.mark.parametrize("biases", [True, False])
+def test_the_matrices_of_an_mlp_give_its_output(biases):
+    """The reference is a forward pass in NumPy, as PyTorch's Linear defines it."""
+    generator = np.random.default_rng(0)
+    shapes = [(8, 4), (8, 8), (8, 8), (6, 8), (3, 6)]
+    weights = [generator.normal(size=shape).astype(np.float32) for shape in shapes]
+    vectors = [generator.normal(size=shape[0]).astype(np.float32) for shape in shapes]
+    chain = mupc.chain_from_mlp(weights, vectors if biases else None, activation=jnp.tanh)
+    assert [stage.size for stage in chain.stages] == [3, 1]
+    z = np.asarray(X, np.float64)
+    for i, (matrix, bias) in enumerate(zip(weights, vectors, strict=True)):
+        z = (np.tanh(z) if i else z) @ matrix.T + (bias if biases else 0)
+    np.testing.assert_allclose(chain.feedforward(X).output, z, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "biases", "sentence"),
+    [
+        ([], None, "two modules with arrays or more, the readout last, not 0"),
+        ([np.ones((3, 4))], None, "the readout last, not 1"),
+        ([np.ones((3, 4)), np.ones(3)], None, r"weights 2 must be a matrix \(out, in\), not of sh"),
+        ([np.ones((3, 4)), np.ones((2, 3))], [None], "there are 2 weights and 1 biases"),
+        ([np.ones((3, 4)), np.ones((2, 3))], [None, np.ones(3)], r"biases 2 must be of shape \(2,"),
+        ([np.ones((3, 4)), np.ones((2, 4))], None, r"module 2 .* of 2 cannot take an input of sha"),
+    ],
+)
+def test_matrices_that_do_not_fit_are_refused(weights, biases, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        mupc.chain_from_mlp(weights, biases)
