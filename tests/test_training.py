@@ -16,6 +16,8 @@ from test_networks import two_stages
 
 import mupc
 from mupc.data import Dataset, Split, batch_indices
+from mupc.training.build import build_optimiser, cosine
+from mupc.training.config import TrainConfig, resolve
 
 KEY = jax.random.key(0)
 
@@ -264,6 +266,22 @@ def test_new_numbers_never_compile_again():
         )
         fit(rule=rule, optimiser=mupc.traced(optax.adam, learning_rate=value, eps=value), steps=3)
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize("warmup", [0, 4])
+def test_the_cosine_schedule_is_that_of_optax_at_any_length(warmup):
+    lengths, own, optaxs = (10, 37), [], []
+    for steps in lengths:
+        schedule = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, steps)
+        counts = jnp.arange(steps + 3)
+        optaxs.append(jax.vmap(schedule)(counts))
+        own.append(jax.vmap(lambda count, n=steps: cosine(count, float(warmup), float(n)))(counts))
+    for ours, theirs in zip(own, optaxs, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    net = network()
+    configs = [resolve(TrainConfig(warmup=warmup, steps=steps, epochs=None)) for steps in lengths]
+    first, second = (build_optimiser(c, net, n) for c, n in zip(configs, lengths, strict=True))
+    assert jax.tree.structure(first) == jax.tree.structure(second)  # so one program serves both
 
 
 def test_the_traced_step_is_the_same_at_any_depth():

@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import optax
-from jaxtyping import ArrayLike, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from mupc import parameterisations
 from mupc.hyperparameters import traced
@@ -168,8 +169,9 @@ def build_optimiser(
         numbers["momentum"] = config.sgd_momentum
     if config.learning_rate_rule != "raw":
         numbers["factors"] = rate_factors(network, _chooser(config))
-    schedule = None if config.schedule == "constant" else (config.warmup or 0, steps)
-    return traced(_factory(config.optimiser, schedule), **numbers)
+    if config.schedule == "cosine":
+        numbers["cosine"] = {"warmup": config.warmup or 0, "steps": steps}
+    return traced(_factory(config.optimiser), **numbers)
 
 
 def _chooser(config: TrainConfig) -> Callable[[Scale], Factors]:
@@ -179,20 +181,26 @@ def _chooser(config: TrainConfig) -> Callable[[Scale], Factors]:
 
 
 @functools.cache
-def _factory(
-    name: str, schedule: tuple[int, int] | None
-) -> Callable[..., optax.GradientTransformation]:
+def _factory(name: str) -> Callable[..., optax.GradientTransformation]:
     """Give the same function for the same structure, so that its numbers share a compilation."""
     optimiser = {"adam": optax.adam, "adamw": optax.adamw, "sgd": optax.sgd}[name]
 
     def make(
-        learning_rate: Any, factors: Any = None, **numbers: Any
+        learning_rate: Any, factors: Any = None, cosine: Any = None, **numbers: Any
     ) -> optax.GradientTransformation:
         rate = learning_rate
-        if schedule is not None:
-            shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, *schedule)
-            rate = lambda count: learning_rate * shape(count)  # noqa: E731
+        if cosine is not None:
+            rate = lambda count: learning_rate * cosine(count, **cosine)  # noqa: E731
         base = optimiser(rate, **numbers)
         return base if factors is None else optax.chain(base, scale_by(factors))
 
     return make
+
+
+def cosine(count: Array, warmup: Array, steps: Array) -> Array:
+    """Rise linearly over `warmup` steps, and fall to zero until there have been `steps`.
+
+    It is `optax.warmup_cosine_decay_schedule`, which takes no traced lengths.
+    """
+    fall = optax.cosine_decay_schedule(1.0, 1)
+    return jnp.where(count < warmup, count / warmup, fall((count - warmup) / (steps - warmup)))

@@ -1,0 +1,442 @@
+"""Estimators for scikit-learn: predictive coding networks in pipelines and grid searches.
+
+They take and give what scikit-learn's own estimators do, and pass its `check_estimator`. Scale the
+inputs, as for any network: `make_pipeline(StandardScaler(), PCClassifier())`.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Self, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32
+from scipy import sparse
+from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from mupc.data import Dataset, Split, steps_per_epoch
+from mupc.networks import Chain
+from mupc.training.config import ConfigError, TrainConfig, field_named, from_settings, resolve
+from mupc.training.loop import fit_together
+from mupc.training.named import fill, named_arrays
+from mupc.training.progress import Progress
+from mupc.training.regime import Regime, measure_regime
+from mupc.training.results import Ended, TrainRecord, ValidationRecord
+from mupc.training.run import Setup, set_up
+from mupc.training.step import Inputs, State, begin, copy_arrays, train_step
+
+# Fields for which an estimator has a parameter, or no use.
+_NOT_IN_SETTINGS = {
+    *("dataset", "data_dir", "validation", "depth", "width", "activation", "biases", "seed"),
+    *(
+        "rule",
+        "out",
+        "learning_rate",
+        "epochs",
+        "steps",
+        "batch_size",
+        "evaluate_every",
+        "early_stopping",
+    ),
+    *("log_every", "report_every", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints"),
+}
+
+# Samples that are predicted at once: always as many, so that one program serves every number of
+# them, and what is predicted of a sample does not depend on the others.
+_AT_ONCE = 256
+
+
+class _Stream(NamedTuple):
+    """Where `partial_fit` stands."""
+
+    setup: Setup
+    state: State
+    steps: int
+
+
+class _Estimator(BaseEstimator):
+    """What classifier and regressor share; the parameters are told of in `PCClassifier`."""
+
+    network_: Chain
+    n_features_in_: int
+    _config: TrainConfig
+    _outputs: int
+    _stream: _Stream | None
+
+    def __init__(
+        self,
+        *,
+        depth: int = 8,
+        width: int = 128,
+        activation: Literal["relu", "tanh", "gelu", "silu", "linear"] = "relu",
+        biases: bool = True,
+        rule: Literal["predictive-coding", "backpropagation"] = "predictive-coding",
+        learning_rate: float | None = None,
+        epochs: float = 50,
+        batch_size: int = 64,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        warm_start: bool = False,
+        verbose: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.depth = depth
+        self.width = width
+        self.activation = activation
+        self.biases = biases
+        self.rule = rule
+        self.learning_rate = learning_rate
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.random_state = random_state
+        self.settings = settings
+
+    def __sklearn_tags__(self) -> Any:
+        tags = cast(Any, super()).__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        # JAX's functions cannot be pickled, so networks go as arrays.
+        state = cast(dict[str, Any], super().__getstate__())
+        if (stream := state.get("_stream")) is not None:
+            held = named_arrays(stream.state)
+            state = state | {"_stream": (stream.setup.regime, held, stream.steps)}
+        if "network_" in state:
+            state = state | {"network_": named_arrays(state["network_"])}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        cast(Any, super()).__setstate__(state)
+        if not hasattr(self, "network_"):
+            return
+        refusal = "this estimator was pickled by another version of mupc"
+        setup = self._set_up(self._config, Regime(1.0, None))
+        self.network_ = fill(cast(Chain, setup.member.network), cast(Any, self.network_), refusal)
+        if self._stream is not None:
+            regime, held, steps = cast(Any, self._stream)
+            setup = self._set_up(self._config, regime)
+            self._stream = _Stream(setup, fill(_first(setup), held, refusal), steps)
+
+    def _fit(self, x: Any, y: Float32[np.ndarray, "n outputs"], labels: Any = None) -> Self:
+        """Train, from the beginning unless `warm_start` says otherwise."""
+        network = getattr(self, "network_", None) if self.warm_start else None
+        seed, train, validation = self._seed(), Split(x, y), None
+        if self.early_stopping:
+            fraction = self.validation_fraction
+            parts: Any = train_test_split(
+                x, y, test_size=fraction, random_state=seed, stratify=labels
+            )
+            train, validation = Split(parts[0], parts[2]), Split(parts[1], parts[3])
+        self._outputs = y.shape[1]
+        config = self._configured(seed)
+        config = dataclasses.replace(config, batch_size=min(config.batch_size, len(train.x)))
+        data = Dataset(type(self).__name__, train, validation, None, "none")
+        epoch = steps_per_epoch(len(train.x), config.batch_size)
+        steps = max(1, round(self.epochs * epoch))
+        setup = self._begin(config, data, steps, network)
+        # Where it would come too late to end anything, it would be refused.
+        stops = validation is not None and (self.n_iter_no_change + 1) * epoch < steps
+        progress = Progress(steps, config.batch_size) if self.verbose else None
+        (result,) = fit_together(
+            [setup.member._replace(callback=progress)],
+            data,
+            steps=steps,
+            batch_size=config.batch_size,
+            early_stopping=self.n_iter_no_change if stops else None,
+            log_every=epoch,
+        )
+        if result.ended in (Ended.DIVERGED, Ended.INTERRUPTED):
+            warnings.warn(result.message, ConvergenceWarning, stacklevel=3)
+        self._config, self.network_, self._stream = config, cast(Chain, result.network), None
+        self.regime_, self.n_iter_ = setup.regime, max(1, round(result.steps / epoch))
+        self.loss_curve_ = [r.loss for r in result.records if isinstance(r, TrainRecord)]
+        self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else float("nan")
+        if validation is not None:
+            seen = [r for r in result.records if isinstance(r, ValidationRecord)]
+            self.validation_scores_ = [-r.loss if r.accuracy is None else r.accuracy for r in seen]
+            self.best_validation_score_ = max(self.validation_scores_)
+        return self
+
+    def _partial_fit(self, x: Any, y: Float32[np.ndarray, "n outputs"]) -> Self:
+        """Make one pass through some data, from where the last call ended."""
+        stream = cast(_Stream | None, getattr(self, "_stream", None))
+        if stream is None:
+            config = self._configured(self._seed(), schedule="constant")
+            data = Dataset(type(self).__name__, Split(x, y), None, None, "none")
+            setup = self._begin(config, data, 1, getattr(self, "network_", None))
+            stream = _Stream(setup, _first(setup), 0)
+            self._config, self._outputs = config, y.shape[1]
+            self.regime_, self.n_iter_ = setup.regime, 0
+        (member, _), state, made = stream
+        size = self._config.batch_size
+        order = np.random.default_rng((self._config.seed, made)).permutation(len(x))
+        for chosen in np.split(order, range(size, len(x), size)):
+            batch = (jnp.asarray(x[chosen], float), jnp.asarray(y[chosen], float))
+            step, measure = jnp.asarray(made), jnp.asarray(False)
+            inputs = Inputs(member.rule, member.optimiser, batch, step, measure, member.key)
+            state, metrics = train_step(inputs, state)
+            made, self.loss_ = made + 1, float(metrics.loss)
+        if int(state.failed) >= 0:
+            warnings.warn(
+                f"training diverged at step {int(state.failed) + 1}, and no step is made after it: "
+                "begin again with a smaller learning rate",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        self._stream = stream._replace(state=state, steps=made)
+        # Steps consume the buffers of the state: what predicts has its own.
+        self.network_ = cast(Chain, copy_arrays(state.network))
+        self.n_iter_ += 1
+        return self
+
+    def _begin(
+        self, config: TrainConfig, data: Dataset, steps: int, network: Chain | None
+    ) -> Setup:
+        """Set training up, of a new network or of one that was trained before.
+
+        Raises:
+            RunError: if that one is not of the sizes that the parameters name.
+        """
+        if network is None:
+            return set_up(config, data, steps)
+        setup = set_up(config, data, steps, Regime(1.0, None))
+        refusal = "the network that was fitted before is not of the parameters' sizes"
+        network = fill(cast(Chain, setup.member.network), named_arrays(network), refusal)
+        setup = set_up(config, data, steps, measure_regime(config, network, data))
+        return setup._replace(member=setup.member._replace(network=network))
+
+    def _set_up(self, config: TrainConfig, regime: Regime) -> Setup:
+        """Give the parts of training that a configuration names; their arrays do not matter."""
+        x, y = (np.zeros((1, n), np.float32) for n in (self.n_features_in_, self._outputs))
+        data = Dataset("", Split(x, y), None, None, "")
+        return set_up(config, data, 1, regime)
+
+    def _seed(self) -> int:
+        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+
+    def _configured(self, seed: int, **fixed: Any) -> TrainConfig:
+        """Give the configuration of parameters and settings.
+
+        Raises:
+            ConfigError: if one is impossible, or has no place in the settings.
+        """
+        given = {field_named(name): value for name, value in (self.settings or {}).items()}
+        if wrong := [name for name in given if name in _NOT_IN_SETTINGS]:
+            raise ConfigError(
+                f"settings must not hold {', '.join(wrong)}: what an estimator can use of these "
+                "is a parameter of its own"
+            )
+        own: dict[str, Any] = {"depth": self.depth, "width": self.width, "seed": seed}
+        own |= {"activation": self.activation, "biases": self.biases, "rule": self.rule}
+        own |= {"batch_size": self.batch_size, "epochs": self.epochs}
+        if self.learning_rate is not None:
+            own["learning_rate"] = self.learning_rate
+        return resolve(from_settings({**given, **own, **fixed}, TrainConfig()))
+
+    def _checked(self, X: Any, y: Any = None, *, reset: bool, **options: Any) -> Any:
+        """Give X, and y if it is given, as dense arrays of finite numbers."""
+        given = {"X": X} if y is None and not reset else {"X": X, "y": y}
+        options = {"accept_sparse": "csr", "dtype": np.float32, "reset": reset, **options}
+        seen = validate_data(self, **given, **options)
+        x, *rest = (seen,) if isinstance(seen, np.ndarray) or sparse.issparse(seen) else seen
+        x = cast(Any, x).toarray() if sparse.issparse(x) else x
+        return (x, *rest) if rest else x
+
+    def _predicted(self, X: Any) -> Float[np.ndarray, "n outputs"]:
+        """Run the network forwards."""
+        check_is_fitted(self, "network_")
+        x = self._checked(X, reset=False)
+        count = len(x)
+        whole = np.zeros((-(-count // _AT_ONCE) * _AT_ONCE, x.shape[1]), np.float32)
+        whole[:count] = x
+        parts = whole.reshape(-1, _AT_ONCE, x.shape[1])
+        outputs = [np.asarray(_run(self.network_, jnp.asarray(part, float))) for part in parts]
+        return np.concatenate(outputs)[:count].astype(np.float64)
+
+
+class PCClassifier(ClassifierMixin, _Estimator):
+    r"""A deep predictive coding network that classifies.
+
+    Trained as `mupc train` does it: residual layers under μPC, inference by Gauss–Newton, Adam.
+    Targets are one-hot rows, or rows of 0 and 1 where a sample may have several labels.
+
+    Args:
+        depth: hidden layers H.
+        width: width N of every hidden layer.
+        activation: φ.
+        biases: whether layers have biases (`mupc train` leaves them out: images do without).
+        rule: the learning rule.
+        learning_rate: of the optimiser; None: the default of `mupc train`.
+        epochs: passes through the data of `fit`; a `partial_fit` makes one.
+        batch_size: samples a batch, or all if there are fewer.
+        early_stopping: whether to set a part of the data aside, to return the network that did best
+            on it, and to end when it has not got better for a while.
+        validation_fraction: the size of that part.
+        n_iter_no_change: for how many epochs.
+        warm_start: whether `fit` goes on from the network of the last `fit`.
+        verbose: whether to print the progress of `fit`.
+        random_state: draws weights, the order of the data, and the part that is set aside.
+        settings: any other settings of `mupc train`, by name, such as `{"rho": 0.2}`.
+
+    Attributes:
+        classes_: the labels.
+        network_: the trained network, a `mupc.Chain`.
+        n_iter_: epochs made.
+        loss_: the mean loss of the last epoch of `fit`, or of the last batch of `partial_fit`.
+        loss_curve_: that of every epoch of `fit`.
+        regime_: precision and regime number ρ when training began.
+        validation_scores_: with `early_stopping`, the accuracy after each epoch.
+        best_validation_score_: the largest of them.
+    """
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train.
+
+        Args:
+            X: inputs, (samples, features), dense or sparse.
+            y: labels, (samples,), or 0 and 1, (samples, labels).
+
+        Raises:
+            ValueError: if the data, or a parameter, is impossible.
+        """
+        x, y = self._checked(X, y, reset=True, multi_output=True)
+        targets = self._targets(y, None)
+        return self._fit(x, targets, None if self._multilabel else np.argmax(targets, axis=1))
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
+        """Make one pass through some of the data, at a constant learning rate.
+
+        Args:
+            X: as for `fit`.
+            y: as for `fit`.
+            classes: all labels that there are; the first call needs them.
+
+        Raises:
+            ValueError: if the data, or a parameter, is impossible.
+        """
+        first = not hasattr(self, "classes_")
+        x, y = self._checked(X, y, reset=first, multi_output=True)
+        if first and classes is None and y.ndim == 1:
+            raise ValueError("classes must be given in the first call of partial_fit")
+        return self._partial_fit(x, self._targets(y, classes if first else self.classes_))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Give the most probable label of every sample, or 0 and 1 for each label."""
+        proba = self.predict_proba(X)
+        if self._multilabel:
+            return (proba > 0.5).astype(int)
+        return self.classes_[np.argmax(proba, axis=1)]
+
+    def predict_proba(self, X: Any) -> Float[np.ndarray, "n classes"]:
+        r"""Give the probability of every label.
+
+        For the categorical likelihood it is the softmax of the output. A network that was trained
+        on squared errors gives the probability itself, but for its error: it is the distribution
+        nearest to the output, $\arg\min_p \|p - \hat y\|$ (arXiv 1101.6081, Algorithm 1).
+        """
+        output = self._predicted(X)
+        if self._config.likelihood == "categorical":
+            return np.asarray(jax.nn.softmax(output), np.float64)
+        # Of several labels none is certain.
+        return np.clip(output, 1e-6, 1 - 1e-6) if self._multilabel else _nearest(output)
+
+    def _targets(self, y: Any, classes: Any) -> Float32[np.ndarray, "n outputs"]:
+        check_classification_targets(y)
+        self._multilabel = type_of_target(y) == "multilabel-indicator"
+        if self._multilabel:
+            if (self.settings or {}).get("likelihood") == "categorical":
+                raise ConfigError("several labels a sample need the likelihood gaussian")
+            self.classes_ = np.arange(y.shape[1])
+            return np.asarray(y, np.float32)
+        y = column_or_1d(y, warn=True)
+        self.classes_ = np.unique(y if classes is None else classes)
+        if len(new := np.setdiff1d(y, self.classes_)):
+            raise ValueError(f"y holds {new.tolist()}: the classes are {self.classes_.tolist()}")
+        return np.asarray(y[:, None] == self.classes_, np.float32)
+
+
+class PCRegressor(MultiOutputMixin, RegressorMixin, _Estimator):
+    """A deep predictive coding network that predicts numbers.
+
+    It is trained on targets of mean 0 and variance 1, those of the first call where there are
+    several, and predicts what was given. Parameters and attributes are those of `PCClassifier`, but
+    for `classes_`; `validation_scores_` are negative losses.
+    """
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train.
+
+        Args:
+            X: inputs, (samples, features), dense or sparse.
+            y: numbers, (samples,) or (samples, outputs).
+
+        Raises:
+            ValueError: if the data, or a parameter, is impossible.
+        """
+        x, y = self._checked(X, y, reset=True, multi_output=True, y_numeric=True)
+        return self._fit(x, self._targets(y, first=not (self.warm_start and self._seen())))
+
+    def partial_fit(self, X: Any, y: Any) -> Self:
+        """Make one pass through some of the data, at a constant learning rate."""
+        first = not self._seen()
+        x, y = self._checked(X, y, reset=first, multi_output=True, y_numeric=True)
+        return self._partial_fit(x, self._targets(y, first=first))
+
+    def predict(self, X: Any) -> Float[np.ndarray, "n ..."]:
+        """Give the numbers of every sample, (samples,) or (samples, outputs) as in training."""
+        output = self._predicted(X)
+        numbers = self._mean + self._std * output
+        return numbers[:, 0] if self._flat else numbers
+
+    def _seen(self) -> bool:
+        return hasattr(self, "network_")
+
+    def _targets(self, y: Any, *, first: bool) -> Float32[np.ndarray, "n outputs"]:
+        if (self.settings or {}).get("likelihood") == "categorical":
+            raise ConfigError("a regressor needs the likelihood gaussian")
+        y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+        self._flat = y.ndim == 1
+        y = np.asarray(y, np.float64).reshape(len(y), -1)
+        if first:
+            spread = y.std(axis=0)
+            self._mean, self._std = y.mean(axis=0), np.where(spread > 0, spread, 1)
+        return np.asarray((y - self._mean) / self._std, np.float32)
+
+
+def _first(setup: Setup) -> State:
+    member = setup.member
+    return begin(member.network, member.rule, member.optimiser, member.key)
+
+
+@eqx.filter_jit
+def _run(network: Chain, x: Float[Array, "batch inputs"]) -> Float[Array, "batch outputs"]:
+    return network.feedforward(x).output
+
+
+def _nearest(output: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
+    """Project every row on the simplex; the largest entry stays the largest."""
+    falling = -np.sort(-output, axis=1)
+    shifts = (np.cumsum(falling, axis=1) - 1) / np.arange(1, output.shape[1] + 1)
+    count = np.sum(falling > shifts, axis=1)
+    return np.maximum(output - np.take_along_axis(shifts, count[:, None] - 1, axis=1), 0)

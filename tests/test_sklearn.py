@@ -1,0 +1,161 @@
+"""scikit-learn's own checks of estimators, and what they do not ask."""
+
+import os
+import pickle
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_diabetes, load_iris
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from mupc.sklearn import PCClassifier, PCRegressor, _nearest
+
+SMALL = {"depth": 2, "width": 16, "epochs": 20, "batch_size": 16, "random_state": 0}
+IRIS, LABELS = load_iris(return_X_y=True)
+IRIS = StandardScaler().fit_transform(IRIS)
+
+
+# Every shape of data compiles its own step, in a third of the time without inference. The rule is
+# nothing to these checks; .ci/full makes them with the default one.
+RULE = "predictive-coding" if "MUPC_FULL" in os.environ else "backpropagation"
+
+
+@parametrize_with_checks([make(**SMALL, rule=RULE) for make in (PCClassifier, PCRegressor)])
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+def test_iris_is_learned_in_a_pipeline_and_a_grid():
+    x, y = load_iris(return_X_y=True)
+    names = np.array(["setosa", "versicolor", "virginica"])[y]
+    pipeline = make_pipeline(StandardScaler(), PCClassifier(**SMALL))
+    search = GridSearchCV(pipeline, {"pcclassifier__learning_rate": [1e-6, 0.02]}, cv=3).fit(
+        x, names
+    )
+    assert search.best_params_ == {"pcclassifier__learning_rate": 0.02}
+    assert search.best_score_ > 0.93
+    assert set(search.predict(x)) == set(names)
+
+
+def test_a_regressor_predicts_in_the_units_of_its_targets():
+    x, y = load_diabetes(return_X_y=True)
+    pipeline = make_pipeline(StandardScaler(), PCRegressor(**{**SMALL, "epochs": 10}))
+    assert np.mean(cross_val_score(pipeline, x, 1000 * y, cv=3)) > 0.35
+    both = pipeline.fit(x, np.stack([y, -10 * y], axis=1)).predict(x)
+    assert both.shape == (442, 2)
+    assert np.corrcoef(both[:, 0], both[:, 1])[0, 1] < -0.9
+
+
+@pytest.mark.parametrize("made", ["fitted", "streamed"])
+def test_a_pickled_estimator_is_the_same_and_goes_on(made):
+    classifier = PCClassifier(**SMALL)
+    if made == "fitted":
+        classifier.fit(IRIS, LABELS)
+    else:
+        classifier.partial_fit(IRIS, LABELS, classes=[0, 1, 2])
+    again = pickle.loads(pickle.dumps(classifier))
+    np.testing.assert_array_equal(again.predict_proba(IRIS), classifier.predict_proba(IRIS))
+    for one in (classifier, again):
+        one.partial_fit(IRIS[:100], LABELS[:100])
+    np.testing.assert_array_equal(again.predict_proba(IRIS), classifier.predict_proba(IRIS))
+
+
+def test_partial_fit_learns_from_pieces():
+    classifier = PCClassifier(**SMALL)
+    with pytest.raises(ValueError, match="classes must be given in the first call"):
+        classifier.partial_fit(IRIS, LABELS)
+    order = np.random.default_rng(0).permutation(150)
+    for _ in range(20):
+        for piece in np.split(order, 3):
+            classifier.partial_fit(IRIS[piece], LABELS[piece], classes=range(3))
+    assert classifier.score(IRIS, LABELS) > 0.93
+    with pytest.raises(ValueError, match=r"y holds \[7\]: the classes are \[0, 1, 2\]"):
+        classifier.partial_fit(IRIS[:1], [7])
+
+
+def test_a_warm_start_goes_on_from_the_network_before():
+    cold = PCClassifier(**{**SMALL, "epochs": 3}).fit(IRIS, LABELS)
+    warm = clone(cold).set_params(warm_start=True).fit(IRIS, LABELS)
+    first = warm.loss_
+    assert warm.fit(IRIS, LABELS).loss_ < 0.9 * first
+    assert cold.fit(IRIS, LABELS).loss_ == first
+    with pytest.raises(ValueError, match="fitted before is not of the parameters' sizes"):
+        warm.set_params(width=8).fit(IRIS, LABELS)
+
+
+def test_early_stopping_returns_the_best_network_and_ends():
+    options = {**SMALL, "epochs": 200, "early_stopping": True, "validation_fraction": 0.3}
+    classifier = PCClassifier(**options, n_iter_no_change=4).fit(IRIS, LABELS)
+    scores = classifier.validation_scores_
+    assert classifier.n_iter_ == len(scores) < 200
+    assert classifier.best_validation_score_ == max(scores) > 0.85
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "categorical"])
+def test_probabilities_are_distributions(likelihood):
+    classifier = PCClassifier(**SMALL, settings={"likelihood": likelihood}).fit(IRIS, LABELS)
+    proba = classifier.predict_proba(IRIS)
+    assert np.all(proba >= 0)
+    np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(np.argmax(proba, axis=1), classifier.predict(IRIS))
+    assert classifier.score(IRIS, LABELS) > 0.9
+
+
+def test_the_nearest_distribution_is_the_nearest():
+    """By the condition of optimality: the row minus its projection is constant where it is > 0."""
+    rows = np.random.default_rng(0).normal(scale=2, size=(50, 5))
+    nearest = _nearest(rows)
+    np.testing.assert_allclose(nearest.sum(axis=1), 1)
+    for row, found in zip(rows, nearest, strict=True):
+        shift = row - found
+        inside = shift[found > 0]
+        np.testing.assert_allclose(inside, inside[0])
+        assert np.all(shift <= inside[0] + 1e-12)
+
+
+def test_what_is_predicted_of_a_sample_does_not_depend_on_others():
+    x = np.random.default_rng(0).normal(size=(600, 4))
+    classifier = PCClassifier(**SMALL).fit(IRIS, LABELS)
+    whole = classifier.predict_proba(x)
+    np.testing.assert_array_equal(classifier.predict_proba(x[250:300]), whole[250:300])
+    assert jnp.shape(classifier.network_.readout.weights) == (3, 16)
+
+
+def test_progress_is_printed_if_asked_for(capsys):
+    PCClassifier(**{**SMALL, "epochs": 2}, verbose=True).fit(IRIS, LABELS)
+    assert "step 18/18: loss " in capsys.readouterr().out
+
+
+def test_divergence_is_a_warning_that_says_so():
+    with pytest.warns(ConvergenceWarning, match="training diverged at step"):
+        PCClassifier(**SMALL, settings={"parameterisation": "standard"}, learning_rate=1e4).fit(
+            IRIS, LABELS
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"width": 0}, "--width must be at least 1, not 0"),
+        ({"activation": "sine"}, "--activation must be one of relu, tanh, .*, not sine"),
+        ({"settings": {"wdth": 3}}, "there is no setting wdth: width is the nearest"),
+        ({"settings": {"batch-size": 3}}, "settings must not hold batch_size: what an estimator"),
+    ],
+)
+def test_impossible_parameters_get_a_sentence_when_fitted(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        PCClassifier(**options).fit(IRIS, LABELS)
+
+
+def test_several_labels_and_numbers_need_the_gaussian_likelihood():
+    settings = {"likelihood": "categorical"}
+    with pytest.raises(ValueError, match="several labels a sample need the likelihood gaussian"):
+        PCClassifier(settings=settings).fit(IRIS, np.stack([LABELS > 0, LABELS > 1], axis=1))
+    with pytest.raises(ValueError, match="a regressor needs the likelihood gaussian"):
+        PCRegressor(settings=settings).fit(IRIS, LABELS)
