@@ -16,7 +16,7 @@ from test_networks import two_stages
 
 import mupc
 from mupc.data import Dataset, Split, batch_indices
-from mupc.training.build import build_optimiser, cosine
+from mupc.training.build import build_optimiser, warmup_cosine
 from mupc.training.config import TrainConfig, resolve
 
 KEY = jax.random.key(0)
@@ -275,7 +275,9 @@ def test_the_cosine_schedule_is_that_of_optax_at_any_length(warmup):
         schedule = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, steps)
         counts = jnp.arange(steps + 3)
         optaxs.append(jax.vmap(schedule)(counts))
-        own.append(jax.vmap(lambda count, n=steps: cosine(count, float(warmup), float(n)))(counts))
+        own.append(
+            jax.vmap(lambda count, n=steps: warmup_cosine(count, float(warmup), float(n)))(counts)
+        )
     for ours, theirs in zip(own, optaxs, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     net = network()

@@ -55,7 +55,9 @@ from mupc.training import Checkpoints as Checkpoints
 from mupc.training import Ended as Ended
 from mupc.training import Evaluation as Evaluation
 from mupc.training import FitResult as FitResult
+from mupc.training import TensorBoard as TensorBoard
 from mupc.training import evaluate as evaluate
 from mupc.training import fit as fit
 from mupc.training import load_network as load_network
 from mupc.training import save_network as save_network
+from mupc.training import scalars as scalars

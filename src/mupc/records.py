@@ -6,6 +6,7 @@ regime.json          the precision, and the regime number ρ that it means at th
 metrics.jsonl        one record a line, in the order in which they came
 result.json          how the run ended, and its last figures
 network.safetensors  the trained network (`mupc.training.export`)
+tensorboard/         the records once more, if asked for
 checkpoints/         of a run that has not ended by itself (`mupc.training.checkpoint`)
 """
 

@@ -47,6 +47,7 @@ _NOT_IN_SETTINGS = {
         "early_stopping",
     ),
     *("log_every", "report_every", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints"),
+    "tensorboard",
 }
 
 # Samples that are predicted at once: always as many, so that one program serves every number of

@@ -13,3 +13,5 @@ from mupc.training.results import RegimeRecord as RegimeRecord
 from mupc.training.results import TraceRecord as TraceRecord
 from mupc.training.results import TrainRecord as TrainRecord
 from mupc.training.results import ValidationRecord as ValidationRecord
+from mupc.training.results import scalars as scalars
+from mupc.training.tensorboard import TensorBoard as TensorBoard

@@ -190,14 +190,14 @@ def _factory(name: str) -> Callable[..., optax.GradientTransformation]:
     ) -> optax.GradientTransformation:
         rate = learning_rate
         if cosine is not None:
-            rate = lambda count: learning_rate * cosine(count, **cosine)  # noqa: E731
+            rate = lambda count: learning_rate * warmup_cosine(count, **cosine)  # noqa: E731
         base = optimiser(rate, **numbers)
         return base if factors is None else optax.chain(base, scale_by(factors))
 
     return make
 
 
-def cosine(count: Array, warmup: Array, steps: Array) -> Array:
+def warmup_cosine(count: Array, warmup: Array, steps: Array) -> Array:
     """Rise linearly over `warmup` steps, and fall to zero until there have been `steps`.
 
     It is `optax.warmup_cosine_decay_schedule`, which takes no traced lengths.

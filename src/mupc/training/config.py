@@ -151,6 +151,8 @@ class TrainConfig:
     """Minutes between checkpoints; 0: none, but for that of an interruption."""
     keep_checkpoints: int = 2
     """How many checkpoints are kept."""
+    tensorboard: bool = False
+    """Write the records for TensorBoard too, into the run folder."""
     seed: int = 0
     """Seed of everything random."""
     out: str | None = None
@@ -310,7 +312,14 @@ NUMBERS = (
 """Fields whose values are arguments of the compiled training step: a new one compiles nothing."""
 
 
-KEEPING = ("out", "data_dir", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints")
+KEEPING = (
+    "out",
+    "data_dir",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "keep_checkpoints",
+    "tensorboard",
+)
 """Fields that say where and how a run is kept: whatever they are, it is the same run."""
 
 

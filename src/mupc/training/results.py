@@ -185,6 +185,25 @@ def record_from(values: Mapping[str, Any]) -> Record:
     return _KINDS[values["kind"]](**made)
 
 
+def scalars(record: Record) -> dict[str, float]:
+    """Give the numbers of a record, by kind and name, as loggers take them.
+
+    Of what there is for each layer, it gives the least and the largest. What is not finite, or was
+    not measured, is left out. A trace has no numbers of its own.
+    """
+    found: dict[str, float] = {}
+    if isinstance(record, TraceRecord):
+        return found
+    for name, value in dataclasses.asdict(record).items():
+        if isinstance(value, tuple):
+            layers = [one for one in value if math.isfinite(one)]
+            if layers:
+                found |= {f"{name}/least": min(layers), f"{name}/largest": max(layers)}
+        elif isinstance(value, int | float) and name != "step" and math.isfinite(value):
+            found[name] = float(value)
+    return {f"{record.kind}/{name}": value for name, value in found.items()}
+
+
 @dataclasses.dataclass(frozen=True)
 class FitResult:
     """The outcome of training.

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +35,8 @@ from mupc.training.export import Origin, load_network, save_network
 from mupc.training.loop import check_evaluations, fit_together
 from mupc.training.metrics import Evaluation, evaluate, is_distribution
 from mupc.training.regime import Regime, measure_regime
-from mupc.training.results import Ended, FitResult, Record, RegimeRecord, TrainRecord
+from mupc.training.results import Ended, FitResult, Record, RegimeRecord, TrainRecord, record_from
+from mupc.training.tensorboard import TensorBoard, check_tensorboard
 from mupc.training.trainer import Member
 
 
@@ -189,27 +191,38 @@ def _start(config: TrainConfig, data: Dataset, steps: int) -> tuple[Start, Membe
 def _train(starts: Sequence[Start], members: Sequence[Member], begin: Begin | None) -> list[Run]:
     """Make the steps of runs whose folders are there, and end them."""
     config, data, _, _, steps, _ = starts[0]
-    kept = [_recorded(start, member, begin) for start, member in zip(starts, members, strict=True)]
-    results = fit_together(
-        kept,
-        data,
-        steps=steps,
-        batch_size=config.batch_size,
-        evaluate_every=config.evaluate_every,
-        early_stopping=config.early_stopping,
-        log_every=config.log_every,
-        report_every=config.report_every or None,
-    )
+    with ExitStack() as open_files:
+        kept = [
+            _recorded(start, member, begin, open_files)
+            for start, member in zip(starts, members, strict=True)
+        ]
+        results = fit_together(
+            kept,
+            data,
+            steps=steps,
+            batch_size=config.batch_size,
+            evaluate_every=config.evaluate_every,
+            early_stopping=config.early_stopping,
+            log_every=config.log_every,
+            report_every=config.report_every or None,
+        )
     return [_finish(start, result) for start, result in zip(starts, results, strict=True)]
 
 
-def _recorded(start: Start, member: Member, begin: Begin | None) -> Member:
+def _recorded(start: Start, member: Member, begin: Begin | None, open_files: ExitStack) -> Member:
     """Let the records and checkpoints of a member go to its folder."""
-    folder, callback = start.folder, None if begin is None else begin(start)
+    folder, callbacks = start.folder, [] if begin is None else [begin(start)]
+    if start.config.tensorboard:
+        # A run that goes on writes all of them again: some may be of steps that are made again.
+        shutil.rmtree(folder.path / "tensorboard", ignore_errors=True)
+        board = TensorBoard(folder.path / "tensorboard")
+        callbacks.append(open_files.enter_context(closing(board)))
+        for values in folder.records():
+            board(record_from(values))
 
     def report(record: Record) -> None:
         folder.append(dataclasses.asdict(record))
-        if callback is not None:
+        for callback in callbacks:
             callback(record)
 
     return member._replace(callback=report, checkpoints=_checkpoints(folder, start.config))
@@ -255,6 +268,8 @@ def _finish(start: Start, result: FitResult) -> Run:
 
 def _check_data(config: TrainConfig, data: Dataset) -> int:
     """Check what can only be checked with the data at hand; give the number of steps."""
+    if config.tensorboard:
+        check_tensorboard()
     if config.likelihood == "categorical" and not is_distribution(data.train.y):
         raise ConfigError(
             f"--likelihood categorical needs targets that are distributions over classes, and "

@@ -1,0 +1,90 @@
+"""What TensorBoard reads is what the records say."""
+
+import importlib.util
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+import mupc
+from mupc.cli import main
+from mupc.training.results import TraceRecord, ValidationRecord
+
+RUN = "train --depth 3 --width 8 --steps 20 --validation 0.1 --evaluate-every 7 --log-every 5"
+RUN = [*RUN.split(), "--report-every", "10", "--tensorboard"]
+
+
+def events(folder):
+    """Read event files: length, its sum, the event, its sum."""
+    for path in sorted(folder.glob("events*")):
+        content = path.read_bytes()
+        while content:
+            size = int(np.frombuffer(content[:8], np.uint64)[0])
+            yield Event.FromString(content[12 : 12 + size])
+            content = content[16 + size :]
+
+
+def seen(folder):
+    return {
+        (value.tag, event.step): value.simple_value
+        for event in events(folder)
+        for value in event.summary.value
+    }
+
+
+def told(folder):
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return {
+        (f"{line['kind']}/{name}", line["step"]): float(value)
+        for line in lines
+        for name, value in line.items()
+        if isinstance(value, int | float) and name != "step" and line["kind"] != "trace"
+    }
+
+
+def test_numbers_are_those_of_the_records(tmp_path):
+    out = tmp_path / "run"
+    assert main([*RUN, "--out", str(out)]) == 0
+    written, wanted = seen(out / "tensorboard"), told(out)
+    assert {key: written[key] for key in wanted} == pytest.approx(wanted, rel=1e-6)
+    layers = {tag for tag, _ in written} - {tag for tag, _ in wanted}
+    assert {"regime/cosine/least", "regime/change/largest"} <= layers
+    assert all(tag.endswith(("/least", "/largest")) for tag in layers)
+
+
+def test_a_run_that_goes_on_has_no_step_twice(tmp_path, monkeypatch):
+    out = tmp_path / "run"
+
+    class Stopping(mupc.TensorBoard):
+        def __call__(self, record):
+            super().__call__(record)
+            if record.kind == "train" and record.step == 10:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mupc.training.run.TensorBoard", Stopping)
+        assert main([*RUN, "--out", str(out)]) == 130
+    assert main(["train", "--resume", str(out)]) == 0
+    written, wanted = seen(out / "tensorboard"), told(out)
+    scalar = {key: value for key, value in written.items() if key[0].count("/") == 1}
+    assert set(scalar) == set(wanted)
+    assert scalar == pytest.approx(wanted, rel=1e-6)
+
+
+def test_without_the_package_a_sentence_comes_before_the_run(tmp_path, monkeypatch, capsys):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tensorboardX" else found(name)
+    )
+    assert main([*RUN, "--out", str(tmp_path / "run")]) == 2
+    assert "needs the package tensorboardX: pip install" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_scalars_leave_out_what_is_no_number():
+    record = ValidationRecord(3, float("nan"), None, best=True, seconds=1.5)
+    assert mupc.scalars(record) == {"validation/best": 1.0, "validation/seconds": 1.5}
+    assert mupc.scalars(TraceRecord(3, (1.0,), (2.0,))) == {}
