@@ -1,5 +1,6 @@
 """What is published works: examples, README's commands and its code."""
 
+import importlib.metadata
 import importlib.util
 import pathlib
 import re
@@ -79,3 +80,10 @@ def test_every_train_command_of_the_readme_is_one_that_resolves():
         assert isinstance(config, TrainConfig)
         resolve(config)
     assert PRESETS["default"] in [_parse(shlex.split(line)[1:]) for line in lines]
+
+
+def test_the_version_is_told_once():
+    version = importlib.metadata.version("mupc")
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.search(r"^version: (.*)$", citation, re.MULTILINE)[1] == version
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()

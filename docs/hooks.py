@@ -1,0 +1,94 @@
+"""What the site is built with beside its pages: formulas, and references that the code knows.
+
+Formulas become MathML, which browsers draw by themselves: the site loads nothing from elsewhere.
+"""
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+from latex2mathml.converter import convert
+
+import mupc.training.config
+
+_MODULES = ("mupc", "mupc.data", "mupc.theory", "mupc.plots", "mupc.sklearn")
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put the references where a page asks for them."""
+    markdown = markdown.replace("<!-- configuration -->", configuration())
+    return markdown.replace("<!-- api -->", api())
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Turn formulas, as the extension arithmatex marks them, into MathML."""
+    html = re.sub(
+        r'<span class="arithmatex">\\\((.*?)\\\)</span>',
+        lambda found: _formula(found[1], "inline"),
+        html,
+        flags=re.DOTALL,
+    )
+    return re.sub(
+        r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>',
+        lambda found: f'<div class="formula">{_formula(found[1], "block")}</div>',
+        html,
+        flags=re.DOTALL,
+    )
+
+
+def _formula(text: str, display: str) -> str:
+    for entity, character in (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")):
+        text = text.replace(entity, character)
+    return convert(" ".join(text.split()), display=display)
+
+
+def configuration() -> str:
+    """Give a table of every setting, from the source of the dataclass."""
+    module = mupc.training.config
+    (made,) = (
+        node
+        for node in ast.parse(Path(inspect.getfile(module)).read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef) and node.name == "TrainConfig"
+    )
+    defaults = dataclasses.asdict(module.TrainConfig())
+    rows = ["| setting | values | default | |", "| --- | --- | --- | --- |"]
+    for field, text in zip(made.body, made.body[1:], strict=False):
+        if not (isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)):
+            continue
+        name, values = ast.unparse(field.target), ast.unparse(field.annotation)
+        values = values.replace("Literal[", "").replace("]", "").replace("'", "")
+        values = " ".join(values.replace("tuple[", "").replace(", ...", " …").split())
+        default = "" if defaults[name] is None else f"`{defaults[name]}`"
+        words = " ".join(ast.literal_eval(text.value).split())
+        option = name.replace("_", "-")
+        cells = (f"`--{option}`", values.replace("|", "or"), default, words.replace("|", "\\|"))
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def api() -> str:
+    """Give the directives that document every public name."""
+    lines: list[str] = []
+    for name in _MODULES:
+        module = importlib.import_module(name)
+        lines += [f"## {name}", "", inspect.getdoc(module) or "", ""]
+        for public in public_names(name):
+            lines += [f"::: {name}.{public}", "    options:", "      heading_level: 3", ""]
+    return "\n".join(lines)
+
+
+def public_names(name: str) -> list[str]:
+    """Give the names that a module means for its users: those that are not modules."""
+    module = importlib.import_module(name)
+    return sorted(
+        public
+        for public, value in vars(module).items()
+        if not public.startswith("_")
+        and not inspect.ismodule(value)
+        and getattr(value, "__module__", name).startswith("mupc")
+        and (name != "mupc.sklearn" or public in ("PCClassifier", "PCRegressor"))
+    )
