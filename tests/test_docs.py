@@ -13,6 +13,7 @@ import pytest
 
 import mupc
 from mupc.cli import _parse
+from mupc.sweeps.transfer_command import TransferConfig, _plan
 from mupc.training.config import TrainConfig, resolve
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -80,7 +81,7 @@ def commands(code):
 
 COMMANDS = [
     (page.stem, words)
-    for page in PAGES
+    for page in (ROOT / "README.md", *PAGES)
     for code in blocks(page, "bash")
     for words in commands(code)
 ]
@@ -97,10 +98,14 @@ def test_the_commands_of_a_page_are_understood(page, words, monkeypatch, tmp_pat
     config = _parse(words)
     if isinstance(config, TrainConfig):
         resolve(config.config)
+    if isinstance(config, TransferConfig):
+        assert _plan(config).sizes
 
 
 def test_there_are_commands_to_understand():
-    assert {"index", "runs", "sweeps", "regimes", "logging"} <= {page for page, _ in COMMANDS}
+    assert {"README", "index", "runs", "sweeps", "regimes", "logging"} <= {
+        page for page, _ in COMMANDS
+    }
 
 
 def hooks():
