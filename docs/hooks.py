@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import inspect
 import re
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -55,19 +56,32 @@ def configuration() -> str:
         if isinstance(node, ast.ClassDef) and node.name == "TrainConfig"
     )
     defaults = dataclasses.asdict(module.TrainConfig())
+    hints = typing.get_type_hints(module.TrainConfig)
     rows = ["| setting | values | default | |", "| --- | --- | --- | --- |"]
     for field, text in zip(made.body, made.body[1:], strict=False):
         if not (isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)):
             continue
-        name, values = ast.unparse(field.target), ast.unparse(field.annotation)
-        values = values.replace("Literal[", "").replace("]", "").replace("'", "")
-        values = " ".join(values.replace("tuple[", "").replace(", ...", " …").split())
+        name = ast.unparse(field.target)
+        values = _values(hints[name])
         default = "" if defaults[name] is None else f"`{defaults[name]}`"
         words = " ".join(ast.literal_eval(text.value).split())
         option = name.replace("_", "-")
-        cells = (f"`--{option}`", values.replace("|", "or"), default, words.replace("|", "\\|"))
+        cells = (f"`--{option}`", values, default, words.replace("|", "\\|"))
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def _values(hint: Any) -> str:
+    """Say in words what a type allows."""
+    words = {int: "whole number", float: "number", bool: "true or false", str: "text"}
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return ", ".join(map(str, parts))
+    if typing.get_origin(hint) is tuple:
+        return f"some of {_values(parts[0])}"
+    if parts:
+        return " or ".join(_values(part) for part in parts if part is not type(None))
+    return words[hint]
 
 
 def api() -> str:
