@@ -299,6 +299,24 @@ def test_sigterm_keeps_a_checkpoint_and_has_its_own_exit_code(tmp_path, capsys):
     assert told == f"mupc: the checkpoint {kept} {why}\n"
 
 
+def test_a_run_is_trained_by_one_process_at_a_time(tmp_path, capsys):
+    out = tmp_path / "run"
+    with start(*RUN, "--steps", 4000, "--out", out) as process:
+        seen(process, "step 1/4000")
+        assert main(["train", "--resume", str(out)]) == 2
+        process.kill()
+    assert f"another process is training the run {out}" in capsys.readouterr().err
+    with RunFolder.open(out).held():  # killed, it holds nothing
+        pass
+
+
+def test_where_nothing_can_be_written_a_sentence_says_so(capsys):
+    assert main([*RUN, "--out", "/proc/mupc/run"]) == 2
+    assert "cannot write the run folder /proc/mupc/run: " in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="no checkpoint of step 3 could be written to /proc/mupc"):
+        assert not mupc.Checkpoints("/proc/mupc").save(snapshot())
+
+
 KILLS = int(os.environ.get("MUPC_KILLS", "5"))
 
 

@@ -15,10 +15,13 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import RawIOBase
 from pathlib import Path
 from typing import Any, cast
+
+from filelock import FileLock, Timeout
 
 _PACKAGES = ("mupc", "jax", "jaxlib", "equinox", "optax", "numpy", "scikit-learn")
 
@@ -154,6 +157,23 @@ class RunFolder:
     def has_ended(self) -> bool:
         """Whether there is a result."""
         return (self.path / "result.json").is_file()
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Keep other processes from training this run; the system ends it if this one is killed.
+
+        Raises:
+            RunError: if another process trains it.
+        """
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise RunError(f"another process is training the run {self.path}") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a record.

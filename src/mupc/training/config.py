@@ -6,18 +6,16 @@ fills them where they apply, from the preset, and refuses them where they would 
 
 import dataclasses
 import difflib
-import numbers
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
+
+from mupc.training.checks import ConfigError as ConfigError
+from mupc.training.checks import check_choices, with_types
+from mupc.training.checks import option as option
 
 PresetName = Literal["default", "paper"]
 Activation = Literal["relu", "tanh", "gelu", "silu", "linear"]
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run, with a sentence that says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -332,11 +330,6 @@ def program(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, **kinds, **unkept)
 
 
-def option(name: str) -> str:
-    """Spell a field as on the command line."""
-    return "--" + name.replace("_", "-")
-
-
 def field_named(name: str) -> str:
     """Give the field that a name means: with hyphens, as on the command line, or underlines.
 
@@ -357,8 +350,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
     Raises:
         ConfigError: for a value that is impossible, or that would have no effect.
     """
-    config = _with_types(config)
-    _check_choices(config)
+    config = with_types(config)
+    check_choices(config)
     for name, condition in _CONDITIONALS.items():
         value = getattr(config, name)
         if value is None and condition.applies(config):
@@ -377,65 +370,6 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     if config.data_dir is not None:
         config = dataclasses.replace(config, data_dir=str(Path(config.data_dir).resolve()))
     return config
-
-
-def _with_types(config: TrainConfig) -> TrainConfig:
-    """Check the type of every value; make NumPy's numbers, and 1 for 1.0, what the type says."""
-    changed: dict[str, Any] = {}
-    for name, hint in get_type_hints(TrainConfig).items():
-        value, kinds = getattr(config, name), _kinds(hint)
-        if type(value) in kinds:
-            continue
-        number = isinstance(value, numbers.Real) and type(value) not in _NO_NUMBERS
-        if number and int in kinds and isinstance(value, numbers.Integral):
-            changed[name] = int(value)
-            continue
-        if number and float in kinds:
-            changed[name] = float(value)
-            continue
-        if isinstance(value, list) and tuple in kinds:
-            changed[name] = tuple(value)
-            continue
-        words = " or ".join(_KINDS[kind] for kind in kinds if kind is not NoneType)
-        raise ConfigError(f"{option(name)} must be {words}, not {value!r}")
-    return dataclasses.replace(config, **changed)
-
-
-_NO_NUMBERS: tuple[type, ...] = (bool,)  # though Python counts it among them
-_KINDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a word",
-    tuple: "a list of words",
-}
-
-
-def _kinds(hint: Any) -> list[type]:
-    """Give the types that a hint allows."""
-    if get_origin(hint) is Literal:
-        return [str]
-    if get_origin(hint) in (Union, UnionType):
-        return list(dict.fromkeys(kind for part in get_args(hint) for kind in _kinds(part)))
-    return [get_origin(hint) or hint]
-
-
-def _check_choices(config: TrainConfig) -> None:
-    """Check names against the types of the fields: a stored or a Python-made one may be any."""
-    for name, hint in get_type_hints(TrainConfig).items():
-        if not (choices := _choices(hint)):
-            continue
-        value = getattr(config, name)
-        for one in value if isinstance(value, tuple) else (value,):
-            if isinstance(one, str) and one not in choices:
-                raise ConfigError(f"{option(name)} must be one of {', '.join(choices)}, not {one}")
-
-
-def _choices(hint: Any) -> list[str]:
-    """Give the names that a hint allows; none where any will do."""
-    if get_origin(hint) is Literal:
-        return [choice for choice in get_args(hint) if isinstance(choice, str)]
-    return [choice for part in get_args(hint) for choice in _choices(part)]
 
 
 _COUNTS = (
@@ -493,8 +427,8 @@ def from_settings(
         ConfigError: if there is no such setting, or its value is of a wrong type or no choice.
     """
     named = {field_named(name): value for name, value in settings.items()}
-    config = _with_types(dataclasses.replace(base, **named))
-    _check_choices(config)
+    config = with_types(dataclasses.replace(base, **named))
+    check_choices(config)
     return config
 
 

@@ -148,7 +148,10 @@ def train_together(
     data = load_data(config) if data is None else data
     steps = _check_data(config, data)
     starts, members = zip(*(_start(config, data, steps) for config in configs), strict=True)
-    return _train(starts, members, begin)
+    with ExitStack() as held:
+        for start in starts:
+            held.enter_context(start.folder.held())
+        return _train(starts, members, begin)
 
 
 def resume(path: str | Path, *, begin: Begin | None = None) -> Run:
@@ -163,20 +166,22 @@ def resume(path: str | Path, *, begin: Begin | None = None) -> Run:
 
     Raises:
         ConfigError, DataError, RunError: before anything is trained or changed; RunError if the run
-            has ended, or if its checkpoint is damaged or of another run.
+            has ended, if another process trains it, or if its checkpoint is damaged or of another
+            run.
     """
     folder = RunFolder.open(path)
     config = from_dict(folder.config())
-    if folder.has_ended and folder.result()["ended"] != Ended.INTERRUPTED.name.lower():
-        message = folder.result()["message"]
-        raise RunError(f"nothing of the run {path} is left to continue: {message}")
-    data = load_data(config)
-    steps, regime = _check_data(config, data), Regime(**folder.regime())
-    saved = _checkpoints(folder, config).load()
-    start = Start(config, data, folder, regime, steps, 0 if saved is None else saved.step)
-    member = set_up(config, data, steps, regime).member._replace(saved=saved)
-    folder.reopen([] if saved is None else saved.progress["records"])
-    (run,) = _train([start], [member], begin)
+    with folder.held():
+        if folder.has_ended and folder.result()["ended"] != Ended.INTERRUPTED.name.lower():
+            message = folder.result()["message"]
+            raise RunError(f"nothing of the run {path} is left to continue: {message}")
+        data = load_data(config)
+        steps, regime = _check_data(config, data), Regime(**folder.regime())
+        saved = _checkpoints(folder, config).load()
+        start = Start(config, data, folder, regime, steps, 0 if saved is None else saved.step)
+        member = set_up(config, data, steps, regime).member._replace(saved=saved)
+        folder.reopen([] if saved is None else saved.progress["records"])
+        (run,) = _train([start], [member], begin)
     return run
 
 

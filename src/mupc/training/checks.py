@@ -1,0 +1,84 @@
+"""Checks of a configuration's values against the types of its fields."""
+
+import dataclasses
+import numbers
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+_Config = TypeVar("_Config")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run, with a sentence that says why."""
+
+
+def option(name: str) -> str:
+    """Spell a field as on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def with_types(config: _Config) -> _Config:
+    """Check the type of every value; make NumPy's numbers, and 1 for 1.0, what the type says.
+
+    Raises:
+        ConfigError: if one cannot be of its field's type.
+    """
+    changed: dict[str, Any] = {}
+    for name, hint in get_type_hints(type(config)).items():
+        value, kinds = getattr(config, name), _kinds(hint)
+        if type(value) in kinds:
+            continue
+        number = isinstance(value, numbers.Real) and type(value) not in _NO_NUMBERS
+        if number and int in kinds and isinstance(value, numbers.Integral):
+            changed[name] = int(value)
+            continue
+        if number and float in kinds:
+            changed[name] = float(value)
+            continue
+        if isinstance(value, list) and tuple in kinds:
+            changed[name] = tuple(value)
+            continue
+        words = " or ".join(_KINDS[kind] for kind in kinds if kind is not NoneType)
+        raise ConfigError(f"{option(name)} must be {words}, not {value!r}")
+    return cast(_Config, dataclasses.replace(cast(Any, config), **changed))
+
+
+_NO_NUMBERS: tuple[type, ...] = (bool,)  # though Python counts it among them
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a word",
+    tuple: "a list of words",
+}
+
+
+def _kinds(hint: Any) -> list[type]:
+    """Give the types that a hint allows."""
+    if get_origin(hint) is Literal:
+        return [str]
+    if get_origin(hint) in (Union, UnionType):
+        return list(dict.fromkeys(kind for part in get_args(hint) for kind in _kinds(part)))
+    return [get_origin(hint) or hint]
+
+
+def check_choices(config: Any) -> None:
+    """Check names against the types of the fields: a stored or a Python-made one may be any.
+
+    Raises:
+        ConfigError: if one is not among a field's choices.
+    """
+    for name, hint in get_type_hints(type(config)).items():
+        if not (choices := _choices(hint)):
+            continue
+        value = getattr(config, name)
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, str) and one not in choices:
+                raise ConfigError(f"{option(name)} must be one of {', '.join(choices)}, not {one}")
+
+
+def _choices(hint: Any) -> list[str]:
+    """Give the names that a hint allows; none where any will do."""
+    if get_origin(hint) is Literal:
+        return [choice for choice in get_args(hint) if isinstance(choice, str)]
+    return [choice for part in get_args(hint) for choice in _choices(part)]
