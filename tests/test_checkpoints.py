@@ -27,6 +27,7 @@ from mupc.training.named import fill
 
 TIMES = ("seconds", "samples_per_second")  # what a stop may change
 HELD = mupc.PredictiveCoding(mupc.GaussNewton(1), 1, hold_regime=True)
+OTHER = mupc.residual_mlp(4, 2, width=8, depth=3, key=jax.random.key(9))
 RANDOM = mupc.PredictiveCoding(mupc.GradientDescent(0.25), 4, start=mupc.NormalStart(0.1))
 
 
@@ -123,17 +124,21 @@ def test_impossible_intervals_are_named(options, sentence, tmp_path):
     [
         ({"steps": 31}, r"the number of steps \(30 there, 31 here\)"),
         ({"batch_size": 4}, r"the batch size \(8 there, 4 here\)"),
+        ({"log_every": 2}, r"the intervals \(3, None, 1, 10 there, 3, None, 2, 10 here\)"),
         ({"data": toy(seed=1)}, "the training data"),
+        ({"net": OTHER}, "the network at first"),
+        ({"rule": mupc.PredictiveCoding(mupc.LBFGS(), 1, hold_regime=True)}, "the rule"),
+        ({"optimiser": mupc.traced(optax.adam, learning_rate=0.01)}, "the optimiser"),
         ({"net": network(width=9)}, r"\.entry.* \(float32 8x4 there, float32 9x4 here\)"),
         ({"optimiser": optax.sgd(0.1)}, r"optimiser.*there, none here\)"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused_with_what_differs(options, sentence, tmp_path):
     train(tmp_path, stop=4)
-    before = (tmp_path / "4" / "_CHECKPOINT_METADATA").stat()
+    before = (tmp_path / "4" / "_CHECKPOINT_METADATA").stat().st_mtime_ns
     with pytest.raises(RunError, match=f"is of another run: it differs in .*{sentence}"):
         train(tmp_path, **options)
-    assert (tmp_path / "4" / "_CHECKPOINT_METADATA").stat() == before
+    assert (tmp_path / "4" / "_CHECKPOINT_METADATA").stat().st_mtime_ns == before
 
 
 def snapshot(step=3):
@@ -345,6 +350,37 @@ def test_kills_at_random_moments_change_nothing(tmp_path):
         assert process.returncode == 0
     assert figures(killed) == figures(whole)
     assert not (killed / "checkpoints").exists()
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(tmp_path, monkeypatch, capsys):
+    x, y = np.random.default_rng(0).normal(size=(40, 4)), np.arange(40) % 2
+    np.savez(tmp_path / "mine.npz", x=x, y=y)
+    out = tmp_path / "run"
+    words = ["train", "--dataset", str(tmp_path / "mine.npz"), "--depth", "3", "--width", "8"]
+    words += ["--steps", "40", "--batch-size", "8", "--log-every", "1", "--out", str(out)]
+    append = RunFolder.append
+
+    def stopping(self, record):
+        append(self, record)
+        if record["kind"] == "train" and record["step"] == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "append", stopping)
+        assert main(words) == 130
+    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    np.savez(tmp_path / "mine.npz", x=x + 1, y=y)
+    regime = (out / "regime.json").read_text()
+    for damage, sentence in [
+        (regime, "it differs in the training data"),
+        (regime.replace("precision", "decision"), "regime.json is damaged"),
+        (json.dumps({**json.loads(regime), "precision": 7.0}), "the precision at first"),
+    ]:
+        (out / "regime.json").write_text(damage)
+        assert main(["train", "--resume", str(out)]) == 2
+        assert sentence in capsys.readouterr().err
+    (out / "regime.json").write_text(regime)
+    assert {path: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
 
 
 def test_what_cannot_be_resumed_is_a_sentence(tmp_path, capsys):

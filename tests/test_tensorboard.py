@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
+from test_checkpoints import full_disk
 
 import mupc
 from mupc.cli import main
@@ -72,6 +73,34 @@ def test_a_run_that_goes_on_has_no_step_twice(tmp_path, monkeypatch):
     scalar = {key: value for key, value in written.items() if key[0].count("/") == 1}
     assert set(scalar) == set(wanted)
     assert scalar == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_record_without_a_gradient_survives_a_resume(tmp_path, monkeypatch):
+    """The lower layers of the paper's setting have no cosine: nan, and null in the file."""
+    out = tmp_path / "run"
+    rule = "--preset paper --dataset digits --depth 12 --width 8 --steps 30 --log-every 5"
+    words = ["train", *rule.split(), "--report-every", "10", "--tensorboard", "--out", str(out)]
+
+    class Stopping(mupc.TensorBoard):
+        def __call__(self, record):
+            super().__call__(record)
+            if record.kind == "train" and record.step == 15:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mupc.training.run.TensorBoard", Stopping)
+        assert main(words) == 130
+    assert "null" in (out / "metrics.jsonl").read_text()
+    assert main(["train", "--resume", str(out)]) == 0
+    assert ("train/loss", 5) in seen(out / "tensorboard")
+
+
+def test_a_full_disk_is_a_warning_once(tmp_path):
+    board = mupc.TensorBoard(tmp_path / "board")
+    record = ValidationRecord(3, 0.5, 0.25, best=True, seconds=1.5)
+    with full_disk(40), pytest.warns(UserWarning, match=r"nothing more is written .*File too larg"):
+        board(record)
+    board(record)
 
 
 def test_without_the_package_a_sentence_comes_before_the_run(tmp_path, monkeypatch, capsys):

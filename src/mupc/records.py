@@ -170,6 +170,8 @@ class RunFolder:
             lock.acquire()
         except Timeout as error:
             raise RunError(f"another process is training the run {self.path}") from error
+        except OSError as error:
+            raise RunError(f"cannot write the run folder {self.path}: {error.strerror}") from error
         try:
             yield
         finally:

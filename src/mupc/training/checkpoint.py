@@ -110,7 +110,7 @@ class Checkpoints:
             self.close()
             warnings.warn(
                 f"no checkpoint of step {snapshot.step} could be written to {self.path} "
-                f"({_reason(error)}); earlier ones are whole, and training goes on",
+                f"({_reason(error)}); earlier ones are whole",
                 stacklevel=2,
             )
             return False

@@ -1,12 +1,11 @@
 """A network alone, in one file: safetensors, with what is needed to build it again.
 
 The file is safetensors' own format (https://github.com/huggingface/safetensors): arrays by name,
-which any program can read, and a table of texts. One of these, `mupc`, is JSON: the format's
-number, the configuration, the sizes of input and output, and a SHA-256 sum of all arrays.
+which any program can read, and a text named `mupc`: the SHA-256 sum of the rest of it, and JSON
+with the format's number, the configuration, the sizes of input and output, and a sum of all arrays.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from mupc.networks import Chain, Network
 from mupc.records import RunError
 from mupc.training.build import OF_THE_NETWORK, build_network
 from mupc.training.config import TrainConfig, from_dict
-from mupc.training.named import as_bytes, fill, named_arrays
+from mupc.training.named import fill, named_arrays, sha256, sum_of
 
 _Network = TypeVar("_Network", bound=Network)
 
@@ -51,14 +50,15 @@ def save_network(path: str | Path, network: Network, *, origin: Origin | None = 
     from safetensors.numpy import save
 
     path, arrays = Path(path), named_arrays(network)
-    about: dict[str, Any] = {"format": _FORMAT, "sha256": _sum(arrays)}
+    about: dict[str, Any] = {"format": _FORMAT, "sha256": sum_of(arrays)}
     if origin is not None:
         values = dataclasses.asdict(origin.config)
         about |= {"config": {name: values[name] for name in OF_THE_NETWORK}}
         about |= {"inputs": origin.inputs, "outputs": origin.outputs, "data": origin.data}
+    text = json.dumps(about)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(save(arrays, {"mupc": json.dumps(about)}))
+        part.write_bytes(save(arrays, {"mupc": f"{sha256(text.encode())} {text}"}))
         os.replace(part, path)
     except OSError:
         part.unlink(missing_ok=True)
@@ -93,7 +93,7 @@ def load_network(path: str | Path, like: Network | None = None) -> Network:
     except SafetensorError as error:
         raise RunError(f"the network {path} is damaged: {error}") from error
     about = _about(path, metadata)
-    if _sum(arrays) != about["sha256"]:
+    if sum_of(arrays) != about["sha256"]:
         raise RunError(f"the network {path} is damaged: it does not hold what was written")
     if like is None:
         like = _build(path, about)
@@ -101,16 +101,20 @@ def load_network(path: str | Path, like: Network | None = None) -> Network:
 
 
 def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Give what a file says of itself, if it is what was written.
+
+    Raises:
+        RunError: if not.
+    """
     if "mupc" not in metadata:
         raise RunError(f"{path} was not written by mupc: it does not say of which format it is")
-    try:
-        about = json.loads(metadata["mupc"])
-        written = about["format"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise RunError(f"the network {path} is damaged: {error}") from error
-    if written != _FORMAT:
+    total, _, text = metadata["mupc"].partition(" ")
+    if sha256(text.encode()) != total:
+        raise RunError(f"the network {path} is damaged: its description is not what was written")
+    about = json.loads(text)
+    if about["format"] != _FORMAT:
         raise RunError(
-            f"the network {path} is of format {written}, and this version of mupc reads "
+            f"the network {path} is of format {about['format']}, and this version of mupc reads "
             f"{_FORMAT}: read it with the version that wrote it, or a newer one"
         )
     return about
@@ -125,12 +129,3 @@ def _build(path: Path, about: Mapping[str, Any]) -> Network:
     config = from_dict(about["config"])
     sizes, key = (about["inputs"], about["outputs"]), jax.random.key(0)
     return eqx.filter_eval_shape(build_network, config, *sizes, key)
-
-
-def _sum(arrays: Mapping[str, np.ndarray]) -> str:
-    """Give one SHA-256 sum of names and contents."""
-    total = hashlib.sha256()
-    for name in sorted(arrays):
-        total.update(name.encode())
-        total.update(as_bytes(arrays[name]).data)
-    return total.hexdigest()

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypedDict, Unpack
 
 import optax
 from jaxtyping import PRNGKeyArray
@@ -16,6 +17,17 @@ from mupc.training.checkpoint import Checkpoints
 from mupc.training.results import FitResult, Record
 from mupc.training.step import Inputs, copy_arrays, train_step, train_steps
 from mupc.training.trainer import Interruption, Intervals, Member, Request, Run, Trainer
+
+
+class Options(TypedDict):
+    """Arguments of `fit`, by name."""
+
+    steps: int | None
+    batch_size: int
+    evaluate_every: int | None
+    early_stopping: int | None
+    log_every: int
+    report_every: int | None
 
 
 def fit(
@@ -107,22 +119,54 @@ def fit_together(
     """
     if not members:
         raise ValueError("there is nothing to train: give at least one member")
-    epoch = steps_per_epoch(len(data.train.x), batch_size)
-    total = _total_steps(epochs, steps, epoch)
+    total, intervals = _plan(
+        data,
+        epochs=epochs,
+        steps=steps,
+        batch_size=batch_size,
+        evaluate_every=evaluate_every,
+        early_stopping=early_stopping,
+        log_every=log_every,
+        report_every=report_every,
+    )
+    trainers = [Trainer(member, data, batch_size) for member in members]
+    with _interruptible() as interruption:
+        runs = [trainer.train(total, intervals, interruption) for trainer in trainers]
+        return [_alone(runs[0])] if len(runs) == 1 else _in_step(runs)
+
+
+def check_saved(member: Member, data: Dataset, **options: Unpack[Options]) -> None:
+    """Check that what a member has saved is of the run that `fit_together` would go on with.
+
+    Raises:
+        RunError: if not.
+    """
+    if member.saved is None:
+        return
+    total, intervals = _plan(data, epochs=None, **options)
+    Trainer(member, data, options["batch_size"]).check(member.saved, total, intervals)
+
+
+def _plan(
+    data: Dataset, *, epochs: float | None, **options: Unpack[Options]
+) -> tuple[int, Intervals]:
+    """Check the arguments of `fit`; give the number of steps, and the steps between its moves."""
+    evaluate_every, early_stopping = options["evaluate_every"], options["early_stopping"]
+    epoch = steps_per_epoch(len(data.train.x), options["batch_size"])
+    total = _total_steps(epochs, options["steps"], epoch)
     if data.validation is None and (evaluate_every, early_stopping) != (None, None):
         raise ValueError(
             "evaluate_every and early_stopping have no effect without a validation part: "
             "leave them out, or give the data a validation part"
         )
-    given = Intervals(evaluate_every or epoch, early_stopping, log_every, report_every)
+    given = Intervals(
+        evaluate_every or epoch, early_stopping, options["log_every"], options["report_every"]
+    )
     for name, value in {**given._asdict(), "evaluate_every": evaluate_every}.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
     check_evaluations(total, epoch, evaluate_every, early_stopping)
-    trainers = [Trainer(member, data, batch_size) for member in members]
-    with _interruptible() as interruption:
-        runs = [trainer.train(total, given, interruption) for trainer in trainers]
-        return [_alone(runs[0])] if len(runs) == 1 else _in_step(runs)
+    return total, given
 
 
 def _alone(run: Run) -> FitResult:

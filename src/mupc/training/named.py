@@ -1,8 +1,9 @@
 """The arrays of a tree by their places in it: what files hold."""
 
+import dataclasses
 import hashlib
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import equinox as eqx
 import jax
@@ -67,6 +68,33 @@ def as_bytes(array: np.ndarray) -> np.ndarray:
 def sha256(content: Any) -> str:
     """Give the SHA-256 sum of bytes, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
+
+
+def sum_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """Give one SHA-256 sum of the names and contents of arrays."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        total.update(f"{name} {_kind(arrays[name])} ".encode())
+        total.update(as_bytes(arrays[name]).data)
+    return total.hexdigest()
+
+
+def fingerprint(module: Any) -> str:
+    """Give a sum of all that makes a module: its classes, its settings, and its arrays."""
+    return sha256(f"{_settings(module)} {sum_of(named_arrays(module))}".encode())[:16]
+
+
+def _settings(node: Any) -> Any:
+    """Name what is no array, by words that are the same in every process."""
+    if isinstance(node, eqx.Module):
+        fields = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+        return type(node).__name__, {name: _settings(value) for name, value in fields.items()}
+    if isinstance(node, tuple | list):
+        return [_settings(entry) for entry in cast(Sequence[Any], node)]
+    if eqx.is_array(node):
+        return "array"
+    plain = node is None or isinstance(node, bool | int | float | str)
+    return node if plain else getattr(node, "__name__", type(node).__name__)
 
 
 def _arrays(tree: PyTree[Any]) -> dict[str, Any]:

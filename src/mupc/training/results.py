@@ -178,9 +178,13 @@ _KINDS = {kind.kind: kind for kind in (TrainRecord, ValidationRecord, RegimeReco
 
 
 def record_from(values: Mapping[str, Any]) -> Record:
-    """Rebuild a record from what `dataclasses.asdict` made of it."""
+    """Rebuild a record from what `dataclasses.asdict` made of it, or from its line in a file."""
     made: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        # JSON has no nan: among numbers it is null.
+        name: tuple(math.nan if one is None else one for one in value)
+        if isinstance(value, list)
+        else value
+        for name, value in values.items()
     }
     return _KINDS[values["kind"]](**made)
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ from mupc.training.config import (
     with_absolute_paths,
 )
 from mupc.training.export import Origin, load_network, save_network
-from mupc.training.loop import check_evaluations, fit_together
+from mupc.training.loop import Options, check_evaluations, check_saved, fit_together
 from mupc.training.metrics import Evaluation, evaluate, is_distribution
 from mupc.training.regime import Regime, measure_regime
 from mupc.training.results import Ended, FitResult, Record, RegimeRecord, TrainRecord, record_from
@@ -172,14 +172,16 @@ def resume(path: str | Path, *, begin: Begin | None = None) -> Run:
     folder = RunFolder.open(path)
     config = from_dict(folder.config())
     with folder.held():
-        if folder.has_ended and folder.result()["ended"] != Ended.INTERRUPTED.name.lower():
-            message = folder.result()["message"]
-            raise RunError(f"nothing of the run {path} is left to continue: {message}")
+        result = folder.result() if folder.has_ended else {"ended": "interrupted"}
+        if result.get("ended") != Ended.INTERRUPTED.name.lower():
+            why = result.get("message", "it has ended")
+            raise RunError(f"nothing of the run {path} is left to continue: {why}")
         data = load_data(config)
-        steps, regime = _check_data(config, data), Regime(**folder.regime())
-        saved = _checkpoints(folder, config).load()
+        steps, regime = _check_data(config, data), _regime(folder)
+        saved = _checkpoints(folder, config, regime).load()
         start = Start(config, data, folder, regime, steps, 0 if saved is None else saved.step)
         member = set_up(config, data, steps, regime).member._replace(saved=saved)
+        check_saved(member, data, **_options(config, steps))
         folder.reopen([] if saved is None else saved.progress["records"])
         (run,) = _train([start], [member], begin)
     return run
@@ -196,32 +198,38 @@ def _start(config: TrainConfig, data: Dataset, steps: int) -> tuple[Start, Membe
 def _train(starts: Sequence[Start], members: Sequence[Member], begin: Begin | None) -> list[Run]:
     """Make the steps of runs whose folders are there, and end them."""
     config, data, _, _, steps, _ = starts[0]
-    with ExitStack() as open_files:
-        kept = [
-            _recorded(start, member, begin, open_files)
-            for start, member in zip(starts, members, strict=True)
-        ]
-        results = fit_together(
-            kept,
-            data,
-            steps=steps,
-            batch_size=config.batch_size,
-            evaluate_every=config.evaluate_every,
-            early_stopping=config.early_stopping,
-            log_every=config.log_every,
-            report_every=config.report_every or None,
-        )
+    kept = [_recorded(start, member, begin) for start, member in zip(starts, members, strict=True)]
+    results = fit_together(kept, data, **_options(config, steps))
     return [_finish(start, result) for start, result in zip(starts, results, strict=True)]
 
 
-def _recorded(start: Start, member: Member, begin: Begin | None, open_files: ExitStack) -> Member:
+def _options(config: TrainConfig, steps: int) -> Options:
+    """Give the arguments of `fit_together` that a configuration names."""
+    return {
+        "steps": steps,
+        "batch_size": config.batch_size,
+        "evaluate_every": config.evaluate_every,
+        "early_stopping": config.early_stopping,
+        "log_every": config.log_every,
+        "report_every": config.report_every or None,
+    }
+
+
+def _regime(folder: RunFolder) -> Regime:
+    """Read the regime in which a run began."""
+    try:
+        return Regime(**folder.regime())
+    except TypeError as error:
+        raise RunError(f"{folder.path / 'regime.json'} is damaged: {error}") from error
+
+
+def _recorded(start: Start, member: Member, begin: Begin | None) -> Member:
     """Let the records and checkpoints of a member go to its folder."""
     folder, callbacks = start.folder, [] if begin is None else [begin(start)]
     if start.config.tensorboard:
         # A run that goes on writes all of them again: some may be of steps that are made again.
         shutil.rmtree(folder.path / "tensorboard", ignore_errors=True)
-        board = TensorBoard(folder.path / "tensorboard")
-        callbacks.append(open_files.enter_context(closing(board)))
+        callbacks.append(board := TensorBoard(folder.path / "tensorboard"))
         for values in folder.records():
             board(record_from(values))
 
@@ -230,11 +238,13 @@ def _recorded(start: Start, member: Member, begin: Begin | None, open_files: Exi
         for callback in callbacks:
             callback(record)
 
-    return member._replace(callback=report, checkpoints=_checkpoints(folder, start.config))
+    return member._replace(
+        callback=report, checkpoints=_checkpoints(folder, start.config, start.regime)
+    )
 
 
-def _checkpoints(folder: RunFolder, config: TrainConfig) -> Checkpoints:
-    values = dataclasses.asdict(config)
+def _checkpoints(folder: RunFolder, config: TrainConfig, regime: Regime) -> Checkpoints:
+    values = dataclasses.asdict(config) | {"the precision at first": regime.precision}
     return Checkpoints(
         folder.checkpoints,
         every=config.checkpoint_every,

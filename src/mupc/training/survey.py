@@ -276,6 +276,10 @@ def _trained(config: TrainConfig, data: Dataset, trained: int) -> Case:
     (result,) = fit_together(
         [member], data, steps=trained, batch_size=config.batch_size, log_every=trained
     )
+    if result.ended is Ended.TERMINATED:
+        raise SystemExit(143)
+    if result.ended is Ended.INTERRUPTED:
+        raise KeyboardInterrupt
     return Case(config, cast(Chain, result.network), trained, result.ended is Ended.DIVERGED)
 
 

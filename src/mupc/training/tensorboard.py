@@ -1,8 +1,12 @@
 """Records for TensorBoard."""
 
+import contextlib
 import importlib.util
+import time
+import warnings
+import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mupc.training.config import ConfigError
 from mupc.training.results import Record, scalars
@@ -10,6 +14,8 @@ from mupc.training.results import Record, scalars
 
 class TensorBoard:
     """A callback that writes the numbers of records for TensorBoard, by the package tensorboardX.
+
+    A file that cannot be written (a full disk) is a warning, once: training goes on without it.
 
     Args:
         path: folder of the event file.
@@ -20,18 +26,41 @@ class TensorBoard:
 
     def __init__(self, path: str | Path) -> None:
         check_tensorboard()
-        from tensorboardX import SummaryWriter
-
-        self._writer: Any = SummaryWriter(str(path), flush_secs=10)
+        self._path, self._writer, self._failed = Path(path), None, False
 
     def __call__(self, record: Record) -> None:
-        """Write a record; it can be seen within ten seconds."""
-        for name, value in scalars(record).items():
-            self._writer.add_scalar(name, value, record.step)
+        """Write a record; it can be seen at once."""
+        if self._failed:
+            return
+        try:
+            self._write(record)
+        except OSError as error:
+            self._failed = True
+            warnings.warn(
+                f"nothing more is written for TensorBoard to {self._path} ({error.strerror})",
+                stacklevel=2,
+            )
 
-    def close(self) -> None:
-        """Write what is left, and close the file."""
-        self._writer.close()
+    def _write(self, record: Record) -> None:
+        # Its SummaryWriter has a thread of its own, which may fail, or block, unseen.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
+        from tensorboardX.summary import scalar
+
+        if self._writer is None:
+            self._path.mkdir(parents=True, exist_ok=True)
+            self._writer = EventsWriter(str(self._path / "events"))
+            weakref.finalize(self, _close, self._writer)
+        writer, event = self._writer, cast(Any, event_pb2).Event
+        for name, value in scalars(record).items():
+            summary = scalar(name, value)
+            writer.write_event(event(wall_time=time.time(), step=record.step, summary=summary))
+        writer.flush()
+
+
+def _close(writer: Any) -> None:
+    with contextlib.suppress(OSError):  # it has been told of
+        writer.close()
 
 
 def check_tensorboard() -> None:

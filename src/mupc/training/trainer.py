@@ -1,6 +1,7 @@
 """One run in training: where it stands, what it has seen, and what it does between its steps."""
 
 import dataclasses
+import functools
 import signal
 import time
 import zlib
@@ -19,7 +20,7 @@ from mupc.networks import Network
 from mupc.training.checkpoint import Checkpoints, Saved, Snapshot, check_identity
 from mupc.training.look import Model, look, look_inside
 from mupc.training.metrics import evaluate, is_one_hot
-from mupc.training.named import fill
+from mupc.training.named import fill, fingerprint
 from mupc.training.results import (
     Ended,
     FitResult,
@@ -108,14 +109,16 @@ class Trainer:
         self.began = self.logged = self.started = time.perf_counter()
         self.steps = self.timed = self.stale = 0
         self.compiled = False
+        self.plan: tuple[int, Intervals] | None = None
 
     def train(self, total: int, intervals: Intervals, interruption: Interruption) -> Run:
         """Ask for the steps; stop for divergence, for an interruption, or early."""
         ended = Ended.FINISHED
         evaluate_every, early_stopping, log_every, report_every = intervals
         validation = self.data.validation
+        self.plan = total, intervals
         if self.saved is not None:
-            self._restore(self.saved, total)
+            self._restore(self.saved, total, intervals)
         while self.steps < total:
             if report_every is not None and self.steps % report_every == 0:
                 self._look(self.state.network, self.state.rule, self.steps)
@@ -138,7 +141,7 @@ class Trainer:
                 break
             # Nothing that an uninterrupted run would not do comes before the checkpoint.
             interrupted = interruption.number is not None
-            kept = self._keep(total, now=interrupted)
+            kept = self._keep(now=interrupted)
             if interrupted:
                 ended = interruption.ended
                 if not (ended is Ended.TERMINATED and kept) and not self._failed():
@@ -161,17 +164,17 @@ class Trainer:
         if validate and validation is not None:
             self._validate(validation)
 
-    def _keep(self, total: int, *, now: bool) -> bool:
+    def _keep(self, *, now: bool) -> bool:
         """Write a checkpoint if it is time for one, or now; say whether one was written."""
         checkpoints = self.checkpoints
         if checkpoints is None or not (now or checkpoints.due(self.steps)) or self._failed():
             return False
         begun = time.perf_counter()
-        kept = checkpoints.save(self._snapshot(total))
+        kept = checkpoints.save(self._snapshot())
         self.logged += time.perf_counter() - begun  # not a part of the time of training steps
         return kept
 
-    def _snapshot(self, total: int) -> Snapshot:
+    def _snapshot(self) -> Snapshot:
         best = self.best if self.best_step else None
         progress = {
             "best_step": self.best_step,
@@ -181,26 +184,41 @@ class Trainer:
             "pending": [[float(value) for value in metrics] for metrics in self.pending],
             "records": [dataclasses.asdict(record) for record in self.records],
         }
-        return Snapshot(self.steps, _Arrays(self.state, best), progress, self._identity(total))
+        return Snapshot(self.steps, _Arrays(self.state, best), progress, self.identity)
 
-    def _identity(self, total: int) -> dict[str, Any]:
-        x, y = self.data.train
-        sums = [zlib.crc32(np.ascontiguousarray(part).data) for part in (x, y)]
+    def check(self, saved: Saved, total: int, intervals: Intervals) -> "_Arrays":
+        """Check that a checkpoint is of this run; give its arrays.
+
+        Raises:
+            RunError: if it is of another one.
+        """
+        self.plan = total, intervals
+        best = (self.state.network, self.state.rule) if saved.progress["best_step"] else None
+        filled = fill(_Arrays(self.state, best), saved.arrays, saved.refusal)
+        check_identity(saved, self.identity)
+        return filled
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """What makes this run, as far as it can be seen: functions have no content."""
+        total, intervals = cast(tuple[int, Intervals], self.plan)
+        train, validation = self.data.train, self.data.validation
         return {
             "the number of steps": total,
             "the batch size": self.batch_size,
+            "the intervals": ", ".join(map(str, intervals)),
             "the order of the data": self.seed,
-            "the training data": f"{len(x)} samples, checksums {sums[0]:08x} {sums[1]:08x}",
+            "the training data": _checksums(train),
+            "the validation data": None if validation is None else _checksums(validation),
+            "the network at first": fingerprint(self.first),
+            "the rule": fingerprint(self.rule),
+            "the optimiser": fingerprint(self.optimiser),
         }
 
-    def _restore(self, saved: Saved, total: int) -> None:
+    def _restore(self, saved: Saved, total: int, intervals: Intervals) -> None:
         """Go on from a checkpoint."""
-        check_identity(saved, self._identity(total))
+        filled = self.check(saved, total, intervals)
         told, now = saved.progress, time.perf_counter()
-        like = _Arrays(self.state, (self.state.network, self.state.rule))
-        filled = fill(
-            like if told["best_step"] else like._replace(best=None), saved.arrays, saved.refusal
-        )
         self.state, self.steps, self.stale = filled.state, saved.step, told["stale"]
         if filled.best is not None:
             self.best, self.best_step = filled.best, told["best_step"]
@@ -312,6 +330,11 @@ class Trainer:
         if self.best_step:
             (network, state), step = self.best, self.best_step
         return FitResult(network, state, step, steps, ended, message, tuple(self.records))
+
+
+def _checksums(split: Split) -> str:
+    sums = [zlib.crc32(np.ascontiguousarray(part).data) for part in split]
+    return f"{len(split.x)} samples, checksums {sums[0]:08x} {sums[1]:08x}"
 
 
 def _mean(name: str, steps: list[Metrics]) -> float | None:
