@@ -1,12 +1,13 @@
 """What checkpoints add to training at their default interval: one, over the minutes between two.
 
-A checkpoint holds network, optimiser and the best network so far; it is written to a folder given,
-or to the system's folder for what is temporary.
+A checkpoint holds network, optimiser, the best network so far and a thousand records; it is written
+to a folder given, or to the system's folder for what is temporary.
 
     python benchmarks/checkpoints.py --sizes 128x128
 """
 
 import argparse
+import dataclasses
 import itertools
 import tempfile
 from collections.abc import Sequence
@@ -26,16 +27,19 @@ from _timing import Ratio, Report, interleave, medians, parser, show
 from mupc.training import Checkpoints
 from mupc.training.checkpoint import Snapshot
 from mupc.training.config import TrainConfig
+from mupc.training.results import TrainRecord
 from mupc.training.step import train_step
 
 _STEP, _CHECKPOINT = "training step", "checkpoint"
 _LIMIT = 0.03
+_RECORDS = 1000
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure every size."""
     options = _options(argv)
     report = Report(options)
+    records = [TrainRecord(i, 0, 1, 0.5, 1, 1, 1, 1, 1, 0, 1, 1e3, 1) for i in range(_RECORDS)]
     for size in options.sizes:
         print(f"depth {size.depth}, width {size.width}")
         network = relu_network(MNIST_PIXELS, size, options.seed)
@@ -55,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 kept: Checkpoints = checkpoints,
                 network: Any = network,
             ) -> Any:
-                if not kept.save(Snapshot(next(count), (held[0], network), {}, {})):
+                progress = {"records": [dataclasses.asdict(record) for record in records]}
+                if not kept.save(Snapshot(next(count), (held[0], network), progress, {})):
                     raise SystemExit(f"{kept.path} cannot be written")
 
             times = interleave({_STEP: step, _CHECKPOINT: keep}, options.rounds)

@@ -16,7 +16,7 @@ from latex2mathml.converter import convert
 
 import mupc.training.config
 
-_MODULES = ("mupc", "mupc.data", "mupc.theory", "mupc.plots", "mupc.sklearn")
+_MODULES = ("mupc", "mupc.arrays", "mupc.data", "mupc.theory", "mupc.plots", "mupc.sklearn")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

@@ -290,13 +290,14 @@ def put(page: Path, name: str, table: str | None) -> None:
     begin, end = f"<!-- table: {name} -->", f"<!-- end: {name} -->"
     text, count = re.subn(
         f"{begin}.*?{end}",
-        lambda old: old[0] if table is None else f"{begin}\n{table}\n{end}",
+        lambda _: f"{begin}\n{table}\n{end}",
         page.read_text("utf-8"),
         flags=re.DOTALL,
     )
     if count != 1:
         raise SystemExit(f"{page} has no marks {begin} and {end}")
-    page.write_text(text, "utf-8")
+    if table is not None:
+        page.write_text(text, "utf-8")
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:

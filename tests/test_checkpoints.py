@@ -343,6 +343,11 @@ def test_kills_at_random_moments_change_nothing(tmp_path):
             assert process.wait() == -signal.SIGKILL
         names = [path.name for path in killed.glob("checkpoints/*")]
         made.append(max([0, *map(int, filter(str.isdecimal, names))]))
+        # What a kill in the middle of a write leaves, which takes too little time to be hit.
+        with (killed / "metrics.jsonl").open("ab") as file:
+            file.write(b'{"kind": "train", "st')
+        half = killed / "checkpoints" / f"{10**6}.orbax-checkpoint-tmp" / "arrays"
+        half.mkdir(parents=True, exist_ok=True)
     assert sorted(made) == made  # nothing that was kept is ever lost
     assert made[-1] > 0
     with start("train", "--resume", killed) as process:

@@ -18,8 +18,9 @@ from mupc.training.config import (
     from_dict,
     option,
     resolve,
+    unresolved,
 )
-from mupc.training.files import read_config
+from mupc.training.files import read_config, to_toml
 from mupc.training.regime import Regime, enough
 from mupc.training.run import load_run, train
 
@@ -177,23 +178,27 @@ def of_a_wrong_type(name):
 
 
 def impossible(name, folder):
-    """A value of the right type that cannot be; None for a field that has none."""
+    """Values of the right type that cannot be."""
     (folder / "file").touch()
     paths = {"dataset": "mnst", "data_dir": str(folder / "none"), "out": str(folder / "file")}
     if name in paths:
-        return paths[name]
+        return [paths[name]]
     hint = str(HINTS[name])
     if "Literal" in hint:
-        return ["nonsense"] if "tuple" in hint else "nonsense"
-    return None if HINTS[name] is bool or name == "hold_regime" else -1
+        return [["nonsense"], [], [1], [["a"]]] if "tuple" in hint else ["nonsense"]
+    if HINTS[name] is bool or name == "hold_regime":
+        return []
+    return [-1, 2**63] if name == "seed" else [-1]
 
 
 @pytest.mark.parametrize("name", HINTS)
 def test_every_field_has_a_sentence_for_what_it_cannot_be(name, tmp_path, capsys):
     """Wrong type, impossible value and misspelt name, in a file, as the command reads it."""
     wrong = [{name: of_a_wrong_type(name)}, {name + "s": 1}]
-    if (value := impossible(name, tmp_path)) is not None:
-        wrong.append({"dataset": "mnist", name: value} if name == "data_dir" else {name: value})
+    for value in impossible(name, tmp_path):
+        strength = {name.removesuffix("_roles"): 0.1} if name.endswith("_roles") else {}
+        needed = {"dataset": "mnist"} if name == "data_dir" else strength
+        wrong.append({**needed, name: value})
     for settings in wrong:
         path = tmp_path / "run.json"
         path.write_text(json.dumps(settings))
@@ -202,7 +207,10 @@ def test_every_field_has_a_sentence_for_what_it_cannot_be(name, tmp_path, capsys
         assert told.out == ""
         assert told.err.startswith("mupc: ")
         assert told.err.count("\n") == 1
-        assert any(word in told.err for word in (name, option(name), str(settings.get(name))))
+        words = (f"{name} is the nearest",)
+        if name in settings:
+            words = (name, option(name), str(settings[name]))
+        assert any(word in told.err for word in words)
 
 
 def test_a_file_of_settings_and_the_command_line_over_it(tmp_path, capsys):
@@ -240,6 +248,40 @@ def test_the_configuration_of_a_run_begins_an_equal_run(tmp_path):
         np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(load_run(tmp_path / "again")[2])
     ]
     assert weights == first[1]
+
+
+CONFIGURED = [
+    TrainConfig(),
+    TrainConfig(solver="l-bfgs", depth=8),
+    TrainConfig(precision=2.0, steps=7, epochs=None, optimiser="sgd"),
+    TrainConfig(rule="backpropagation", weight_decay=0.1),
+    dataclasses.replace(PRESETS["paper"], depth=30, max_steps=12),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGURED)
+def test_what_follows_from_other_settings_follows_them_again(config):
+    assert resolve(unresolved(config)) == resolve(config)
+    assert unresolved(unresolved(config)) == unresolved(config)
+
+
+def test_a_runs_configuration_can_be_changed_on_the_command_line(tmp_path, capsys):
+    stored = tmp_path / "config.json"
+    stored.write_text(json.dumps(dataclasses.asdict(resolve(TrainConfig(epochs=3)))))
+    given = ["train", "--file", str(stored), "--print-config"]
+    assert main([*given, "--solver", "l-bfgs", "--steps", "5"]) == 0
+    printed = capsys.readouterr().out
+    assert "# max_steps = 30\n" in printed
+    assert "\nsteps = 5\n" in printed
+    assert "epochs" not in printed
+    assert main([*given, "--preset", "paper"]) == 2
+    assert "the preset is default: leave out --preset paper" in capsys.readouterr().err
+
+
+def test_names_of_any_script_are_written_and_read(tmp_path):
+    config = TrainConfig(out="результат-𝕏")
+    (tmp_path / "run.toml").write_text(to_toml(config))
+    assert read_config(tmp_path / "run.toml").out == config.out
 
 
 def test_the_paper_preset_is_the_papers_setting():

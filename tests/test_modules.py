@@ -71,6 +71,12 @@ def test_blocks_are_taken_as_they_are():
     np.testing.assert_allclose(chain.feedforward(X).output, wanted, rtol=1e-5)
 
 
+def test_no_function_is_put_with_a_block_whose_scale_it_would_hide():
+    block = mupc.Scaled(linear(8, 8, 1), mupc.Scale("hidden", multiplier=0.5))
+    with pytest.raises(ValueError, match="module 2 with arrays is a block, which stands"):
+        mupc.chain_from_modules([linear(4, 8, 0), jnp.tanh, block, linear(8, 3, 2)], X[0])
+
+
 def test_a_chain_of_modules_trains():
     data = toy()
     width, classes = data.inputs, data.outputs

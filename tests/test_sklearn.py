@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mupc.sklearn import PCClassifier, PCRegressor, _nearest
+from mupc.training.progress import Progress
 
 SMALL = {"depth": 2, "width": 16, "epochs": 20, "batch_size": 16, "random_state": 0}
 IRIS, LABELS = load_iris(return_X_y=True)
@@ -89,6 +91,35 @@ def test_a_warm_start_goes_on_from_the_network_before():
         warm.set_params(width=8).fit(IRIS, LABELS)
 
 
+def test_what_goes_on_keeps_the_meaning_of_its_outputs():
+    classifier = PCClassifier(**SMALL, warm_start=True).fit(IRIS, LABELS)
+    with pytest.raises(ValueError, match=r"labels are \[1, 2, 3\], .* was trained on \[0, 1, 2\]"):
+        classifier.fit(IRIS, LABELS + 1)
+    with pytest.raises(ValueError, match=r"was trained on \[0, 1, 2\]"):
+        classifier.partial_fit(IRIS, LABELS, classes=[0, 1, 2, 3])
+    with pytest.raises(ValueError, match=r"was trained on \[0, 1, 2\]"):
+        classifier.partial_fit(IRIS, np.eye(3, dtype=int)[LABELS])
+    assert classifier.score(IRIS, LABELS) > 0.9
+    regressor = PCRegressor(**SMALL).partial_fit(IRIS, np.stack([LABELS, -LABELS], axis=1))
+    with pytest.raises(ValueError, match="y has 1 outputs, and the network that goes on has 2"):
+        regressor.partial_fit(IRIS, LABELS)
+    assert regressor.predict(IRIS).shape == (150, 2)
+
+
+SIGNALS = [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+
+
+@pytest.mark.parametrize(("number", "error"), SIGNALS)
+def test_a_signal_ends_more_than_one_fit(number, error, monkeypatch):
+    class Stopping(Progress):
+        def __call__(self, record):
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr("mupc.sklearn.Progress", Stopping)
+    with pytest.raises(error):
+        PCClassifier(**SMALL, verbose=True).fit(IRIS, LABELS)
+
+
 def test_early_stopping_returns_the_best_network_and_ends():
     options = {**SMALL, "epochs": 200, "early_stopping": True, "validation_fraction": 0.3}
     classifier = PCClassifier(**options, n_iter_no_change=4).fit(IRIS, LABELS)
@@ -132,11 +163,12 @@ def test_progress_is_printed_if_asked_for(capsys):
     assert "step 18/18: loss " in capsys.readouterr().out
 
 
-def test_divergence_is_a_warning_that_says_so():
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_divergence_is_a_warning_that_says_so(early_stopping):
+    options = {**SMALL, "learning_rate": 1e4, "early_stopping": early_stopping}
+    classifier = PCClassifier(**options, settings={"parameterisation": "standard"})
     with pytest.warns(ConvergenceWarning, match="training diverged at step"):
-        PCClassifier(**SMALL, settings={"parameterisation": "standard"}, learning_rate=1e4).fit(
-            IRIS, LABELS
-        )
+        classifier.fit(IRIS, LABELS)
 
 
 @pytest.mark.parametrize(

@@ -116,22 +116,16 @@ def _run(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> Command:
-    preset, file = _preset(arguments), _early(arguments, "--file")
-    given = {name: file if arguments[:1] == [name] else None for name in ("train", "sweep")}
+    named, file = _preset(arguments), _early(arguments, "--file")
+    preset = named or "default"
+    usual = _train_defaults(named, file if arguments[:1] == ["train"] else None, arguments)
+    swept = sweep_command.defaults(preset, file if arguments[:1] == ["sweep"] else None)
+    transferred = transfer_command.defaults(preset)
     commands = (
-        Annotated[
-            TrainCommand,
-            tyro.conf.subcommand("train", default=_train_defaults(preset, given["train"])),
-        ]
+        Annotated[TrainCommand, tyro.conf.subcommand("train", default=usual)]
         | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
-        | Annotated[
-            SweepConfig,
-            tyro.conf.subcommand("sweep", default=sweep_command.defaults(preset, given["sweep"])),
-        ]
-        | Annotated[
-            TransferConfig,
-            tyro.conf.subcommand("transfer", default=transfer_command.defaults(preset)),
-        ]
+        | Annotated[SweepConfig, tyro.conf.subcommand("sweep", default=swept)]
+        | Annotated[TransferConfig, tyro.conf.subcommand("transfer", default=transferred)]
         | Annotated[TheoryConfig, tyro.conf.subcommand("theory")]
         | Annotated[ReportConfig, tyro.conf.subcommand("report")]
         | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
@@ -152,15 +146,22 @@ def _early(arguments: list[str], name: str) -> str | None:
     return parser.parse_known_args(arguments)[0].value
 
 
-def _preset(arguments: list[str]) -> PresetName:
-    name = _early(arguments, "--preset") or "default"
-    if name not in PRESETS:
+def _preset(arguments: list[str]) -> PresetName | None:
+    name = _early(arguments, "--preset")
+    if name is not None and name not in PRESETS:
         raise ConfigError(f"there is no preset {name}: choose {' or '.join(PRESETS)}")
     return name
 
 
-def _train_defaults(preset: PresetName, file: str | None) -> TrainCommand:
-    config = PRESETS[preset] if file is None else read_config(file, preset)
+def _train_defaults(
+    preset: PresetName | None, file: str | None, arguments: list[str]
+) -> TrainCommand:
+    config = PRESETS[preset or "default"] if file is None else read_config(file, preset)
+    # One stands in the place of the other, wherever that was given.
+    if _early(arguments, "--steps") is not None:
+        config = dataclasses.replace(config, epochs=None)
+    elif _early(arguments, "--epochs") is not None:
+        config = dataclasses.replace(config, steps=None)
     return TrainCommand(**vars(config), file=file)
 
 
@@ -184,14 +185,14 @@ _STATUS = {Ended.DIVERGED: 1, Ended.INTERRUPTED: 130, Ended.TERMINATED: 143}
 
 
 def _train(command: TrainCommand) -> int:
-    if command.print_config:
-        print(to_toml(command.config), end="")
-        return 0
-    if command.resume is None:
-        run = train(command.config, begin=_begin)
-    else:
+    if command.resume is not None:
         _check_alone(command)
         run = resume(command.resume, begin=_begin)
+    elif command.print_config:
+        print(to_toml(command.config), end="")
+        return 0
+    else:
+        run = train(command.config, begin=_begin)
     print(run.result.message)
     if run.test is not None:
         print(f"network of step {run.result.step}: test {_figures(run.test)}")

@@ -24,7 +24,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mupc.data import Dataset, Split, steps_per_epoch
 from mupc.networks import Chain
-from mupc.training.config import ConfigError, TrainConfig, field_named, from_settings, resolve
+from mupc.training.config import (
+    KEEPING,
+    ConfigError,
+    TrainConfig,
+    field_named,
+    from_settings,
+    resolve,
+)
 from mupc.training.loop import fit_together
 from mupc.training.named import fill, named_arrays
 from mupc.training.progress import Progress
@@ -35,19 +42,10 @@ from mupc.training.step import Inputs, State, begin, copy_arrays, train_step
 
 # Fields for which an estimator has a parameter, or no use.
 _NOT_IN_SETTINGS = {
-    *("dataset", "data_dir", "validation", "depth", "width", "activation", "biases", "seed"),
-    *(
-        "rule",
-        "out",
-        "learning_rate",
-        "epochs",
-        "steps",
-        "batch_size",
-        "evaluate_every",
-        "early_stopping",
-    ),
-    *("log_every", "report_every", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints"),
-    "tensorboard",
+    *KEEPING,
+    *("preset", "dataset", "validation", "depth", "width", "activation", "biases", "rule", "seed"),
+    *("learning_rate", "epochs", "steps", "batch_size", "evaluate_every", "early_stopping"),
+    *("log_every", "report_every"),
 }
 
 # Samples that are predicted at once: always as many, so that one program serves every number of
@@ -162,7 +160,11 @@ class _Estimator(BaseEstimator):
             early_stopping=self.n_iter_no_change if stops else None,
             log_every=epoch,
         )
-        if result.ended in (Ended.DIVERGED, Ended.INTERRUPTED):
+        if result.ended is Ended.INTERRUPTED:
+            raise KeyboardInterrupt
+        if result.ended is Ended.TERMINATED:
+            raise SystemExit(143)
+        if result.ended is Ended.DIVERGED:
             warnings.warn(result.message, ConvergenceWarning, stacklevel=3)
         self._config, self.network_, self._stream = config, cast(Chain, result.network), None
         self.regime_, self.n_iter_ = setup.regime, max(1, round(result.steps / epoch))
@@ -171,7 +173,7 @@ class _Estimator(BaseEstimator):
         if validation is not None:
             seen = [r for r in result.records if isinstance(r, ValidationRecord)]
             self.validation_scores_ = [-r.loss if r.accuracy is None else r.accuracy for r in seen]
-            self.best_validation_score_ = max(self.validation_scores_)
+            self.best_validation_score_ = max(self.validation_scores_, default=float("nan"))
         return self
 
     def _partial_fit(self, x: Any, y: Float32[np.ndarray, "n outputs"]) -> Self:
@@ -185,6 +187,7 @@ class _Estimator(BaseEstimator):
             self._config, self._outputs = config, y.shape[1]
             self.regime_, self.n_iter_ = setup.regime, 0
         (member, _), state, made = stream
+        state = copy_arrays(state)  # steps consume it: an interruption leaves what was there
         size = self._config.batch_size
         order = np.random.default_rng((self._config.seed, made)).permutation(len(x))
         for chosen in np.split(order, range(size, len(x), size)):
@@ -216,10 +219,9 @@ class _Estimator(BaseEstimator):
         """
         if network is None:
             return set_up(config, data, steps)
-        setup = set_up(config, data, steps, Regime(1.0, None))
+        setup = set_up(config, data, steps, measure_regime(config, network, data))
         refusal = "the network that was fitted before is not of the parameters' sizes"
         network = fill(cast(Chain, setup.member.network), named_arrays(network), refusal)
-        setup = set_up(config, data, steps, measure_regime(config, network, data))
         return setup._replace(member=setup.member._replace(network=network))
 
     def _set_up(self, config: TrainConfig, regime: Regime) -> Setup:
@@ -227,6 +229,10 @@ class _Estimator(BaseEstimator):
         x, y = (np.zeros((1, n), np.float32) for n in (self.n_features_in_, self._outputs))
         data = Dataset("", Split(x, y), None, None, "")
         return set_up(config, data, 1, regime)
+
+    def _seen(self) -> bool:
+        """Say whether there is a network that may go on."""
+        return hasattr(self, "network_")
 
     def _seed(self) -> int:
         return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
@@ -322,7 +328,7 @@ class PCClassifier(ClassifierMixin, _Estimator):
             ValueError: if the data, or a parameter, is impossible.
         """
         x, y = self._checked(X, y, reset=True, multi_output=True)
-        targets = self._targets(y, None)
+        targets = self._targets(y, None, new=not (self.warm_start and self._seen()))
         return self._fit(x, targets, None if self._multilabel else np.argmax(targets, axis=1))
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
@@ -336,11 +342,12 @@ class PCClassifier(ClassifierMixin, _Estimator):
         Raises:
             ValueError: if the data, or a parameter, is impossible.
         """
-        first = not hasattr(self, "classes_")
-        x, y = self._checked(X, y, reset=first, multi_output=True)
-        if first and classes is None and y.ndim == 1:
+        new = not self._seen()
+        x, y = self._checked(X, y, reset=new, multi_output=True)
+        if new and classes is None and y.ndim == 1:
             raise ValueError("classes must be given in the first call of partial_fit")
-        return self._partial_fit(x, self._targets(y, classes if first else self.classes_))
+        known = self.classes_ if classes is None and not new else classes
+        return self._partial_fit(x, self._targets(y, known, new=new))
 
     def predict(self, X: Any) -> np.ndarray:
         """Give the most probable label of every sample, or 0 and 1 for each label."""
@@ -362,19 +369,27 @@ class PCClassifier(ClassifierMixin, _Estimator):
         # Of several labels none is certain.
         return np.clip(output, 1e-6, 1 - 1e-6) if self._multilabel else _nearest(output)
 
-    def _targets(self, y: Any, classes: Any) -> Float32[np.ndarray, "n outputs"]:
+    def _targets(self, y: Any, classes: Any, *, new: bool) -> Float32[np.ndarray, "n outputs"]:
         check_classification_targets(y)
-        self._multilabel = type_of_target(y) == "multilabel-indicator"
-        if self._multilabel:
+        multilabel = type_of_target(y) == "multilabel-indicator"
+        if multilabel:
             if (self.settings or {}).get("likelihood") == "categorical":
                 raise ConfigError("several labels a sample need the likelihood gaussian")
-            self.classes_ = np.arange(y.shape[1])
-            return np.asarray(y, np.float32)
-        y = column_or_1d(y, warn=True)
-        self.classes_ = np.unique(y if classes is None else classes)
-        if len(new := np.setdiff1d(y, self.classes_)):
-            raise ValueError(f"y holds {new.tolist()}: the classes are {self.classes_.tolist()}")
-        return np.asarray(y[:, None] == self.classes_, np.float32)
+            classes, targets = np.arange(y.shape[1]), np.asarray(y, np.float32)
+        else:
+            y = column_or_1d(y, warn=True)
+            classes = np.unique(y if classes is None else classes)
+            if len(unknown := np.setdiff1d(y, classes)):
+                raise ValueError(f"y holds {unknown.tolist()}: the classes are {classes.tolist()}")
+            targets = np.asarray(y[:, None] == classes, np.float32)
+        same = new or (multilabel == self._multilabel and np.array_equal(classes, self.classes_))
+        if not same:
+            raise ValueError(
+                f"the labels are {classes.tolist()}, and the network that goes on was trained on "
+                f"{self.classes_.tolist()}: fit without warm_start begins a new one"
+            )
+        self.classes_, self._multilabel = classes, multilabel
+        return targets
 
 
 class PCRegressor(MultiOutputMixin, RegressorMixin, _Estimator):
@@ -396,13 +411,13 @@ class PCRegressor(MultiOutputMixin, RegressorMixin, _Estimator):
             ValueError: if the data, or a parameter, is impossible.
         """
         x, y = self._checked(X, y, reset=True, multi_output=True, y_numeric=True)
-        return self._fit(x, self._targets(y, first=not (self.warm_start and self._seen())))
+        return self._fit(x, self._targets(y, new=not (self.warm_start and self._seen())))
 
     def partial_fit(self, X: Any, y: Any) -> Self:
         """Make one pass through some of the data, at a constant learning rate."""
-        first = not self._seen()
-        x, y = self._checked(X, y, reset=first, multi_output=True, y_numeric=True)
-        return self._partial_fit(x, self._targets(y, first=first))
+        new = not self._seen()
+        x, y = self._checked(X, y, reset=new, multi_output=True, y_numeric=True)
+        return self._partial_fit(x, self._targets(y, new=new))
 
     def predict(self, X: Any) -> Float[np.ndarray, "n ..."]:
         """Give the numbers of every sample, (samples,) or (samples, outputs) as in training."""
@@ -410,19 +425,21 @@ class PCRegressor(MultiOutputMixin, RegressorMixin, _Estimator):
         numbers = self._mean + self._std * output
         return numbers[:, 0] if self._flat else numbers
 
-    def _seen(self) -> bool:
-        return hasattr(self, "network_")
-
-    def _targets(self, y: Any, *, first: bool) -> Float32[np.ndarray, "n outputs"]:
+    def _targets(self, y: Any, *, new: bool) -> Float32[np.ndarray, "n outputs"]:
         if (self.settings or {}).get("likelihood") == "categorical":
             raise ConfigError("a regressor needs the likelihood gaussian")
         y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
-        self._flat = y.ndim == 1
-        y = np.asarray(y, np.float64).reshape(len(y), -1)
-        if first:
-            spread = y.std(axis=0)
-            self._mean, self._std = y.mean(axis=0), np.where(spread > 0, spread, 1)
-        return np.asarray((y - self._mean) / self._std, np.float32)
+        numbers = np.asarray(y, np.float64).reshape(len(y), -1)
+        if new:
+            spread = numbers.std(axis=0)
+            self._mean, self._std = numbers.mean(axis=0), np.where(spread > 0, spread, 1)
+            self._flat = y.ndim == 1
+        elif (count := numbers.shape[1]) != self._outputs:
+            raise ValueError(
+                f"y has {count} outputs, and the network that goes on has {self._outputs}: fit "
+                "without warm_start begins a new one"
+            )
+        return np.asarray((numbers - self._mean) / self._std, np.float32)
 
 
 def _first(setup: Setup) -> State:

@@ -54,7 +54,8 @@ def chain_from_modules(layers: Sequence[Layer], example: ArrayLike) -> Chain:
     module's own business: write one that returns `z + f(z)`.
 
     Modules keep the values that they have, with multiplier and learning-rate factors of 1. A
-    `mupc.Block` is taken as it is: give a `mupc.Scaled` for another scale.
+    `mupc.Block` is taken as it is, and no function is put with it: give a `mupc.Scaled` for another
+    scale.
 
     Args:
         layers: modules and functions of one example, the readout last.
@@ -148,6 +149,11 @@ def _blocks(layers: Sequence[Layer]) -> list[Block]:
         if len(group) == 1 and isinstance(group[0], Block):
             blocks.append(group[0])
             continue
+        if any(isinstance(layer, Block) for layer in group):
+            raise ValueError(
+                f"module {i + 1} with arrays is a block, which stands for itself: put the "
+                "functions beside it into its own module"
+            )
         module = group[0] if len(group) == 1 else _Sequence(tuple(group))
         blocks.append(Scaled(module, Scale(role), linear=isinstance(module, eqx.nn.Linear)))
     return blocks

@@ -71,10 +71,14 @@ def check_choices(config: Any) -> None:
     for name, hint in get_type_hints(type(config)).items():
         if not (choices := _choices(hint)):
             continue
-        value = getattr(config, name)
-        for one in value if isinstance(value, tuple) else (value,):
-            if isinstance(one, str) and one not in choices:
-                raise ConfigError(f"{option(name)} must be one of {', '.join(choices)}, not {one}")
+        value, words = getattr(config, name), ", ".join(choices)
+        if isinstance(value, tuple):
+            named = cast(tuple[Any, ...], value)
+            if not named or not all(isinstance(one, str) and one in choices for one in named):
+                given = ", ".join(map(str, named)) or "none"
+                raise ConfigError(f"{option(name)} must be some of {words}, not {given}")
+        elif isinstance(value, str) and value not in choices:
+            raise ConfigError(f"{option(name)} must be one of {words}, not {value}")
 
 
 def _choices(hint: Any) -> list[str]:

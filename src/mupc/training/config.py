@@ -363,6 +363,17 @@ def resolve(config: TrainConfig) -> TrainConfig:
     return config
 
 
+def unresolved(config: TrainConfig) -> TrainConfig:
+    """Leave out what follows from other settings, so that it follows them if they are changed."""
+    full = resolve(config)
+    follows = [
+        name
+        for name, condition in _CONDITIONALS.items()
+        if condition.applies(full) and getattr(full, name) == condition.default(full)
+    ]
+    return dataclasses.replace(full, **dict.fromkeys(follows))
+
+
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """Make paths hold from any folder: the run may be evaluated from another one."""
     if config.dataset.endswith(".npz"):
@@ -378,7 +389,7 @@ _COUNTS = (
 )
 _POSITIVE = "gamma rho precision step_size learning_rate eps epochs start_std"
 _NOT_NEGATIVE = (
-    "weight_decay activity_decay spectral_penalty adamw_decay rtol atol patience warmup seed "
+    "weight_decay activity_decay spectral_penalty adamw_decay rtol atol patience warmup "
     "report_every checkpoint_minutes"
 )
 _FRACTIONS = "momentum sgd_momentum validation"
@@ -390,6 +401,7 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         _POSITIVE.split(), ("above 0", lambda v: v == "stable" or 0 < v < float("inf"))
     ),
     **dict.fromkeys(_NOT_NEGATIVE.split(), ("at least 0", lambda v: 0 <= v < float("inf"))),
+    "seed": ("at least 0 and below 2 to the 63rd", lambda v: 0 <= v < 2**63),
     **dict.fromkeys(_FRACTIONS.split(), ("at least 0 and below 1", lambda v: 0 <= v < 1)),
 }
 

@@ -6,7 +6,14 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from mupc.training.config import PRESETS, ConfigError, TrainConfig, from_settings, resolve
+from mupc.training.config import (
+    PRESETS,
+    ConfigError,
+    TrainConfig,
+    from_settings,
+    resolve,
+    unresolved,
+)
 
 
 def read_table(path: str | Path) -> dict[str, Any]:
@@ -32,15 +39,20 @@ def read_config(path: str | Path, preset: str | None = None) -> TrainConfig:
     """Read the configuration of a run, on top of a preset; it is not resolved.
 
     Args:
-        path: a TOML file of settings, or the `config.json` of a run folder.
-        preset: the preset, unless the file names one.
+        path: a TOML file of settings, or the `config.json` of a run folder, of which what follows
+            from other settings is left out.
+        preset: the preset; None: the file's, if it names one.
 
     Raises:
         ConfigError: if it cannot be read, or a setting is unknown or of a wrong type.
     """
-    said = {"preset": preset or "default", **read_table(path)}
+    table = read_table(path)
+    said = {"preset": preset or "default", **table}
     try:
-        return from_settings(said, PRESETS[from_settings({"preset": said["preset"]}).preset])
+        config = from_settings(said, PRESETS[from_settings({"preset": said["preset"]}).preset])
+        if preset not in (None, config.preset):
+            raise ConfigError(f"the preset is {config.preset}: leave out --preset {preset}")
+        return unresolved(config) if str(path).endswith(".json") else config
     except ConfigError as error:
         raise ConfigError(f"in {path}: {error}") from error
 
@@ -59,5 +71,7 @@ def to_toml(config: TrainConfig) -> str:
         given = getattr(config, name)
         if value is not None:
             # Strings, numbers, truth values and lists are written alike in JSON and TOML.
-            lines.append(f"{'# ' if given is None else ''}{name} = {json.dumps(value)}")
+            lines.append(
+                f"{'# ' if given is None else ''}{name} = {json.dumps(value, ensure_ascii=False)}"
+            )
     return "\n".join(lines) + "\n"
