@@ -106,6 +106,11 @@ def test_the_matrices_of_an_mlp_give_its_output(biases):
     np.testing.assert_allclose(chain.feedforward(X).output, z, rtol=1e-4, atol=1e-5)
 
 
+def test_an_activation_is_a_function():
+    with pytest.raises(ValueError, match="activation must be a function such as"):
+        mupc.chain_from_mlp([np.ones((3, 4)), np.ones((2, 3))], activation="relu")
+
+
 @pytest.mark.parametrize(
     ("weights", "biases", "sentence"),
     [

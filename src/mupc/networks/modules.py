@@ -105,8 +105,11 @@ def chain_from_mlp(
         activation: φ.
 
     Raises:
-        ValueError: if there are fewer than two layers, or shapes do not fit together.
+        ValueError: if there are fewer than two layers, shapes do not fit together, or the
+            activation is not a function.
     """
+    if not callable(activation):
+        raise ValueError(f"activation must be a function such as jax.nn.relu, not {activation!r}")
     matrices = [jnp.asarray(matrix, jnp.result_type(float)) for matrix in weights]
     given = [None] * len(matrices) if biases is None else list(biases)
     if len(given) != len(matrices):
