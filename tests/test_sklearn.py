@@ -185,6 +185,7 @@ def test_divergence_is_a_warning_that_says_so(early_stopping):
     [
         ({"width": 0}, "--width must be at least 1, not 0"),
         ({"activation": "sine"}, "--activation must be one of relu, tanh, .*, not sine"),
+        ({"settings": ["rho"]}, "settings must be a dict of names and values, not"),
         ({"settings": {"wdth": 3}}, "there is no setting wdth: width is the nearest"),
         ({"settings": {"batch-size": 3}}, "settings must not hold batch_size: what an estimator"),
     ],

@@ -237,13 +237,21 @@ class _Estimator(BaseEstimator):
     def _seed(self) -> int:
         return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
+    def _given(self) -> dict[str, Any]:
+        """Give the settings by the names of their fields."""
+        given: Any = self.settings or {}
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"settings must be a dict of names and values, not {given!r}")
+        settings = cast(Mapping[str, Any], given)
+        return {field_named(name): value for name, value in settings.items()}
+
     def _configured(self, seed: int, **fixed: Any) -> TrainConfig:
         """Give the configuration of parameters and settings.
 
         Raises:
             ConfigError: if one is impossible, or has no place in the settings.
         """
-        given = {field_named(name): value for name, value in (self.settings or {}).items()}
+        given = self._given()
         if wrong := [name for name in given if name in _NOT_IN_SETTINGS]:
             raise ConfigError(
                 f"settings must not hold {', '.join(wrong)}: what an estimator can use of these "
@@ -373,7 +381,7 @@ class PCClassifier(ClassifierMixin, _Estimator):
         check_classification_targets(y)
         multilabel = type_of_target(y) == "multilabel-indicator"
         if multilabel:
-            if (self.settings or {}).get("likelihood") == "categorical":
+            if self._given().get("likelihood") == "categorical":
                 raise ConfigError("several labels a sample need the likelihood gaussian")
             classes, targets = np.arange(y.shape[1]), np.asarray(y, np.float32)
         else:
@@ -426,7 +434,7 @@ class PCRegressor(MultiOutputMixin, RegressorMixin, _Estimator):
         return numbers[:, 0] if self._flat else numbers
 
     def _targets(self, y: Any, *, new: bool) -> Float32[np.ndarray, "n outputs"]:
-        if (self.settings or {}).get("likelihood") == "categorical":
+        if self._given().get("likelihood") == "categorical":
             raise ConfigError("a regressor needs the likelihood gaussian")
         y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
         numbers = np.asarray(y, np.float64).reshape(len(y), -1)
