@@ -25,7 +25,8 @@ from mupc.sweeps import Point, SweepFolder, sweep
 from mupc.sweeps.points import point_of
 from mupc.training.build import build_likelihood
 from mupc.training.config import TrainConfig
-from mupc.training.run import Run, load_data, train
+from mupc.training.run import Run, train
+from mupc.training.setup import load_data
 
 _LIMIT = 1.2
 _CHUNK = 4

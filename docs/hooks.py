@@ -104,5 +104,4 @@ def public_names(name: str) -> list[str]:
         if not public.startswith("_")
         and not inspect.ismodule(value)
         and getattr(value, "__module__", name).startswith("mupc")
-        and (name != "mupc.sklearn" or public in ("PCClassifier", "PCRegressor"))
     )

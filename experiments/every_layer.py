@@ -30,9 +30,11 @@ from mupc.inference import InErrors
 from mupc.networks import Chain, scale_by
 from mupc.theory import gradient_alignment
 from mupc.training.build import build_network, build_optimiser, build_rule
-from mupc.training.config import PRESETS, TrainConfig, resolve
+from mupc.training.config import PRESETS, TrainConfig
 from mupc.training.regime import measure_regime
-from mupc.training.run import load_data, train
+from mupc.training.resolution import resolve
+from mupc.training.run import train
+from mupc.training.setup import load_data
 
 # Gradients are called alike from this cosine on.
 _ALIKE = 0.9

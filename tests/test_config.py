@@ -10,19 +10,12 @@ import numpy as np
 import pytest
 
 from mupc.cli import main
-from mupc.training.config import (
-    KEEPING,
-    PRESETS,
-    ConfigError,
-    TrainConfig,
-    from_dict,
-    option,
-    resolve,
-    unresolved,
-)
+from mupc.training.config import KEEPING, PRESETS, ConfigError, TrainConfig, option
 from mupc.training.files import read_config, to_toml
 from mupc.training.regime import Regime, enough
-from mupc.training.run import load_run, train
+from mupc.training.resolution import from_dict, resolve, unresolved
+from mupc.training.run import train
+from mupc.training.stored import load_run
 
 # Without reports of the regime, whose program takes as long to compile as a training step's.
 BASE = {"validation": 0.1, "depth": 3, "width": 8, "steps": 4, "log_every": 1, "evaluate_every": 2}

@@ -14,7 +14,8 @@ import pytest
 import mupc
 from mupc.cli import _parse
 from mupc.sweeps.transfer_command import TransferConfig, _plan
-from mupc.training.config import TrainConfig, resolve
+from mupc.training.config import TrainConfig
+from mupc.training.resolution import resolve
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))

@@ -15,7 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from mupc.sklearn import PCClassifier, PCRegressor, _nearest
+from mupc.sklearn import PCClassifier, PCRegressor
+from mupc.sklearn.classifier import _nearest
 from mupc.training.progress import Progress
 
 SMALL = {"depth": 2, "width": 16, "epochs": 20, "batch_size": 16, "random_state": 0}
@@ -124,7 +125,7 @@ def test_a_signal_ends_more_than_one_fit(number, error, monkeypatch):
         def __call__(self, record):
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr("mupc.sklearn.Progress", Stopping)
+    monkeypatch.setattr("mupc.sklearn.estimator.Progress", Stopping)
     with pytest.raises(error):
         PCClassifier(**SMALL, verbose=True).fit(IRIS, LABELS)
 

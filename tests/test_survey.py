@@ -10,8 +10,9 @@ import pytest
 import mupc
 from mupc.cli import main
 from mupc.theory import equilibrated_energy, linear_hessian
-from mupc.training.config import TrainConfig, resolve
-from mupc.training.run import set_up
+from mupc.training.config import TrainConfig
+from mupc.training.resolution import resolve
+from mupc.training.setup import set_up
 
 GRID = ["--depths", "3", "--widths", "6", "--samples", "8", "--hessians", "2"]
 

@@ -17,7 +17,8 @@ from test_networks import two_stages
 import mupc
 from mupc.data import Dataset, Split, batch_indices
 from mupc.training.build import build_optimiser, warmup_cosine
-from mupc.training.config import TrainConfig, resolve
+from mupc.training.config import TrainConfig
+from mupc.training.resolution import resolve
 
 KEY = jax.random.key(0)
 

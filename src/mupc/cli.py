@@ -25,7 +25,8 @@ from mupc.training.metrics import Evaluation, evaluate
 from mupc.training.progress import Progress
 from mupc.training.regime import enough
 from mupc.training.results import EQUILIBRIUM, Ended, Record
-from mupc.training.run import Start, load_run, part, resume, train
+from mupc.training.run import Start, resume, train
+from mupc.training.stored import load_run, part
 from mupc.training.survey import TheoryConfig, TheoryRecord, survey
 
 

@@ -17,7 +17,8 @@ from typing import Any
 from mupc.records import RunError, write_json
 from mupc.sweeps.claims import STALE_AFTER, Claim, Claims
 from mupc.sweeps.points import Point
-from mupc.training.config import TrainConfig, from_dict
+from mupc.training.config import TrainConfig
+from mupc.training.resolution import from_dict
 
 _NAME_LENGTH = 100
 

@@ -18,10 +18,10 @@ from mupc.training.config import (
     field_named,
     from_settings,
     option,
-    resolve,
     with_absolute_paths,
 )
 from mupc.training.files import read_table
+from mupc.training.resolution import resolve
 
 # Nor does how a run is kept make it another point.
 # What the other settings are unless given is one thing for all points.

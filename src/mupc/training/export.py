@@ -19,8 +19,9 @@ import numpy as np
 from mupc.networks import Chain, Network
 from mupc.records import RunError
 from mupc.training.build import OF_THE_NETWORK, build_network
-from mupc.training.config import TrainConfig, from_dict
+from mupc.training.config import TrainConfig
 from mupc.training.named import fill, named_arrays, sha256, sum_of
+from mupc.training.resolution import from_dict
 
 _Network = TypeVar("_Network", bound=Network)
 

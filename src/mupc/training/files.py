@@ -6,14 +6,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from mupc.training.config import (
-    PRESETS,
-    ConfigError,
-    TrainConfig,
-    from_settings,
-    resolve,
-    unresolved,
-)
+from mupc.training.config import PRESETS, ConfigError, TrainConfig, from_settings
+from mupc.training.resolution import resolve, unresolved
 
 
 def read_table(path: str | Path) -> dict[str, Any]:

@@ -10,14 +10,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from mupc.data import Dataset, Split, load, steps_per_epoch
-from mupc.networks import Chain
+from mupc.data import Dataset
 from mupc.records import RunError, RunFolder, check_new, environment
 from mupc.training.build import (
     build_likelihood,
-    build_optimiser,
-    build_rule,
-    draw_network,
 )
 from mupc.training.checkpoint import Checkpoints
 from mupc.training.config import (
@@ -25,18 +21,18 @@ from mupc.training.config import (
     NUMBERS,
     ConfigError,
     TrainConfig,
-    from_dict,
     option,
     program,
-    resolve,
     with_absolute_paths,
 )
-from mupc.training.export import Origin, load_network, save_network
-from mupc.training.loop import Options, check_evaluations, check_saved, fit_together
-from mupc.training.metrics import Evaluation, evaluate, is_distribution
-from mupc.training.regime import Regime, measure_regime
+from mupc.training.export import Origin, save_network
+from mupc.training.loop import Options, check_saved, fit_together
+from mupc.training.metrics import Evaluation, evaluate
+from mupc.training.regime import Regime
+from mupc.training.resolution import from_dict, resolve
 from mupc.training.results import Ended, FitResult, Record, RegimeRecord, TrainRecord, record_from
-from mupc.training.tensorboard import TensorBoard, check_tensorboard
+from mupc.training.setup import check_data, load_data, set_up
+from mupc.training.tensorboard import TensorBoard
 from mupc.training.trainer import Member
 
 
@@ -82,30 +78,6 @@ class Run(NamedTuple):
 Begin = Callable[[Start], Callable[[Record], None]]
 
 
-class Setup(NamedTuple):
-    """What a run trains, and the regime in which it begins."""
-
-    member: Member
-    regime: Regime
-
-
-def set_up(config: TrainConfig, data: Dataset, steps: int, regime: Regime | None = None) -> Setup:
-    """Build what a resolved configuration names, for a run of so many steps.
-
-    The regime is measured, unless it is known already.
-    """
-    network_key, fit_key = jax.random.split(jax.random.key(config.seed))
-    network = draw_network(config, data.inputs, data.outputs, network_key)
-    regime = regime or measure_regime(config, network, data)
-    rule = build_rule(config, regime.precision)
-    return Setup(Member(network, rule, build_optimiser(config, network, steps), fit_key), regime)
-
-
-def load_data(config: TrainConfig) -> Dataset:
-    """Load the data set of a configuration."""
-    return load(config.dataset, data_dir=config.data_dir, validation=config.validation)
-
-
 def train(config: TrainConfig, *, data: Dataset | None = None, begin: Begin | None = None) -> Run:
     """Train as a configuration says, and leave a run folder.
 
@@ -146,7 +118,7 @@ def train_together(
             check_new(config.out)
     config = configs[0]
     data = load_data(config) if data is None else data
-    steps = _check_data(config, data)
+    steps = check_data(config, data)
     starts, members = zip(*(_start(config, data, steps) for config in configs), strict=True)
     with ExitStack() as held:
         for start in starts:
@@ -177,7 +149,7 @@ def resume(path: str | Path, *, begin: Begin | None = None) -> Run:
             why = result.get("message", "it has ended")
             raise RunError(f"nothing of the run {path} is left to continue: {why}")
         data = load_data(config)
-        steps, regime = _check_data(config, data), _regime(folder)
+        steps, regime = check_data(config, data), _regime(folder)
         saved = _checkpoints(folder, config, regime).load()
         start = Start(config, data, folder, regime, steps, 0 if saved is None else saved.step)
         member = set_up(config, data, steps, regime).member._replace(saved=saved)
@@ -281,34 +253,6 @@ def _finish(start: Start, result: FitResult) -> Run:
     return Run(folder, config, data, result, **seen, regime=regimes[-1] if regimes else None)
 
 
-def _check_data(config: TrainConfig, data: Dataset) -> int:
-    """Check what can only be checked with the data at hand; give the number of steps."""
-    if config.tensorboard:
-        check_tensorboard()
-    if config.likelihood == "categorical" and not is_distribution(data.train.y):
-        raise ConfigError(
-            f"--likelihood categorical needs targets that are distributions over classes, and "
-            f"those of {data.name} are not: take gaussian"
-        )
-    if config.batch_size > (size := len(data.train.x)):
-        raise ConfigError(
-            f"--batch-size must be at most {size}, the number of training samples, not "
-            f"{config.batch_size}"
-        )
-    epoch = steps_per_epoch(size, config.batch_size)
-    steps = config.steps or round((config.epochs or 0) * epoch)
-    if not steps:
-        raise ConfigError(f"--epochs {config.epochs} is no step: an epoch has {epoch}")
-    if config.validation:
-        try:
-            check_evaluations(steps, epoch, config.evaluate_every, config.early_stopping)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-    if config.warmup and config.warmup >= steps:
-        raise ConfigError(f"--warmup must be smaller than the {steps} steps of the whole run")
-    return steps
-
-
 def _summary(result: FitResult, seen: Mapping[str, Evaluation | None]) -> dict[str, Any]:
     return {
         "ended": result.ended.name.lower(),
@@ -338,33 +282,3 @@ def _folder(config: TrainConfig) -> Path:
         count += 1
         path = path.with_name(f"{name}-seed{config.seed}-{count}")
     return path
-
-
-def load_run(path: str | Path) -> tuple[TrainConfig, Dataset, Chain]:
-    """Read a run's configuration, its data and its trained network.
-
-    Raises:
-        RunError: if there is no run, or no whole network in it.
-    """
-    folder = RunFolder.open(path)
-    config = from_dict(folder.config())
-    data = load_data(config)
-    if not folder.network.is_file():
-        raise RunError(
-            f"the run {path} holds no trained network: it has not ended, or {folder.network.name} "
-            f"was removed; mupc train --resume {path} goes on with a run that has not ended"
-        )
-    return config, data, load_network(folder.network)
-
-
-def part(data: Dataset, name: str) -> Split:
-    """Give the part of a data set that has this name.
-
-    Raises:
-        RunError: if the data set has no such part.
-    """
-    parts = {"train": data.train, "validation": data.validation, "test": data.test}
-    if (split := parts[name]) is None:
-        there = " or ".join(part for part, held in parts.items() if held is not None)
-        raise RunError(f"{data.name} has no {name} part in this run: take --part {there}")
-    return split

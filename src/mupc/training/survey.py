@@ -30,19 +30,12 @@ from mupc.theory import (
     regime_number,
     spectrum,
 )
-from mupc.training.config import (
-    PRESETS,
-    Activation,
-    ConfigError,
-    PresetName,
-    TrainConfig,
-    option,
-    resolve,
-)
+from mupc.training.config import PRESETS, Activation, ConfigError, PresetName, TrainConfig, option
 from mupc.training.look import short
 from mupc.training.loop import fit_together
+from mupc.training.resolution import resolve
 from mupc.training.results import Ended
-from mupc.training.run import set_up
+from mupc.training.setup import set_up
 
 _RATE, _EPS = 0.01, 1e-12  # of the coordinate check's Adam
 _STEPS, _RTOL = 500, 1e-6  # of the search for the equilibrium

@@ -1,8 +1,4 @@
-"""Estimators for scikit-learn: predictive coding networks in pipelines and grid searches.
-
-They take and give what scikit-learn's own estimators do, and pass its `check_estimator`. Scale the
-inputs, as for any network: `make_pipeline(StandardScaler(), PCClassifier())`.
-"""
+"""What the estimators share: parameters, training, pickling, and running forwards."""
 
 import dataclasses
 import warnings
@@ -10,34 +6,26 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Self, cast
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32
 from scipy import sparse
-from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mupc.data import Dataset, Split, steps_per_epoch
 from mupc.networks import Chain
-from mupc.training.config import (
-    KEEPING,
-    ConfigError,
-    TrainConfig,
-    field_named,
-    from_settings,
-    resolve,
-)
+from mupc.training.config import KEEPING, ConfigError, TrainConfig, field_named, from_settings
 from mupc.training.loop import fit_together
 from mupc.training.named import fill, named_arrays
 from mupc.training.progress import Progress
 from mupc.training.regime import Regime, measure_regime
+from mupc.training.resolution import resolve
 from mupc.training.results import Ended, TrainRecord, ValidationRecord
-from mupc.training.run import Setup, set_up
+from mupc.training.setup import Setup, set_up
 from mupc.training.step import Inputs, State, begin, copy_arrays, train_step
 
 # Fields for which an estimator has a parameter, or no use.
@@ -61,7 +49,7 @@ class _Stream(NamedTuple):
     steps: int
 
 
-class _Estimator(BaseEstimator):
+class Estimator(BaseEstimator):
     """What classifier and regressor share; the parameters are told of in `PCClassifier`."""
 
     network_: Chain
@@ -285,171 +273,6 @@ class _Estimator(BaseEstimator):
         return np.concatenate(outputs)[:count].astype(np.float64)
 
 
-class PCClassifier(ClassifierMixin, _Estimator):
-    r"""A deep predictive coding network that classifies.
-
-    Trained as `mupc train` does it: residual layers under μPC, inference by Gauss–Newton, Adam.
-    Targets are one-hot rows, or rows of 0 and 1 where a sample may have several labels.
-
-    Args:
-        depth: hidden layers H.
-        width: width N of every hidden layer.
-        activation: φ.
-        biases: whether layers have biases (`mupc train` leaves them out: images do without).
-        rule: the learning rule.
-        learning_rate: of the optimiser; None: the default of `mupc train`.
-        epochs: passes through the data of `fit`; a `partial_fit` makes one.
-        batch_size: samples a batch, or all if there are fewer.
-        early_stopping: whether to set a part of the data aside, to return the network that did best
-            on it, and to end when it has not got better for a while.
-        validation_fraction: the size of that part.
-        n_iter_no_change: for how many epochs.
-        warm_start: whether `fit` goes on from the network of the last `fit`.
-        verbose: whether to print the progress of `fit`.
-        random_state: draws weights, the order of the data, and the part that is set aside.
-        settings: any other settings of `mupc train`, by name, such as `{"rho": 0.2}`.
-
-    Attributes:
-        classes_: the labels.
-        network_: the trained network, a `mupc.Chain`.
-        n_iter_: epochs made.
-        loss_: the mean loss of the last epoch of `fit`, or of the last batch of `partial_fit`.
-        loss_curve_: that of every epoch of `fit`.
-        regime_: precision and regime number ρ when training began.
-        validation_scores_: with `early_stopping`, the accuracy after each epoch.
-        best_validation_score_: the largest of them.
-    """
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        return tags
-
-    def fit(self, X: Any, y: Any) -> Self:
-        """Train.
-
-        Args:
-            X: inputs, (samples, features), dense or sparse.
-            y: labels, (samples,), or 0 and 1, (samples, labels).
-
-        Raises:
-            ValueError: if the data, or a parameter, is impossible.
-        """
-        x, y = self._checked(X, y, reset=True, multi_output=True)
-        targets = self._targets(y, None, new=not (self.warm_start and self._seen()))
-        return self._fit(x, targets, None if self._multilabel else np.argmax(targets, axis=1))
-
-    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
-        """Make one pass through some of the data, at a constant learning rate.
-
-        Args:
-            X: as for `fit`.
-            y: as for `fit`.
-            classes: all labels that there are; the first call needs them.
-
-        Raises:
-            ValueError: if the data, or a parameter, is impossible.
-        """
-        new = not self._seen()
-        x, y = self._checked(X, y, reset=new, multi_output=True)
-        if new and classes is None and y.ndim == 1:
-            raise ValueError("classes must be given in the first call of partial_fit")
-        known = self.classes_ if classes is None and not new else classes
-        return self._partial_fit(x, self._targets(y, known, new=new))
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Give the most probable label of every sample, or 0 and 1 for each label."""
-        proba = self.predict_proba(X)
-        if self._multilabel:
-            return (proba > 0.5).astype(int)
-        return self.classes_[np.argmax(proba, axis=1)]
-
-    def predict_proba(self, X: Any) -> Float[np.ndarray, "n classes"]:
-        r"""Give the probability of every label.
-
-        For the categorical likelihood it is the softmax of the output. A network that was trained
-        on squared errors gives the probability itself, but for its error: it is the distribution
-        nearest to the output, $\arg\min_p \|p - \hat y\|$ (arXiv 1101.6081, Algorithm 1).
-        """
-        output = self._predicted(X)
-        if self._config.likelihood == "categorical":
-            return np.asarray(jax.nn.softmax(output), np.float64)
-        # Of several labels none is certain.
-        return np.clip(output, 1e-6, 1 - 1e-6) if self._multilabel else _nearest(output)
-
-    def _targets(self, y: Any, classes: Any, *, new: bool) -> Float32[np.ndarray, "n outputs"]:
-        check_classification_targets(y)
-        multilabel = type_of_target(y) == "multilabel-indicator"
-        if multilabel:
-            if self._given().get("likelihood") == "categorical":
-                raise ConfigError("several labels a sample need the likelihood gaussian")
-            classes, targets = np.arange(y.shape[1]), np.asarray(y, np.float32)
-        else:
-            y = column_or_1d(y, warn=True)
-            classes = np.unique(y if classes is None else classes)
-            if len(unknown := np.setdiff1d(y, classes)):
-                raise ValueError(f"y holds {unknown.tolist()}: the classes are {classes.tolist()}")
-            targets = np.asarray(y[:, None] == classes, np.float32)
-        same = new or (multilabel == self._multilabel and np.array_equal(classes, self.classes_))
-        if not same:
-            raise ValueError(
-                f"the labels are {classes.tolist()}, and the network that goes on was trained on "
-                f"{self.classes_.tolist()}: fit without warm_start begins a new one"
-            )
-        self.classes_, self._multilabel = classes, multilabel
-        return targets
-
-
-class PCRegressor(MultiOutputMixin, RegressorMixin, _Estimator):
-    """A deep predictive coding network that predicts numbers.
-
-    It is trained on targets of mean 0 and variance 1, those of the first call where there are
-    several, and predicts what was given. Parameters and attributes are those of `PCClassifier`, but
-    for `classes_`; `validation_scores_` are negative losses.
-    """
-
-    def fit(self, X: Any, y: Any) -> Self:
-        """Train.
-
-        Args:
-            X: inputs, (samples, features), dense or sparse.
-            y: numbers, (samples,) or (samples, outputs).
-
-        Raises:
-            ValueError: if the data, or a parameter, is impossible.
-        """
-        x, y = self._checked(X, y, reset=True, multi_output=True, y_numeric=True)
-        return self._fit(x, self._targets(y, new=not (self.warm_start and self._seen())))
-
-    def partial_fit(self, X: Any, y: Any) -> Self:
-        """Make one pass through some of the data, at a constant learning rate."""
-        new = not self._seen()
-        x, y = self._checked(X, y, reset=new, multi_output=True, y_numeric=True)
-        return self._partial_fit(x, self._targets(y, new=new))
-
-    def predict(self, X: Any) -> Float[np.ndarray, "n ..."]:
-        """Give the numbers of every sample, (samples,) or (samples, outputs) as in training."""
-        output = self._predicted(X)
-        numbers = self._mean + self._std * output
-        return numbers[:, 0] if self._flat else numbers
-
-    def _targets(self, y: Any, *, new: bool) -> Float32[np.ndarray, "n outputs"]:
-        if self._given().get("likelihood") == "categorical":
-            raise ConfigError("a regressor needs the likelihood gaussian")
-        y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
-        numbers = np.asarray(y, np.float64).reshape(len(y), -1)
-        if new:
-            spread = numbers.std(axis=0)
-            self._mean, self._std = numbers.mean(axis=0), np.where(spread > 0, spread, 1)
-            self._flat = y.ndim == 1
-        elif (count := numbers.shape[1]) != self._outputs:
-            raise ValueError(
-                f"y has {count} outputs, and the network that goes on has {self._outputs}: fit "
-                "without warm_start begins a new one"
-            )
-        return np.asarray((numbers - self._mean) / self._std, np.float32)
-
-
 def _first(setup: Setup) -> State:
     member = setup.member
     return begin(member.network, member.rule, member.optimiser, member.key)
@@ -458,11 +281,3 @@ def _first(setup: Setup) -> State:
 @eqx.filter_jit
 def _run(network: Chain, x: Float[Array, "batch inputs"]) -> Float[Array, "batch outputs"]:
     return network.feedforward(x).output
-
-
-def _nearest(output: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
-    """Project every row on the simplex; the largest entry stays the largest."""
-    falling = -np.sort(-output, axis=1)
-    shifts = (np.cumsum(falling, axis=1) - 1) / np.arange(1, output.shape[1] + 1)
-    count = np.sum(falling > shifts, axis=1)
-    return np.maximum(output - np.take_along_axis(shifts, count[:, None] - 1, axis=1), 0)

@@ -1,0 +1,41 @@
+"""What a run leaves, read again."""
+
+from pathlib import Path
+
+from mupc.data import Dataset, Split
+from mupc.networks import Chain
+from mupc.records import RunError, RunFolder
+from mupc.training.config import TrainConfig
+from mupc.training.export import load_network
+from mupc.training.resolution import from_dict
+from mupc.training.setup import load_data
+
+
+def load_run(path: str | Path) -> tuple[TrainConfig, Dataset, Chain]:
+    """Read a run's configuration, its data and its trained network.
+
+    Raises:
+        RunError: if there is no run, or no whole network in it.
+    """
+    folder = RunFolder.open(path)
+    config = from_dict(folder.config())
+    data = load_data(config)
+    if not folder.network.is_file():
+        raise RunError(
+            f"the run {path} holds no trained network: it has not ended, or {folder.network.name} "
+            f"was removed; mupc train --resume {path} goes on with a run that has not ended"
+        )
+    return config, data, load_network(folder.network)
+
+
+def part(data: Dataset, name: str) -> Split:
+    """Give the part of a data set that has this name.
+
+    Raises:
+        RunError: if the data set has no such part.
+    """
+    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    if (split := parts[name]) is None:
+        there = " or ".join(part for part, held in parts.items() if held is not None)
+        raise RunError(f"{data.name} has no {name} part in this run: take --part {there}")
+    return split
