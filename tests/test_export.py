@@ -82,7 +82,7 @@ def test_another_network_is_refused_by_what_differs(tmp_path):
 
 def test_files_that_are_no_networks_get_a_sentence(tmp_path):
     path = tmp_path / "a.safetensors"
-    with pytest.raises(RunError, match="No such file"):
+    with pytest.raises(RunError, match="is no file"):
         mupc.load_network(path)
     path.write_bytes(b"no network")
     with pytest.raises(RunError, match="is damaged"):
@@ -95,6 +95,26 @@ def test_files_that_are_no_networks_get_a_sentence(tmp_path):
     safetensors.numpy.save_file({"a": np.zeros(3)}, path, about)
     with pytest.raises(RunError, match="is of format 7, and this version of mupc reads 1"):
         mupc.load_network(path)
+
+
+def test_other_settings_are_another_network(tmp_path):
+    """The shapes are the same, and what the network computes is not."""
+    mupc.save_network(tmp_path / "a.safetensors", network(activation=jax.nn.relu))
+    with pytest.raises(RunError, match=r"\.blocks\.activation \(relu there, tanh here\)"):
+        mupc.load_network(tmp_path / "a.safetensors", network(activation=jnp.tanh))
+
+
+def test_the_folder_of_a_run_names_the_file_in_it(trained):
+    with pytest.raises(RunError, match=r"is a folder: the network of that run is .*safetensors"):
+        mupc.load_network(trained.folder.path)
+
+
+def test_what_cannot_be_saved_is_named(tmp_path):
+    with pytest.raises(TypeError, match=r"give a network such as mupc\.Chain, not dict"):
+        mupc.save_network(tmp_path / "a.safetensors", {"weights": np.ones(3)})
+    with pytest.raises(FileNotFoundError) as told:
+        mupc.save_network(tmp_path / "none" / "a.safetensors", network())
+    assert told.value.filename == str(tmp_path / "none" / "a.safetensors")
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut"])

@@ -73,7 +73,7 @@ def test_blocks_are_taken_as_they_are():
 
 def test_no_function_is_put_with_a_block_whose_scale_it_would_hide():
     block = mupc.Scaled(linear(8, 8, 1), mupc.Scale("hidden", multiplier=0.5))
-    with pytest.raises(ValueError, match="module 2 with arrays is a block, which stands"):
+    with pytest.raises(ValueError, match=r"layers\[1:3\] \(tanh, Scaled\) holds a block, which"):
         mupc.chain_from_modules([linear(4, 8, 0), jnp.tanh, block, linear(8, 3, 2)], X[0])
 
 
@@ -106,6 +106,20 @@ def test_the_matrices_of_an_mlp_give_its_output(biases):
     np.testing.assert_allclose(chain.feedforward(X).output, z, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("middle", "example", "sentence"),
+    [
+        ([3], X[0], r"layers\[1\] must be a module or a function, not 3"),
+        ([eqx.nn.Dropout()], X[0], r"layers\[1:3\] \(Dropout, Linear\) cannot .*requires a key"),
+        ([jnp.tanh, jnp.sum], X[0], r"layers\[1:4\] \(tanh, sum, Linear\) cannot take one input"),
+        ([jnp.tanh], X, r"layers\[0\] \(Linear\) cannot .*; give as the example one x, without"),
+    ],
+)
+def test_modules_that_do_not_fit_are_named_by_their_place(middle, example, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        mupc.chain_from_modules([linear(4, 8, 0), *middle, linear(8, 3, 2)], example)
+
+
 def test_an_activation_is_a_function():
     with pytest.raises(ValueError, match="activation must be a function such as"):
         mupc.chain_from_mlp([np.ones((3, 4)), np.ones((2, 3))], activation="relu")
@@ -119,7 +133,11 @@ def test_an_activation_is_a_function():
         ([np.ones((3, 4)), np.ones(3)], None, r"weights 2 must be a matrix \(out, in\), not of sh"),
         ([np.ones((3, 4)), np.ones((2, 3))], [None], "there are 2 weights and 1 biases"),
         ([np.ones((3, 4)), np.ones((2, 3))], [None, np.ones(3)], r"biases 2 must be of shape \(2,"),
-        ([np.ones((3, 4)), np.ones((2, 4))], None, r"module 2 .* of 2 cannot take an input of sha"),
+        (
+            [np.ones((3, 4)), np.ones((2, 4))],
+            None,
+            r"layers\[1\] \(Dense\) cannot take one input of sha",
+        ),
     ],
 )
 def test_matrices_that_do_not_fit_are_refused(weights, biases, sentence):

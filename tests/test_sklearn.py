@@ -184,10 +184,22 @@ def test_divergence_is_a_warning_that_says_so(early_stopping):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"width": 0}, "--width must be at least 1, not 0"),
-        ({"activation": "sine"}, "--activation must be one of relu, tanh, .*, not sine"),
+        ({"width": 0}, "^width must be at least 1, not 0"),
+        ({"activation": "sine"}, "^activation must be one of relu, tanh, .*, not sine"),
         ({"settings": ["rho"]}, "settings must be a dict of names and values, not"),
         ({"settings": {"wdth": 3}}, "there is no setting wdth: width is the nearest"),
+        (
+            {"settings": {"solver": "linear-solve"}},
+            "^solver linear-solve is for activation linear: take l-bfgs",
+        ),
+        (
+            {"depth": 1, "settings": {"skips": False}},
+            "^skips=False would have no effect, sin",
+        ),
+        (
+            {"early_stopping": True, "validation_fraction": 0.01},
+            "early_stopping cannot set validation_fraction=0.01 of 150 samples aside: ",
+        ),
         ({"settings": {"batch-size": 3}}, "settings must not hold batch_size: what an estimator"),
     ],
 )

@@ -98,7 +98,10 @@ def test_a_record_without_a_gradient_survives_a_resume(tmp_path, monkeypatch):
 def test_a_full_disk_is_a_warning_once(tmp_path):
     board = mupc.TensorBoard(tmp_path / "board")
     record = ValidationRecord(3, 0.5, 0.25, best=True, seconds=1.5)
-    with full_disk(40), pytest.warns(UserWarning, match=r"nothing more is written .*File too larg"):
+    with (
+        full_disk(40),
+        pytest.warns(UserWarning, match=r"cannot write for TensorBoard .*File too large"),
+    ):
         board(record)
     board(record)
 

@@ -1,7 +1,7 @@
 """Networks from what a user has: Equinox modules, or the matrices of a trained MLP."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -62,22 +62,27 @@ def chain_from_modules(layers: Sequence[Layer], example: ArrayLike) -> Chain:
         example: one example of x, or zeros of its shape.
 
     Raises:
-        ValueError: if there are fewer than two modules with arrays, or they do not fit together.
+        ValueError: if there are fewer than two modules with arrays, they do not fit together, or
+            one needs more than its input, such as a random key.
     """
-    blocks = _blocks(layers)
-    if len(blocks) < 2:
+    groups = _groups(layers)
+    if len(groups) < 2:
         raise ValueError(
-            f"a chain needs two modules with arrays or more, the readout last, not {len(blocks)}"
+            f"a chain needs two modules with arrays or more, the readout last, not {len(groups)}"
         )
+    blocks = [
+        _block(group, "input" if i == 0 else "readout" if i == len(groups) - 1 else "hidden")
+        for i, group in enumerate(groups)
+    ]
     shapes, z = list[tuple[int, ...]](), jax.ShapeDtypeStruct(jnp.shape(example), jnp.float32)
-    for i, block in enumerate(blocks):
+    for group, block in zip(groups, blocks, strict=True):
         try:
             z = eqx.filter_eval_shape(block, z)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
+            hint = "" if shapes else "; give as the example one x, without an axis for the batch"
             raise ValueError(
-                f"module {i + 1} with arrays of {len(blocks)} cannot take an input of shape "
-                f"{z.shape} per example: {reason}"
+                f"{_named(group)} cannot take one input of shape {z.shape} ({reason}){hint}"
             ) from error
         shapes.append(z.shape)
     *hidden, readout = blocks
@@ -135,31 +140,47 @@ def chain_from_mlp(
     return chain_from_modules(layers, jnp.zeros(matrices[0].shape[1:]) if matrices else 0.0)
 
 
-def _blocks(layers: Sequence[Layer]) -> list[Block]:
-    """Join what has no arrays with the next module that has, and wrap what is not a block."""
-    groups: list[list[Layer]] = []
-    pending: list[Layer] = []
-    for layer in layers:
-        pending.append(layer)
+class _Group(NamedTuple):
+    """Neighbours that predict one activity, and the place of the first among what was given."""
+
+    layers: list[Layer]
+    first: int
+
+
+def _groups(layers: Sequence[Layer]) -> list[_Group]:
+    """Join what has no arrays with the next module that has."""
+    groups, pending = list[_Group](), _Group([], 0)
+    for i, layer in enumerate(layers):
+        if not callable(layer):
+            raise ValueError(f"layers[{i}] must be a module or a function, not {layer!r}")
+        pending.layers.append(layer)
         if any(map(eqx.is_inexact_array, jax.tree.leaves(layer))):
             groups.append(pending)
-            pending = []
+            pending = _Group([], i + 1)
     if groups:
-        groups[-1] += pending  # such as a last softmax
-    blocks: list[Block] = []
-    for i, group in enumerate(groups):
-        role: Role = "input" if i == 0 else "readout" if i == len(groups) - 1 else "hidden"
-        if len(group) == 1 and isinstance(group[0], Block):
-            blocks.append(group[0])
-            continue
-        if any(isinstance(layer, Block) for layer in group):
-            raise ValueError(
-                f"module {i + 1} with arrays is a block, which stands for itself: put the "
-                "functions beside it into its own module"
-            )
-        module = group[0] if len(group) == 1 else _Sequence(tuple(group))
-        blocks.append(Scaled(module, Scale(role), linear=isinstance(module, eqx.nn.Linear)))
-    return blocks
+        groups[-1].layers.extend(pending.layers)  # such as a last softmax
+    return groups
+
+
+def _named(group: _Group) -> str:
+    last = group.first + len(group.layers) - 1
+    places = f"{group.first}" if last == group.first else f"{group.first}:{last + 1}"
+    names = [getattr(layer, "__name__", type(layer).__name__) for layer in group.layers]
+    return f"layers[{places}] ({', '.join(names)})"
+
+
+def _block(group: _Group, role: Role) -> Block:
+    """Make a block of neighbours; a block stands for itself."""
+    first, *others = group.layers
+    if not others and isinstance(first, Block):
+        return first
+    if any(isinstance(layer, Block) for layer in group.layers):
+        raise ValueError(
+            f"{_named(group)} holds a block, which stands for itself: put the functions beside it "
+            "into its own module"
+        )
+    module = _Sequence(tuple(group.layers)) if others else first
+    return Scaled(module, Scale(role), linear=isinstance(module, eqx.nn.Linear))
 
 
 def _stages(blocks: Sequence[Block], shapes: Sequence[tuple[int, ...]]) -> list[Stage]:

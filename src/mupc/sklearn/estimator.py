@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mupc.data import Dataset, Split, steps_per_epoch
 from mupc.networks import Chain
+from mupc.training.checks import in_python
 from mupc.training.config import KEEPING, ConfigError, TrainConfig, field_named, from_settings
 from mupc.training.loop import fit_together
 from mupc.training.named import fill, named_arrays
@@ -125,11 +126,7 @@ class Estimator(BaseEstimator):
         network = getattr(self, "network_", None) if self.warm_start else None
         seed, train, validation = self._seed(), Split(x, y), None
         if self.early_stopping:
-            fraction = self.validation_fraction
-            parts: Any = train_test_split(
-                x, y, test_size=fraction, random_state=seed, stratify=labels
-            )
-            train, validation = Split(parts[0], parts[2]), Split(parts[1], parts[3])
+            train, validation = self._parted(x, y, labels, seed)
         self._outputs = y.shape[1]
         config = self._configured(seed)
         config = dataclasses.replace(config, batch_size=min(config.batch_size, len(train.x)))
@@ -197,6 +194,20 @@ class Estimator(BaseEstimator):
         self.n_iter_ += 1
         return self
 
+    def _parted(self, x: Any, y: Any, labels: Any, seed: int) -> tuple[Split, Split]:
+        """Set a part of the data aside."""
+        fraction = self.validation_fraction
+        try:
+            parts: Any = train_test_split(
+                x, y, test_size=fraction, random_state=seed, stratify=labels
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"early_stopping cannot set validation_fraction={fraction} of {len(x)} samples "
+                f"aside: {error}"
+            ) from error
+        return Split(parts[0], parts[2]), Split(parts[1], parts[3])
+
     def _begin(
         self, config: TrainConfig, data: Dataset, steps: int, network: Chain | None
     ) -> Setup:
@@ -250,7 +261,10 @@ class Estimator(BaseEstimator):
         own |= {"batch_size": self.batch_size, "epochs": self.epochs}
         if self.learning_rate is not None:
             own["learning_rate"] = self.learning_rate
-        return resolve(from_settings({**given, **own, **fixed}, TrainConfig()))
+        try:
+            return resolve(from_settings({**given, **own, **fixed}, TrainConfig()))
+        except ConfigError as error:
+            raise ConfigError(in_python(str(error))) from error
 
     def _checked(self, X: Any, y: Any = None, *, reset: bool, **options: Any) -> Any:
         """Give X, and y if it is given, as dense arrays of finite numbers."""

@@ -79,6 +79,8 @@ class Checkpoints:
         keep: int = 2,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
+        if Path(path).exists() and not Path(path).is_dir():
+            raise RunError(f"{path} is a file: name a folder for the checkpoints")
         for name, value in {"every": every, "keep": keep}.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
@@ -108,9 +110,10 @@ class Checkpoints:
         # Whatever orbax and the layers below it raise, for a full disk or a folder that has gone.
         except Exception as error:
             self.close()
+            earlier = f"; that of step {steps[-1]} is whole" if (steps := self._steps()) else ""
             warnings.warn(
                 f"no checkpoint of step {snapshot.step} could be written to {self.path} "
-                f"({_reason(error)}); earlier ones are whole",
+                f"({_reason(error)}){earlier}",
                 stacklevel=2,
             )
             return False
@@ -269,6 +272,8 @@ def _quiet() -> Generator[None]:
 
 def _reason(error: Exception) -> str:
     """Give what the system says, if that is in the text: there may be pages around it."""
+    if isinstance(error, json.JSONDecodeError):
+        return "it is cut short, or not what was written"
     text = str(error).strip()
     said = [os.strerror(number) for number in errno.errorcode]
     found = [words for words in said if words in text]

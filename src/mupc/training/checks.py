@@ -2,6 +2,7 @@
 
 import dataclasses
 import numbers
+import re
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -15,6 +16,12 @@ class ConfigError(ValueError):
 def option(name: str) -> str:
     """Spell a field as on the command line."""
     return "--" + name.replace("_", "-")
+
+
+def in_python(sentence: str) -> str:
+    """Spell the options in a sentence as the parameters of a Python function."""
+    named = re.sub(r"--no-([a-z]+)", r"\1=False", sentence)
+    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda found: found[1].replace("-", "_"), named)
 
 
 def with_types(config: _Config) -> _Config:

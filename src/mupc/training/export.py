@@ -2,7 +2,8 @@
 
 The file is safetensors' own format (https://github.com/huggingface/safetensors): arrays by name,
 which any program can read, and a text named `mupc`: the SHA-256 sum of the rest of it, and JSON
-with the format's number, the configuration, the sizes of input and output, and a sum of all arrays.
+with the format's number, the network's classes and settings, the configuration, the sizes of input
+and output, and a sum of all arrays.
 """
 
 import dataclasses
@@ -20,7 +21,14 @@ from mupc.networks import Chain, Network
 from mupc.records import RunError
 from mupc.training.build import OF_THE_NETWORK, build_network
 from mupc.training.config import TrainConfig
-from mupc.training.named import fill, named_arrays, sha256, sum_of
+from mupc.training.named import (
+    fill,
+    named_arrays,
+    named_settings,
+    require_same,
+    sha256,
+    sum_of,
+)
 from mupc.training.resolution import from_dict
 
 _Network = TypeVar("_Network", bound=Network)
@@ -46,12 +54,17 @@ def save_network(path: str | Path, network: Network, *, origin: Origin | None = 
         origin: what built it; with it, the file can be read without a network like this one.
 
     Raises:
+        TypeError: if it is no network.
         OSError: if it cannot be written; what was there stays.
     """
     from safetensors.numpy import save
 
+    given: Any = network
+    if not isinstance(given, Network):
+        raise TypeError(f"give a network such as mupc.Chain, not {type(given).__name__}")
     path, arrays = Path(path), named_arrays(network)
     about: dict[str, Any] = {"format": _FORMAT, "sha256": sum_of(arrays)}
+    about["settings"] = named_settings(network)
     if origin is not None:
         values = dataclasses.asdict(origin.config)
         about |= {"config": {name: values[name] for name in OF_THE_NETWORK}}
@@ -61,9 +74,9 @@ def save_network(path: str | Path, network: Network, *, origin: Origin | None = 
     try:
         part.write_bytes(save(arrays, {"mupc": f"{sha256(text.encode())} {text}"}))
         os.replace(part, path)
-    except OSError:
+    except OSError as error:
         part.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @overload
@@ -75,8 +88,8 @@ def load_network(path: str | Path, like: Network | None = None) -> Network:
 
     Args:
         path: the file; a run's is `network.safetensors` in its folder.
-        like: a network of the same shapes, whose arrays do not matter. The networks of runs need
-            none: the file says how to build them.
+        like: a network of the same classes, settings and shapes, whose arrays do not matter. The
+            networks of runs need none: the file says how to build them.
 
     Raises:
         RunError: if the file is damaged, of a newer format, or of another network than `like`; or
@@ -85,6 +98,10 @@ def load_network(path: str | Path, like: Network | None = None) -> Network:
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
+    if not path.is_file():
+        inside = path / "network.safetensors"
+        hint = f": the network of that run is {inside}" if inside.is_file() else ""
+        raise RunError(f"{path} is {'a folder' if path.is_dir() else 'no file'}{hint}")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = cast(Mapping[str, str], file.metadata() or {})
@@ -96,9 +113,15 @@ def load_network(path: str | Path, like: Network | None = None) -> Network:
     about = _about(path, metadata)
     if sum_of(arrays) != about["sha256"]:
         raise RunError(f"the network {path} is damaged: it does not hold what was written")
+    refusal = f"{path} is of another network"
     if like is None:
-        like = _build(path, about)
-    return fill(like, arrays, f"{path} is of another network")
+        return fill(_build(path, about), arrays, refusal)
+    network = fill(like, arrays, refusal)
+    # What only one of them knows is of another version of mupc.
+    theirs, ours = about.get("settings", {}), named_settings(like)
+    known = [name for name in ours if name in theirs]
+    require_same({n: theirs[n] for n in known}, {n: ours[n] for n in known}, refusal)
+    return network
 
 
 def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -81,20 +81,27 @@ def sum_of(arrays: Mapping[str, np.ndarray]) -> str:
 
 def fingerprint(module: Any) -> str:
     """Give a sum of all that makes a module: its classes, its settings, and its arrays."""
-    return sha256(f"{_settings(module)} {sum_of(named_arrays(module))}".encode())[:16]
+    return sha256(f"{named_settings(module)} {sum_of(named_arrays(module))}".encode())[:16]
 
 
-def _settings(node: Any) -> Any:
-    """Name what is no array, by words that are the same in every process."""
+def named_settings(node: Any, place: str = "") -> dict[str, Any]:
+    """Give what is no array by its place, in words that are the same in every process.
+
+    A module is there by the name of its class, a function by its own.
+    """
     if isinstance(node, eqx.Module):
-        fields = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
-        return type(node).__name__, {name: _settings(value) for name, value in fields.items()}
-    if isinstance(node, tuple | list):
-        return [_settings(entry) for entry in cast(Sequence[Any], node)]
-    if eqx.is_array(node):
-        return "array"
-    plain = node is None or isinstance(node, bool | int | float | str)
-    return node if plain else getattr(node, "__name__", type(node).__name__)
+        inner = {f"{place}.{f.name}": getattr(node, f.name) for f in dataclasses.fields(node)}
+    elif isinstance(node, tuple | list):
+        inner = {f"{place}[{i}]": entry for i, entry in enumerate(cast(Sequence[Any], node))}
+    else:
+        if eqx.is_array(node) or isinstance(node, jax.ShapeDtypeStruct):
+            return {}
+        plain = node is None or isinstance(node, bool | int | float | str)
+        return {place: node if plain else getattr(node, "__name__", type(node).__name__)}
+    found = {place: type(node).__name__}
+    for name, entry in inner.items():
+        found |= named_settings(entry, name)
+    return found
 
 
 def _arrays(tree: PyTree[Any]) -> dict[str, Any]:

@@ -192,7 +192,9 @@ def _regime(folder: RunFolder) -> Regime:
     try:
         return Regime(**folder.regime())
     except TypeError as error:
-        raise RunError(f"{folder.path / 'regime.json'} is damaged: {error}") from error
+        raise RunError(
+            f"{folder.path / 'regime.json'} is damaged: it must hold precision and rho, and no more"
+        ) from error
 
 
 def _recorded(start: Start, member: Member, begin: Begin | None) -> Member:

@@ -37,7 +37,8 @@ class TensorBoard:
         except OSError as error:
             self._failed = True
             warnings.warn(
-                f"nothing more is written for TensorBoard to {self._path} ({error.strerror})",
+                f"cannot write for TensorBoard to {self._path} ({error.strerror}): training goes "
+                "on without it",
                 stacklevel=2,
             )
 
