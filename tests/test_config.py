@@ -243,6 +243,14 @@ def test_the_configuration_of_a_run_begins_an_equal_run(tmp_path):
     assert weights == first[1]
 
 
+def test_the_folder_that_a_configuration_lies_in_is_not_where_an_equal_run_goes(tmp_path):
+    for name, own in [("run", None), ("other", str(tmp_path / "run"))]:
+        (tmp_path / name).mkdir()
+        stored = tmp_path / name / "config.json"
+        stored.write_text(json.dumps({"depth": 3, "out": str(tmp_path / "run")}))
+        assert read_config(stored).out == own
+
+
 CONFIGURED = [
     TrainConfig(),
     TrainConfig(solver="l-bfgs", depth=8),

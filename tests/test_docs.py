@@ -1,18 +1,21 @@
-"""The pages of docs/: their code runs, commands are understood, every public name is there."""
+"""The pages of docs/: their code runs, commands run, every public name is there."""
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
 import pathlib
 import re
 import shlex
+import shutil
 import sys
 import types
 
+import numpy as np
 import pytest
 
 import mupc
-from mupc.cli import _parse
+from mupc.cli import TrainCommand, _parse, main
 from mupc.sweeps.transfer_command import TransferConfig, _plan
 from mupc.training.config import TrainConfig
 from mupc.training.resolution import resolve
@@ -69,44 +72,87 @@ def test_the_code_of_a_page_runs(page, monkeypatch, tmp_path, capsys, wandb):
         assert float(re.search(r"accuracy (0\.\d+)", told)[1]) > 0.9
 
 
+# Sizes at which the commands of the pages take a moment: what stands there is for the reader.
+USUAL = {
+    "train": "--depth 2 --width 8 --steps 2 --report-every 2 --dataset digits",
+    "sweep": "--depth 2 --width 8 --steps 2 --report-every 0 --dataset digits",
+    "transfer": "--depth 2 --width 8 --steps 2 --sizes 3x8 --learning-rates 0.01 --rhos 0.05 "
+    "--seeds 0",
+    "theory": "--depths 2 --widths 8 --samples 4 --hessians 1",
+}
+
+
 def commands(code):
-    """The calls of mupc in a block for the shell, with its variables put in."""
+    """The calls of mupc in a block for the shell, its variables put in, and where output goes."""
     lines = code.replace("\\\n", " ").splitlines()
     values = dict(re.findall(r'^(\w+)="(.*)"$', "\n".join(lines), re.MULTILINE))
     for line in lines:
         for name, value in values.items():
             line = line.replace(f"${name}", value)
         if line.startswith("mupc "):
-            yield shlex.split(line.split(" > ")[0], comments=True)[1:]
+            call, *file = line.partition(" #")[0].split(" > ")
+            yield shlex.split(call)[1:], [name.strip() for name in file]
 
 
-COMMANDS = [
-    (page.stem, words)
+def options(words):
+    """The values of each option, by name; of none, what stands before the first."""
+    found = {None: []}
+    for word in words:
+        values = found.setdefault(word, []) if word.startswith("--") else [*found.values()][-1]
+        if not word.startswith("--"):
+            values.append(word)
+    return found
+
+
+def smaller(words):
+    """The same call at such sizes; a run that goes on has its own."""
+    given = options(words)
+    if "--resume" in given:
+        return words
+    given.pop("--epochs", None)  # steps take their place
+    if "--train" in given:
+        given["--train"] = ["0", "2"]
+    usual = options(shlex.split(USUAL.get(words[0], "")))
+    given |= {name: values for name, values in usual.items() if name}
+    return [word for name, values in given.items() for word in [*([name] if name else []), *values]]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run that is as if it had been killed before it ended."""
+    with contextlib.chdir(tmp_path_factory.mktemp("trained")):
+        assert main(smaller(["train"])) == 0
+        (out,) = (path.resolve() for path in pathlib.Path("runs").iterdir())
+    (out / "result.json").unlink()
+    return out
+
+
+CALLS = {
+    page.stem: calls
     for page in (ROOT / "README.md", *PAGES)
-    for code in blocks(page, "bash")
-    for words in commands(code)
-]
+    if (calls := [call for code in blocks(page, "bash") for call in commands(code)])
+}
 
 
-@pytest.mark.parametrize(
-    ("page", "words"), COMMANDS, ids=lambda value: value if isinstance(value, str) else value[0]
-)
-def test_the_commands_of_a_page_are_understood(page, words, monkeypatch, tmp_path):
+@pytest.mark.parametrize("page", CALLS)
+def test_the_commands_of_a_page_run(page, trained, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs" / "NAME").mkdir(parents=True)
-    (tmp_path / "runs" / "NAME" / "config.json").write_text('{"depth": 8}')
-    (tmp_path / "run.toml").write_text("depth = 8\n")
-    config = _parse(words)
-    if isinstance(config, TrainConfig):
-        resolve(config.config)
-    if isinstance(config, TransferConfig):
-        assert _plan(config).sizes
-
-
-def test_there_are_commands_to_understand():
-    assert {"README", "index", "runs", "sweeps", "regimes", "logging"} <= {
-        page for page, _ in COMMANDS
-    }
+    for name in ("NAME", "A", "B", "C"):
+        shutil.copytree(trained, tmp_path / "runs" / name)
+    (tmp_path / "run.toml").write_text("depth = 2\n")
+    generator = np.random.default_rng(0)
+    np.savez(tmp_path / "mine.npz", x=generator.normal(size=(80, 4)), y=np.arange(80) % 2)
+    for words, file in CALLS[page]:
+        config = _parse(words)  # as it is written
+        if isinstance(config, TrainCommand) and config.resume is None:
+            resolve(config.config)
+        if isinstance(config, TransferConfig):
+            assert _plan(config).sizes
+        assert main(smaller(words)) == 0, words
+        told = capsys.readouterr().out
+        assert told
+        for name in file:
+            (tmp_path / name).write_text(told)
 
 
 def hooks():

@@ -34,7 +34,7 @@ def read_config(path: str | Path, preset: str | None = None) -> TrainConfig:
 
     Args:
         path: a TOML file of settings, or the `config.json` of a run folder, of which what follows
-            from other settings is left out.
+            from other settings is left out, and the folder itself.
         preset: the preset; None: the file's, if it names one.
 
     Raises:
@@ -46,7 +46,11 @@ def read_config(path: str | Path, preset: str | None = None) -> TrainConfig:
         config = from_settings(said, PRESETS[from_settings({"preset": said["preset"]}).preset])
         if preset not in (None, config.preset):
             raise ConfigError(f"the preset is {config.preset}: leave out --preset {preset}")
-        return unresolved(config) if str(path).endswith(".json") else config
+        if not str(path).endswith(".json"):
+            return config
+        own = config.out is not None and Path(config.out).resolve() == Path(path).resolve().parent
+        # Where that run is there can be no other.
+        return dataclasses.replace(unresolved(config), out=None if own else config.out)
     except ConfigError as error:
         raise ConfigError(f"in {path}: {error}") from error
 
