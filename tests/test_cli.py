@@ -119,8 +119,8 @@ def test_a_folder_that_is_taken_is_refused_before_data_are_read(tmp_path, capsys
 
 
 def test_a_reader_that_goes_away_is_no_error():
-    """As `mupc train --help | head -1` does."""
-    command = [sys.executable, "-m", "mupc.cli", "train", "--help"]
+    """As `mupc train --print-config | head -1` does."""
+    command = [sys.executable, "-m", "mupc.cli", "train", "--print-config"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
