@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import os
 import resource
 import shutil
@@ -231,7 +232,13 @@ def full_disk(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_leaves_the_checkpoint_before_and_training_goes_on(tmp_path, capfd):
+def gone(*_):
+    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_and_training_goes_on(
+    tmp_path, capfd, monkeypatch
+):
     kept = mupc.Checkpoints(tmp_path)
     assert kept.save(snapshot(3))
     with (
@@ -245,6 +252,11 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_training_goes_on(tmp_path,
     assert mupc.Checkpoints(tmp_path).load().step == 3
     assert kept.save(snapshot(5))  # there is room again
     assert mupc.Checkpoints(tmp_path).load().step == 5
+    with monkeypatch.context() as patch:  # a disk that has gone cannot be listed either
+        patch.setattr(os, "listdir", gone)
+        patch.setattr(kept, "_open", gone)
+        with pytest.warns(UserWarning, match=r"no checkpoint of step 6 .*\(Stale file handle\)$"):
+            assert not kept.save(snapshot(6))
     (tmp_path / "file").touch()
     with pytest.warns(UserWarning, match=r"no checkpoint of step 6 could .*\)$"):
         assert not mupc.Checkpoints(tmp_path / "file" / "folder").save(snapshot(6))

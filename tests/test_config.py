@@ -244,11 +244,11 @@ def test_the_configuration_of_a_run_begins_an_equal_run(tmp_path):
 
 
 def test_the_folder_that_a_configuration_lies_in_is_not_where_an_equal_run_goes(tmp_path):
-    for name, own in [("run", None), ("other", str(tmp_path / "run"))]:
-        (tmp_path / name).mkdir()
-        stored = tmp_path / name / "config.json"
-        stored.write_text(json.dumps({"depth": 3, "out": str(tmp_path / "run")}))
-        assert read_config(stored).out == own
+    stored = tmp_path / "config.json"
+    stored.write_text('{"depth": 3, "out": "runs/mine"}')
+    assert read_config(stored).out == "runs/mine"
+    (tmp_path / "environment.json").touch()  # as in the folder of a run, wherever it was copied to
+    assert read_config(stored).out is None
 
 
 CONFIGURED = [

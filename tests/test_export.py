@@ -100,8 +100,23 @@ def test_files_that_are_no_networks_get_a_sentence(tmp_path):
 def test_other_settings_are_another_network(tmp_path):
     """The shapes are the same, and what the network computes is not."""
     mupc.save_network(tmp_path / "a.safetensors", network(activation=jax.nn.relu))
-    with pytest.raises(RunError, match=r"\.blocks\.activation \(relu there, tanh here\)"):
-        mupc.load_network(tmp_path / "a.safetensors", network(activation=jnp.tanh))
+    for other, differs in [
+        (network(activation=jnp.tanh), r"\.blocks\.activation \(relu there, tanh here\)"),
+        (network(activation=jax.nn.relu, parameterisation=mupc.mupc(2.0)), r"\.scale\."),
+        (network(activation=jax.nn.relu, parameterisation=mupc.ntk()), r"\.scale\."),
+    ]:
+        with pytest.raises(RunError, match=f"is of another network: it differs in .*{differs}"):
+            mupc.load_network(tmp_path / "a.safetensors", other)
+
+
+def test_one_function_more_is_another_network(tmp_path):
+    layers = [eqx.nn.Linear(4, 3, key=KEY), eqx.nn.Linear(3, 2, key=KEY), jax.nn.softmax]
+    shorter, longer = (
+        mupc.chain_from_modules(all_, jnp.zeros(4)) for all_ in (layers, [*layers, jnp.exp])
+    )
+    mupc.save_network(tmp_path / "a.safetensors", shorter)
+    with pytest.raises(RunError, match=r"\(tuple of 2 there, tuple of 3 here\)"):
+        mupc.load_network(tmp_path / "a.safetensors", longer)
 
 
 def test_the_folder_of_a_run_names_the_file_in_it(trained):

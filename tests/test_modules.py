@@ -109,10 +109,12 @@ def test_the_matrices_of_an_mlp_give_its_output(biases):
 @pytest.mark.parametrize(
     ("middle", "example", "sentence"),
     [
-        ([3], X[0], r"layers\[1\] must be a module or a function, not 3"),
+        ([3], X[0], r"layers\[1\] must be a function, or a module to call, not int"),
         ([eqx.nn.Dropout()], X[0], r"layers\[1:3\] \(Dropout, Linear\) cannot .*requires a key"),
         ([jnp.tanh, jnp.sum], X[0], r"layers\[1:4\] \(tanh, sum, Linear\) cannot take one input"),
-        ([jnp.tanh], X, r"layers\[0\] \(Linear\) cannot .*; give as the example one x, without"),
+        ([jnp.tanh], X, r"layers\[0\] \(Linear\) cannot take one input of shape \(7, 4\): "),
+        ([lambda z: {}["key"]], X[0], r"layers\[1:3\] \(<lambda>, Linear\) cannot .*\(8,\): 'key'"),
+        ([linear(8, 8, 1), lambda z: 1 / 0], X[0], "cannot take one .*: division by zero"),
     ],
 )
 def test_modules_that_do_not_fit_are_named_by_their_place(middle, example, sentence):
@@ -128,15 +130,15 @@ def test_an_activation_is_a_function():
 @pytest.mark.parametrize(
     ("weights", "biases", "sentence"),
     [
-        ([], None, "two modules with arrays or more, the readout last, not 0"),
-        ([np.ones((3, 4))], None, "the readout last, not 1"),
+        ([], None, "needs two weights or more, the readout's last, not 0"),
+        ([np.ones((3, 4))], None, "the readout's last, not 1"),
         ([np.ones((3, 4)), np.ones(3)], None, r"weights 2 must be a matrix \(out, in\), not of sh"),
         ([np.ones((3, 4)), np.ones((2, 3))], [None], "there are 2 weights and 1 biases"),
         ([np.ones((3, 4)), np.ones((2, 3))], [None, np.ones(3)], r"biases 2 must be of shape \(2,"),
         (
             [np.ones((3, 4)), np.ones((2, 4))],
             None,
-            r"layers\[1\] \(Dense\) cannot take one input of sha",
+            "weights 2 must have 3 columns, one for each row of",
         ),
     ],
 )

@@ -173,6 +173,18 @@ def test_progress_is_printed_if_asked_for(capsys):
     assert "step 18/18: loss " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("refused", [{"batch_size": 0}, {"settings": {"warmup": 10**6}}])
+def test_a_fit_that_is_refused_leaves_what_was_fitted_before(refused):
+    classifier, regressor = PCClassifier(**SMALL), PCRegressor(**SMALL)
+    for estimator, y in [(classifier, LABELS + 5), (regressor, 1.0 * LABELS)]:
+        before = estimator.fit(IRIS, y).predict(IRIS)
+        usual = estimator.get_params()
+        with pytest.raises(ValueError, match="must be"):
+            estimator.set_params(**refused).fit(IRIS[:, :2], 9.0 + (LABELS > 1))
+        np.testing.assert_array_equal(estimator.set_params(**usual).predict(IRIS), before)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(estimator)).predict(IRIS), before)
+
+
 @pytest.mark.parametrize("early_stopping", [True, False])
 def test_divergence_is_a_warning_that_says_so(early_stopping):
     options = {**SMALL, "learning_rate": 1e4, "early_stopping": early_stopping}
@@ -200,6 +212,9 @@ def test_divergence_is_a_warning_that_says_so(early_stopping):
             {"early_stopping": True, "validation_fraction": 0.01},
             "early_stopping cannot set validation_fraction=0.01 of 150 samples aside: ",
         ),
+        ({"early_stopping": True, "n_iter_no_change": 0}, "^n_iter_no_change must be a whole nu"),
+        ({"n_iter_no_change": "a"}, "^n_iter_no_change must be a whole number, .* not 'a'"),
+        ({"settings": {"warmup": 500}}, "^warmup must be smaller than the 100 steps"),
         ({"settings": {"batch-size": 3}}, "settings must not hold batch_size: what an estimator"),
     ],
 )

@@ -76,14 +76,7 @@ def chain_from_modules(layers: Sequence[Layer], example: ArrayLike) -> Chain:
     ]
     shapes, z = list[tuple[int, ...]](), jax.ShapeDtypeStruct(jnp.shape(example), jnp.float32)
     for group, block in zip(groups, blocks, strict=True):
-        try:
-            z = eqx.filter_eval_shape(block, z)
-        except (TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            hint = "" if shapes else "; give as the example one x, without an axis for the batch"
-            raise ValueError(
-                f"{_named(group)} cannot take one input of shape {z.shape} ({reason}){hint}"
-            ) from error
+        z = _predicted(group, block, z)
         shapes.append(z.shape)
     *hidden, readout = blocks
     return Chain(stages=tuple(_stages(hidden, shapes)), readout=readout)
@@ -122,22 +115,30 @@ def chain_from_mlp(
     vectors = [
         None if bias is None else jnp.asarray(bias, jnp.result_type(float)) for bias in given
     ]
+    if len(matrices) < 2:
+        raise ValueError(
+            f"a network needs two weights or more, the readout's last, not {len(matrices)}"
+        )
     for i, (matrix, bias) in enumerate(zip(matrices, vectors, strict=True), 1):
         if matrix.ndim != 2:
             raise ValueError(f"weights {i} must be a matrix (out, in), not of shape {matrix.shape}")
+        if i > 1 and matrix.shape[1] != (rows := len(matrices[i - 2])):
+            raise ValueError(
+                f"weights {i} must have {rows} columns, one for each row of weights {i - 1}, not "
+                f"{matrix.shape[1]}"
+            )
         if bias is not None and bias.shape != matrix.shape[:1]:
             raise ValueError(
                 f"biases {i} must be of shape {matrix.shape[:1]}, like the rows of weights {i}, "
                 f"not {bias.shape}"
             )
     roles: list[Role] = ["hidden"] * len(matrices)
-    if matrices:
-        roles[0], roles[-1] = "input", "readout"
+    roles[0], roles[-1] = "input", "readout"
     layers = [
         Dense(matrix, bias, Scale(role), identity if i == 0 else activation, skip=False)
         for i, (matrix, bias, role) in enumerate(zip(matrices, vectors, roles, strict=True))
     ]
-    return chain_from_modules(layers, jnp.zeros(matrices[0].shape[1:]) if matrices else 0.0)
+    return chain_from_modules(layers, jnp.zeros(matrices[0].shape[1:]))
 
 
 class _Group(NamedTuple):
@@ -152,7 +153,8 @@ def _groups(layers: Sequence[Layer]) -> list[_Group]:
     groups, pending = list[_Group](), _Group([], 0)
     for i, layer in enumerate(layers):
         if not callable(layer):
-            raise ValueError(f"layers[{i}] must be a module or a function, not {layer!r}")
+            kind = type(layer).__name__
+            raise ValueError(f"layers[{i}] must be a function, or a module to call, not {kind}")
         pending.layers.append(layer)
         if any(map(eqx.is_inexact_array, jax.tree.leaves(layer))):
             groups.append(pending)
@@ -160,6 +162,23 @@ def _groups(layers: Sequence[Layer]) -> list[_Group]:
     if groups:
         groups[-1].layers.extend(pending.layers)  # such as a last softmax
     return groups
+
+
+def _predicted(group: _Group, block: Block, z: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """Give the shape that a block predicts for the next activity.
+
+    Raises:
+        ValueError: if it cannot take the one before, or gives something else than an array.
+    """
+    try:
+        u: Any = eqx.filter_eval_shape(block, z)
+    except Exception as error:  # a module of a user's may raise anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        sentence = f"{_named(group)} cannot take one input of shape {z.shape}: {reason}"
+        raise ValueError(sentence) from error
+    if not isinstance(u, jax.ShapeDtypeStruct):
+        raise ValueError(f"{_named(group)} must give one array, not {type(u).__name__}")
+    return u
 
 
 def _named(group: _Group) -> str:

@@ -63,9 +63,10 @@ class PCClassifier(ClassifierMixin, Estimator):
         Raises:
             ValueError: if the data, or a parameter, is impossible.
         """
-        x, y = self._checked(X, y, reset=True, multi_output=True)
-        targets = self._targets(y, None, new=not (self.warm_start and self._seen()))
-        return self._fit(x, targets, None if self._multilabel else np.argmax(targets, axis=1))
+        with self._whole():
+            x, y = self._checked(X, y, reset=True, multi_output=True)
+            targets = self._targets(y, None, new=not (self.warm_start and self._seen()))
+            return self._fit(x, targets, None if self._multilabel else np.argmax(targets, axis=1))
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
         """Make one pass through some of the data, at a constant learning rate.
@@ -78,12 +79,13 @@ class PCClassifier(ClassifierMixin, Estimator):
         Raises:
             ValueError: if the data, or a parameter, is impossible.
         """
-        new = not self._seen()
-        x, y = self._checked(X, y, reset=new, multi_output=True)
-        if new and classes is None and y.ndim == 1:
-            raise ValueError("classes must be given in the first call of partial_fit")
-        known = self.classes_ if classes is None and not new else classes
-        return self._partial_fit(x, self._targets(y, known, new=new))
+        with self._whole():
+            new = not self._seen()
+            x, y = self._checked(X, y, reset=new, multi_output=True)
+            if new and classes is None and y.ndim == 1:
+                raise ValueError("classes must be given in the first call of partial_fit")
+            known = self.classes_ if classes is None and not new else classes
+            return self._partial_fit(x, self._targets(y, known, new=new))
 
     def predict(self, X: Any) -> np.ndarray:
         """Give the most probable label of every sample, or 0 and 1 for each label."""

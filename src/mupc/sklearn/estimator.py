@@ -2,7 +2,9 @@
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from numbers import Integral
 from typing import Any, Literal, NamedTuple, Self, cast
 
 import equinox as eqx
@@ -18,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mupc.data import Dataset, Split, steps_per_epoch
 from mupc.networks import Chain
-from mupc.training.checks import in_python
+from mupc.training.checks import spelt_in_python
 from mupc.training.config import KEEPING, ConfigError, TrainConfig, field_named, from_settings
 from mupc.training.loop import fit_together
 from mupc.training.named import fill, named_arrays
@@ -26,7 +28,7 @@ from mupc.training.progress import Progress
 from mupc.training.regime import Regime, measure_regime
 from mupc.training.resolution import resolve
 from mupc.training.results import Ended, TrainRecord, ValidationRecord
-from mupc.training.setup import Setup, set_up
+from mupc.training.setup import Setup, check_warmup, set_up
 from mupc.training.step import Inputs, State, begin, copy_arrays, train_step
 
 # Fields for which an estimator has a parameter, or no use.
@@ -208,14 +210,28 @@ class Estimator(BaseEstimator):
             ) from error
         return Split(parts[0], parts[2]), Split(parts[1], parts[3])
 
+    @contextmanager
+    def _whole(self) -> Generator[None]:
+        """Leave the estimator as it was if a fit is refused or interrupted."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
     def _begin(
         self, config: TrainConfig, data: Dataset, steps: int, network: Chain | None
     ) -> Setup:
         """Set training up, of a new network or of one that was trained before.
 
         Raises:
+            ConfigError: if the learning rate would still rise when training ends.
             RunError: if that one is not of the sizes that the parameters name.
         """
+        with spelt_in_python():
+            check_warmup(config, steps)
         if network is None:
             return set_up(config, data, steps)
         setup = set_up(config, data, steps, measure_regime(config, network, data))
@@ -256,15 +272,18 @@ class Estimator(BaseEstimator):
                 f"settings must not hold {', '.join(wrong)}: what an estimator can use of these "
                 "is a parameter of its own"
             )
+        patience = self.n_iter_no_change
+        if not isinstance(patience, Integral) or patience < 1:
+            raise ConfigError(
+                f"n_iter_no_change must be a whole number, at least 1, not {patience!r}"
+            )
         own: dict[str, Any] = {"depth": self.depth, "width": self.width, "seed": seed}
         own |= {"activation": self.activation, "biases": self.biases, "rule": self.rule}
         own |= {"batch_size": self.batch_size, "epochs": self.epochs}
         if self.learning_rate is not None:
             own["learning_rate"] = self.learning_rate
-        try:
+        with spelt_in_python():
             return resolve(from_settings({**given, **own, **fixed}, TrainConfig()))
-        except ConfigError as error:
-            raise ConfigError(in_python(str(error))) from error
 
     def _checked(self, X: Any, y: Any = None, *, reset: bool, **options: Any) -> Any:
         """Give X, and y if it is given, as dense arrays of finite numbers."""

@@ -29,14 +29,16 @@ class PCRegressor(MultiOutputMixin, RegressorMixin, Estimator):
         Raises:
             ValueError: if the data, or a parameter, is impossible.
         """
-        x, y = self._checked(X, y, reset=True, multi_output=True, y_numeric=True)
-        return self._fit(x, self._targets(y, new=not (self.warm_start and self._seen())))
+        with self._whole():
+            x, y = self._checked(X, y, reset=True, multi_output=True, y_numeric=True)
+            return self._fit(x, self._targets(y, new=not (self.warm_start and self._seen())))
 
     def partial_fit(self, X: Any, y: Any) -> Self:
         """Make one pass through some of the data, at a constant learning rate."""
-        new = not self._seen()
-        x, y = self._checked(X, y, reset=new, multi_output=True, y_numeric=True)
-        return self._partial_fit(x, self._targets(y, new=new))
+        with self._whole():
+            new = not self._seen()
+            x, y = self._checked(X, y, reset=new, multi_output=True, y_numeric=True)
+            return self._partial_fit(x, self._targets(y, new=new))
 
     def predict(self, X: Any) -> Float[np.ndarray, "n ..."]:
         """Give the numbers of every sample, (samples,) or (samples, outputs) as in training."""

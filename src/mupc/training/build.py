@@ -48,7 +48,9 @@ _ACTIVATIONS = {
 def _given(value: T | None) -> T:
     """Give the value of a field that applies: `resolve` has filled it in."""
     if value is None:
-        raise ConfigError("the configuration has not been resolved: call resolve first")
+        raise ConfigError(
+            "the configuration has not been resolved: call mupc.training.resolution.resolve"
+        )
     return value
 
 

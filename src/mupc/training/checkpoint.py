@@ -68,6 +68,10 @@ class Checkpoints:
         minutes: minutes between checkpoints; infinity: steps alone decide.
         keep: how many of the newest stay.
         settings: of the run, by name; it can go on only with the same ones.
+
+    Raises:
+        RunError: if the folder is a file.
+        ValueError: if a number is impossible.
     """
 
     def __init__(
@@ -110,7 +114,8 @@ class Checkpoints:
         # Whatever orbax and the layers below it raise, for a full disk or a folder that has gone.
         except Exception as error:
             self.close()
-            earlier = f"; that of step {steps[-1]} is whole" if (steps := self._steps()) else ""
+            whole = [step for step in self._steps() if step < snapshot.step]
+            earlier = f"; that of step {whole[-1]} is whole" if whole else ""
             warnings.warn(
                 f"no checkpoint of step {snapshot.step} could be written to {self.path} "
                 f"({_reason(error)}){earlier}",
@@ -163,9 +168,11 @@ class Checkpoints:
 
     def _steps(self) -> list[int]:
         """Give the steps of which there are checkpoints, in order."""
-        if not self.path.is_dir():
+        try:
+            names = os.listdir(self.path)
+        except OSError:  # none was written, or the disk has gone
             return []
-        return sorted(int(path.name) for path in self.path.iterdir() if path.name.isdecimal())
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def _open(self) -> Any:
         if self._manager is None:

@@ -3,6 +3,8 @@
 import dataclasses
 import numbers
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -18,10 +20,18 @@ def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def in_python(sentence: str) -> str:
-    """Spell the options in a sentence as the parameters of a Python function."""
-    named = re.sub(r"--no-([a-z]+)", r"\1=False", sentence)
-    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda found: found[1].replace("-", "_"), named)
+@contextmanager
+def spelt_in_python() -> Generator[None]:
+    """Let a ConfigError name the parameters of a Python function, not options."""
+
+    def parameter(found: re.Match[str]) -> str:
+        return found[2].replace("-", "_") + ("=False" if found[1] else "")
+
+    try:
+        yield
+    except ConfigError as error:
+        sentence = re.sub(r"--(no-)?([a-z]+(?:-[a-z]+)*)", parameter, str(error))
+        raise ConfigError(sentence) from error
 
 
 def with_types(config: _Config) -> _Config:

@@ -1,7 +1,8 @@
-"""The configuration of a run: the one place where strings become objects.
+"""The configuration of a run, of which `mupc.training.build` makes objects.
 
-Fields whose default is None apply only to some choices (a momentum only to SGD, say). `resolve`
-fills them where they apply, from the preset, and refuses them where they would have no effect.
+Fields whose default is None apply only to some choices (a momentum only to SGD, say).
+`mupc.training.resolution.resolve` fills them where they apply, from the preset, and refuses them
+where they would have no effect.
 """
 
 import dataclasses

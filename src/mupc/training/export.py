@@ -6,7 +6,9 @@ with the format's number, the network's classes and settings, the configuration,
 and output, and a sum of all arrays.
 """
 
+import contextlib
 import dataclasses
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -63,6 +65,8 @@ def save_network(path: str | Path, network: Network, *, origin: Origin | None = 
     if not isinstance(given, Network):
         raise TypeError(f"give a network such as mupc.Chain, not {type(given).__name__}")
     path, arrays = Path(path), named_arrays(network)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     about: dict[str, Any] = {"format": _FORMAT, "sha256": sum_of(arrays)}
     about["settings"] = named_settings(network)
     if origin is not None:
@@ -75,7 +79,8 @@ def save_network(path: str | Path, network: Network, *, origin: Origin | None = 
         part.write_bytes(save(arrays, {"mupc": f"{sha256(text.encode())} {text}"}))
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 

@@ -34,7 +34,7 @@ def read_config(path: str | Path, preset: str | None = None) -> TrainConfig:
 
     Args:
         path: a TOML file of settings, or the `config.json` of a run folder, of which what follows
-            from other settings is left out, and the folder itself.
+            from other settings is left out, and that folder.
         preset: the preset; None: the file's, if it names one.
 
     Raises:
@@ -48,9 +48,9 @@ def read_config(path: str | Path, preset: str | None = None) -> TrainConfig:
             raise ConfigError(f"the preset is {config.preset}: leave out --preset {preset}")
         if not str(path).endswith(".json"):
             return config
-        own = config.out is not None and Path(config.out).resolve() == Path(path).resolve().parent
         # Where that run is there can be no other.
-        return dataclasses.replace(unresolved(config), out=None if own else config.out)
+        of_a_run = Path(path).with_name("environment.json").is_file()
+        return dataclasses.replace(unresolved(config), out=None if of_a_run else config.out)
     except ConfigError as error:
         raise ConfigError(f"in {path}: {error}") from error
 

@@ -1,6 +1,7 @@
 """The arrays of a tree by their places in it: what files hold."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
@@ -87,21 +88,41 @@ def fingerprint(module: Any) -> str:
 def named_settings(node: Any, place: str = "") -> dict[str, Any]:
     """Give what is no array by its place, in words that are the same in every process.
 
-    A module is there by the name of its class, a function by its own.
+    A module is there by the name of its class, a function by its own, numbers by nine digits: the
+    last ones may be others on another platform.
     """
-    if isinstance(node, eqx.Module):
-        inner = {f"{place}.{f.name}": getattr(node, f.name) for f in dataclasses.fields(node)}
-    elif isinstance(node, tuple | list):
-        inner = {f"{place}[{i}]": entry for i, entry in enumerate(cast(Sequence[Any], node))}
-    else:
-        if eqx.is_array(node) or isinstance(node, jax.ShapeDtypeStruct):
-            return {}
-        plain = node is None or isinstance(node, bool | int | float | str)
-        return {place: node if plain else getattr(node, "__name__", type(node).__name__)}
-    found = {place: type(node).__name__}
+    if eqx.is_array(node) or isinstance(node, jax.ShapeDtypeStruct):
+        return {}
+    inner = _inner(node)
+    if inner is None:
+        return {place: _plain(node)}
+    several = f" of {len(inner)}" if isinstance(node, tuple | list) else ""
+    found = {place or "its class": f"{type(node).__name__}{several}"}
     for name, entry in inner.items():
-        found |= named_settings(entry, name)
+        found |= named_settings(entry, f"{place}{name}")
     return found
+
+
+def _inner(node: Any) -> dict[str, Any] | None:
+    """Give what a node is made of; None if it is one value."""
+    if isinstance(node, tuple | list):
+        return {f"[{i}]": entry for i, entry in enumerate(cast(Sequence[Any], node))}
+    if isinstance(node, Mapping):
+        return {f"[{name}]": entry for name, entry in cast(Mapping[Any, Any], node).items()}
+    if isinstance(node, functools.partial):
+        made = cast("functools.partial[Any]", node)
+        return {".func": made.func, ".args": made.args, ".keywords": made.keywords}
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):
+        return {f".{field.name}": getattr(node, field.name) for field in dataclasses.fields(node)}
+    return None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return f"{value:.9g}"
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return getattr(value, "__name__", type(value).__name__)
 
 
 def _arrays(tree: PyTree[Any]) -> dict[str, Any]:

@@ -39,7 +39,11 @@ def load_data(config: TrainConfig) -> Dataset:
 
 
 def check_data(config: TrainConfig, data: Dataset) -> int:
-    """Check what can only be checked with the data at hand; give the number of steps."""
+    """Check what can only be checked with the data at hand; give the number of steps.
+
+    Raises:
+        ConfigError: if the configuration and the data do not go together, or a package is missing.
+    """
     if config.tensorboard:
         check_tensorboard()
     if config.likelihood == "categorical" and not is_distribution(data.train.y):
@@ -61,6 +65,15 @@ def check_data(config: TrainConfig, data: Dataset) -> int:
             check_evaluations(steps, epoch, config.evaluate_every, config.early_stopping)
         except ValueError as error:
             raise ConfigError(str(error)) from error
+    check_warmup(config, steps)
+    return steps
+
+
+def check_warmup(config: TrainConfig, steps: int) -> None:
+    """Check that the learning rate rises within a run of so many steps.
+
+    Raises:
+        ConfigError: if not.
+    """
     if config.warmup and config.warmup >= steps:
         raise ConfigError(f"--warmup must be smaller than the {steps} steps of the whole run")
-    return steps

@@ -19,13 +19,13 @@ def load_run(path: str | Path) -> tuple[TrainConfig, Dataset, Chain]:
     """
     folder = RunFolder.open(path)
     config = from_dict(folder.config())
-    data = load_data(config)
     if not folder.network.is_file():
         raise RunError(
             f"the run {path} holds no trained network: it has not ended, or {folder.network.name} "
             f"was removed; mupc train --resume {path} goes on with a run that has not ended"
         )
-    return config, data, load_network(folder.network)
+    network = load_network(folder.network)
+    return config, load_data(config), network
 
 
 def part(data: Dataset, name: str) -> Split:
