@@ -19,11 +19,12 @@ import mupc
 from mupc.records import RunError, RunFolder
 from mupc.training import checkpoint
 from mupc.training.checkpoint import Snapshot
-from mupc.training.named import fill
+from mupc.training.named import fill, named_settings
 
 TIMES = ("seconds", "samples_per_second")  # what a stop may change
 HELD = mupc.PredictiveCoding(mupc.GaussNewton(1), 1, hold_regime=True)
 OTHER = mupc.residual_mlp(4, 2, width=8, depth=3, key=jax.random.key(9))
+LAMBDA = mupc.residual_mlp(4, 2, width=8, depth=3, activation=lambda z: jnp.tanh(2 * z), key=KEY)
 RANDOM = mupc.PredictiveCoding(mupc.GradientDescent(0.25), 4, start=mupc.NormalStart(0.1))
 
 
@@ -102,8 +103,9 @@ def test_so_many_checkpoints_are_kept_at_so_many_steps_or_minutes(tmp_path, monk
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"every": 0}, "every must be at least 1, not 0"),
-        ({"keep": 0}, "keep must be at least 1, not 0"),
+        ({"every": 0}, "every must be a whole number, at least 1, not 0"),
+        ({"every": 2.5}, "every must be a whole number, at least 1, not 2.5"),
+        ({"keep": 0}, "keep must be a whole number, at least 1, not 0"),
         ({"minutes": 0}, "minutes must be above 0, not 0"),
     ],
 )
@@ -116,6 +118,19 @@ def test_a_file_is_no_folder_for_checkpoints(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="file is a file: name a folder for the checkpoints"):
         mupc.Checkpoints(tmp_path / "file")
+
+
+def test_of_functions_made_elsewhere_what_they_hold_is_told():
+    def rate(first):
+        def falling(count):
+            return rate if count is falling else first / (1 + count)
+
+        return falling
+
+    told = [str(named_settings(optax.sgd(schedule))) for schedule in map(rate, (0.1, 0.1, 0.2))]
+    assert told[0] == told[1] != told[2]
+    told = [named_settings(jax.jit(one)) for one in (lambda z: 2 * z, lambda z: 3 * z)]
+    assert [one[".constants[1]"] for one in told] == [2, 3]
 
 
 # What is not this run's
@@ -131,6 +146,8 @@ def test_a_file_is_no_folder_for_checkpoints(tmp_path):
         ({"net": OTHER}, "the network at first"),
         ({"rule": mupc.PredictiveCoding(mupc.LBFGS(), 1, hold_regime=True)}, "the rule"),
         ({"optimiser": mupc.traced(optax.adam, learning_rate=0.01)}, "the optimiser"),
+        ({"optimiser": optax.adam(0.01)}, "the optimiser"),
+        ({"net": LAMBDA}, "the network at first"),
         ({"net": network(width=9)}, r"\.entry.* \(float32 8x4 there, float32 9x4 here\)"),
         ({"optimiser": optax.sgd(0.1)}, r"optimiser.*there, none here\)"),
     ],
@@ -206,6 +223,13 @@ def test_damage_at_random_places_is_never_loaded_silently(damage, tmp_path):
             np.testing.assert_array_equal(saved.arrays["['weights']"], np.arange(600.0))
             assert saved.progress["best"] == 0.5
     assert refused >= 5
+
+
+def test_a_checkpoint_is_of_the_step_that_it_says(tmp_path):
+    mupc.Checkpoints(tmp_path).save(snapshot(3))
+    (tmp_path / "3").rename(tmp_path / "5")
+    with pytest.raises(RunError, match=r"is damaged \(it is of step 3\)"):
+        mupc.Checkpoints(tmp_path).load()
 
 
 def test_of_a_damaged_checkpoint_the_one_before_is_named(tmp_path):

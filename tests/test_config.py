@@ -243,6 +243,29 @@ def test_the_configuration_of_a_run_begins_an_equal_run(tmp_path):
     assert weights == first[1]
 
 
+def test_inputs_that_are_all_zero_have_no_regime(tmp_path, capsys):
+    np.savez(tmp_path / "zeros.npz", x=np.zeros((80, 4), np.float32), y=np.arange(80) % 2)
+    words = ["train", "--dataset", str(tmp_path / "zeros.npz"), "--depth", "3", "--width", "8"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 2
+    assert "no precision gives this --rho, since no hidden activity" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("always")
+def test_a_network_that_is_not_of_the_configuration_is_not_evaluated(tmp_path, capsys):
+    one, other = tmp_path / "one", tmp_path / "other"
+    for width, out in ((8, one), (9, other)):
+        words = f"train --depth 2 --width {width} --steps 2 --report-every 0 --out {out}"
+        assert main(words.split()) == 0
+    (one / "network.safetensors").write_bytes((other / "network.safetensors").read_bytes())
+    capsys.readouterr()
+    assert main(["evaluate", str(one)]) == 2
+    assert "is of another network: it differs in" in capsys.readouterr().err
+    (other / "result.json").unlink()  # as if it had been resumed, and killed
+    assert main(["evaluate", str(other)]) == 0
+    assert "warning: the run" in capsys.readouterr().err
+
+
 def test_the_folder_that_a_configuration_lies_in_is_not_where_an_equal_run_goes(tmp_path):
     stored = tmp_path / "config.json"
     stored.write_text('{"depth": 3, "out": "runs/mine"}')

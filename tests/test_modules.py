@@ -122,6 +122,17 @@ def test_modules_that_do_not_fit_are_named_by_their_place(middle, example, sente
         mupc.chain_from_modules([linear(4, 8, 0), *middle, linear(8, 3, 2)], example)
 
 
+def test_layers_are_a_list():
+    with pytest.raises(ValueError, match=r"layers must be a list of modules .*, not MLP"):
+        mupc.chain_from_modules(eqx.nn.MLP(4, 3, 8, 2, key=KEYS[0]), X[0])
+
+
+@pytest.mark.parametrize("wrong", [np.nan, 1j, "a"])
+def test_matrices_hold_finite_real_numbers(wrong):
+    with pytest.raises(ValueError, match="biases 2 must hold finite real numbers"):
+        mupc.chain_from_mlp([np.ones((3, 4)), np.ones((2, 3))], [None, np.array([wrong, wrong])])
+
+
 def test_an_activation_is_a_function():
     with pytest.raises(ValueError, match="activation must be a function such as"):
         mupc.chain_from_mlp([np.ones((3, 4)), np.ones((2, 3))], activation="relu")

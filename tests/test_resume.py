@@ -136,6 +136,7 @@ def test_a_refused_resume_leaves_the_run_as_it_was(tmp_path, monkeypatch, capsys
     for damage, sentence in [
         (regime, "it differs in the training data"),
         (regime.replace("precision", "decision"), "regime.json is damaged"),
+        (json.dumps({**json.loads(regime), "rho": "a"}), "regime.json is damaged"),
         (json.dumps({**json.loads(regime), "precision": 7.0}), "the precision at first"),
     ]:
         (out / "regime.json").write_text(damage)
@@ -154,6 +155,7 @@ def test_what_cannot_be_resumed_is_a_sentence(tmp_path, capsys):
         ([str(tmp_path)], "there is no run at"),
         ([str(out), "--depth", "3", "--seed", "1"], "leave out --depth, --seed"),
         ([str(out), "--preset", "paper"], "leave out --preset"),
+        ([str(out), "--seed=0", "--depth", "128"], "leave out --seed, --depth"),  # as by default
     ]:
         capsys.readouterr()
         assert main(["train", "--resume", *arguments]) == 2

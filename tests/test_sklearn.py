@@ -97,8 +97,12 @@ def test_a_warm_start_goes_on_from_the_network_before():
     first = warm.loss_
     assert warm.fit(IRIS, LABELS).loss_ < 0.9 * first
     assert cold.fit(IRIS, LABELS).loss_ == first
-    with pytest.raises(ValueError, match="fitted before is not of the parameters' sizes"):
+    with pytest.raises(ValueError, match=r"fitted before is not what .* float32 8x4 here"):
         warm.set_params(width=8).fit(IRIS, LABELS)
+    with pytest.raises(ValueError, match=r"is not what .*activation \(relu there, tanh here\)"):
+        warm.set_params(width=16, activation="tanh").fit(IRIS, LABELS)
+    with pytest.raises(ValueError, match=r"is not what .*\(float32 16x4 there, float32 16x2 he"):
+        warm.set_params(activation="relu").fit(IRIS[:, :2], LABELS)
 
 
 def test_what_goes_on_keeps_the_meaning_of_its_outputs():
@@ -215,6 +219,7 @@ def test_divergence_is_a_warning_that_says_so(early_stopping):
         ({"early_stopping": True, "n_iter_no_change": 0}, "^n_iter_no_change must be a whole nu"),
         ({"n_iter_no_change": "a"}, "^n_iter_no_change must be a whole number, .* not 'a'"),
         ({"settings": {"warmup": 500}}, "^warmup must be smaller than the 100 steps"),
+        ({"early_stopping": "no"}, "^early_stopping must be true or false, not 'no'"),
         ({"settings": {"batch-size": 3}}, "settings must not hold batch_size: what an estimator"),
     ],
 )

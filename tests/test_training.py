@@ -40,6 +40,27 @@ def network(depth=3, width=8):
 PC = mupc.PredictiveCoding(mupc.GradientDescent(0.25), 8)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (
+            {"optimiser": optax.adam},
+            r"optimiser must be such as optax\.adam\(0\.02\), not <function",
+        ),
+        ({"rule": mupc.PredictiveCoding}, "rule must be such as .*, not the class Predictive"),
+        ({"checkpoints": "runs/kept"}, "checkpoints must be such as .*, not 'runs/kept'"),
+        ({"callback": "print"}, "callback must be such as a function of a record, not 'print'"),
+        ({"key": 0}, r"key must be such as jax\.random\.key\(0\), not 0"),
+    ],
+)
+def test_what_is_not_what_it_should_be_is_named(wrong, sentence):
+    given = {"rule": PC, "optimiser": optax.adam(0.03), "key": KEY, "steps": 2, "batch_size": 8}
+    with pytest.raises(TypeError, match=sentence):
+        mupc.fit(network(), toy(), **{**given, **wrong})
+    with pytest.raises(TypeError, match=r"give a part such as data\.test, not Dataset"):
+        mupc.evaluate(network(), toy())
+
+
 def fit(data=None, rule=PC, optimiser=None, **kwargs):
     optimiser = optimiser or optax.adam(0.03)
     options = {"steps": 30, "batch_size": 8, "key": KEY, **kwargs}

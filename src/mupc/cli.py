@@ -18,7 +18,7 @@ from mupc.sweeps import transfer_command
 from mupc.sweeps.command import SweepConfig
 from mupc.sweeps.transfer_command import TransferConfig
 from mupc.training.build import build_likelihood
-from mupc.training.config import PRESETS, ConfigError, PresetName, TrainConfig, option
+from mupc.training.config import PRESETS, ConfigError, PresetName, TrainConfig
 from mupc.training.doctor import examine
 from mupc.training.files import read_config, to_toml
 from mupc.training.metrics import Evaluation, evaluate
@@ -117,6 +117,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> Command:
+    _check_alone(arguments)
     named, file = _preset(arguments), _early(arguments, "--file")
     preset = named or "default"
     usual = _train_defaults(named, file if arguments[:1] == ["train"] else None, arguments)
@@ -187,7 +188,6 @@ _STATUS = {Ended.DIVERGED: 1, Ended.INTERRUPTED: 130, Ended.TERMINATED: 143}
 
 def _train(command: TrainCommand) -> int:
     if command.resume is not None:
-        _check_alone(command)
         run = resume(command.resume, begin=_begin)
     elif command.print_config:
         print(to_toml(command.config), end="")
@@ -205,15 +205,13 @@ def _train(command: TrainCommand) -> int:
     return _STATUS.get(run.result.ended, 0)
 
 
-def _check_alone(command: TrainCommand) -> None:
+def _check_alone(arguments: Sequence[str]) -> None:
     """Refuse other options beside --resume: a run goes on as it began."""
-    usual = TrainCommand(**vars(PRESETS[command.preset]), resume=command.resume)
-    names = [field.name for field in dataclasses.fields(TrainCommand) if field.name != "preset"]
-    given = [option(name) for name in names if getattr(command, name) != getattr(usual, name)]
-    if given or command.preset != "default":
+    given = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+    others = [name for name in given if name not in ("--resume", "--help")]
+    if "--resume" in given and others:
         raise ConfigError(
-            f"--resume continues a run as it was configured: leave out "
-            f"{', '.join(given or ['--preset'])}"
+            f"--resume continues a run as it was configured: leave out {', '.join(others)}"
         )
 
 

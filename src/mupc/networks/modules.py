@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, cast
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from mupc.networks.chain import Chain
@@ -108,12 +109,12 @@ def chain_from_mlp(
     """
     if not callable(activation):
         raise ValueError(f"activation must be a function such as jax.nn.relu, not {activation!r}")
-    matrices = [jnp.asarray(matrix, jnp.result_type(float)) for matrix in weights]
+    matrices = [_numbers(matrix, f"weights {i}") for i, matrix in enumerate(weights, 1)]
     given = [None] * len(matrices) if biases is None else list(biases)
     if len(given) != len(matrices):
         raise ValueError(f"there are {len(matrices)} weights and {len(given)} biases")
     vectors = [
-        None if bias is None else jnp.asarray(bias, jnp.result_type(float)) for bias in given
+        None if bias is None else _numbers(bias, f"biases {i}") for i, bias in enumerate(given, 1)
     ]
     if len(matrices) < 2:
         raise ValueError(
@@ -141,6 +142,19 @@ def chain_from_mlp(
     return chain_from_modules(layers, jnp.zeros(matrices[0].shape[1:]))
 
 
+def _numbers(values: ArrayLike, name: str) -> Array:
+    """Give an array of finite real numbers.
+
+    Raises:
+        ValueError: if it cannot be one.
+    """
+    array = np.asarray(values)
+    real = jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)
+    if not (real and np.all(np.isfinite(array))):
+        raise ValueError(f"{name} must hold finite real numbers")
+    return jnp.asarray(array, jnp.result_type(float))
+
+
 class _Group(NamedTuple):
     """Neighbours that predict one activity, and the place of the first among what was given."""
 
@@ -150,6 +164,11 @@ class _Group(NamedTuple):
 
 def _groups(layers: Sequence[Layer]) -> list[_Group]:
     """Join what has no arrays with the next module that has."""
+    given: Any = layers
+    if not isinstance(given, Sequence):
+        raise ValueError(
+            f"layers must be a list of modules and functions, not {type(given).__name__}"
+        )
     groups, pending = list[_Group](), _Group([], 0)
     for i, layer in enumerate(layers):
         if not callable(layer):

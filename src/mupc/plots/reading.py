@@ -34,7 +34,10 @@ def read_run(path: str | Path) -> RunRecords:
         RunError: if it is no run, or damaged.
     """
     folder = RunFolder.open(path)
-    result = folder.result() if (folder.path / "result.json").is_file() else None
+    result = folder.result() if folder.has_ended else None
+    for part in ("test", "validation"):
+        if not isinstance((result or {}).get(part), dict | None):
+            raise RunError(f"{folder.path / 'result.json'} is damaged: {part} is no evaluation")
     return RunRecords(
         name=folder.path.resolve().name,
         path=str(path),

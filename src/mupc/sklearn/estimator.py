@@ -20,10 +20,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mupc.data import Dataset, Split, steps_per_epoch
 from mupc.networks import Chain
+from mupc.training.build import shapes_of
 from mupc.training.checks import spelt_in_python
 from mupc.training.config import KEEPING, ConfigError, TrainConfig, field_named, from_settings
 from mupc.training.loop import fit_together
-from mupc.training.named import fill, named_arrays
+from mupc.training.named import fill, named_arrays, named_settings, require_same
 from mupc.training.progress import Progress
 from mupc.training.regime import Regime, measure_regime
 from mupc.training.resolution import resolve
@@ -228,15 +229,17 @@ class Estimator(BaseEstimator):
 
         Raises:
             ConfigError: if the learning rate would still rise when training ends.
-            RunError: if that one is not of the sizes that the parameters name.
+            RunError: if that one is not of the sizes and functions that the parameters name.
         """
         with spelt_in_python():
             check_warmup(config, steps)
         if network is None:
             return set_up(config, data, steps)
+        named = shapes_of(config, data.inputs, data.outputs)
+        refusal = "the network that was fitted before is not what the parameters and the data say"
+        fill(named, named_arrays(network), refusal)
+        require_same(named_settings(network), named_settings(named), refusal)
         setup = set_up(config, data, steps, measure_regime(config, network, data))
-        refusal = "the network that was fitted before is not of the parameters' sizes"
-        network = fill(cast(Chain, setup.member.network), named_arrays(network), refusal)
         return setup._replace(member=setup.member._replace(network=network))
 
     def _set_up(self, config: TrainConfig, regime: Regime) -> Setup:
@@ -272,6 +275,9 @@ class Estimator(BaseEstimator):
                 f"settings must not hold {', '.join(wrong)}: what an estimator can use of these "
                 "is a parameter of its own"
             )
+        for name in ("early_stopping", "warm_start", "verbose"):
+            if not isinstance(value := getattr(self, name), bool | np.bool_ | Integral):
+                raise ConfigError(f"{name} must be true or false, not {value!r}")
         patience = self.n_iter_no_change
         if not isinstance(patience, Integral) or patience < 1:
             raise ConfigError(

@@ -99,6 +99,11 @@ def build_network(config: TrainConfig, inputs: int, outputs: int, key: PRNGKeyAr
     )
 
 
+def shapes_of(config: TrainConfig, inputs: int, outputs: int) -> Chain:
+    """Give the network without its arrays: their shapes are in their place."""
+    return eqx.filter_eval_shape(build_network, config, inputs, outputs, jax.random.key(0))
+
+
 def build_likelihood(config: TrainConfig, precision: ArrayLike = 1.0) -> Likelihood:
     """Build the output's energy."""
     return {"gaussian": Gaussian, "categorical": Categorical}[config.likelihood](precision)

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -86,8 +87,8 @@ class Checkpoints:
         if Path(path).exists() and not Path(path).is_dir():
             raise RunError(f"{path} is a file: name a folder for the checkpoints")
         for name, value in {"every": every, "keep": keep}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+            if value is not None and (not isinstance(value, Integral) or value < 1):
+                raise ValueError(f"{name} must be a whole number, at least 1, not {value}")
         if not minutes > 0:
             raise ValueError(f"minutes must be above 0, not {minutes}")
         self.path, self.every, self.minutes, self.keep = Path(path), every, minutes, keep
@@ -196,6 +197,7 @@ class Checkpoints:
 
         arrays = named_arrays(snapshot.arrays)
         about = {
+            "step": snapshot.step,
             "settings": self.settings,
             "versions": environment(),
             "progress": snapshot.progress,
@@ -231,6 +233,8 @@ class Checkpoints:
         if sha256(text.encode()) != restored["about"]["sha256"]:
             raise ValueError("its description is not what was written")
         about = json.loads(text)
+        if about["step"] != step:
+            raise ValueError(f"it is of step {about['step']}")
         restored = manager.restore(step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore()))
         content, start = np.asarray(restored["arrays"]["bytes"]), 0
         arrays: dict[str, np.ndarray] = {}

@@ -15,13 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast, overload
 
-import equinox as eqx
-import jax
 import numpy as np
 
 from mupc.networks import Chain, Network
 from mupc.records import RunError
-from mupc.training.build import OF_THE_NETWORK, build_network
+from mupc.training.build import OF_THE_NETWORK, shapes_of
 from mupc.training.config import TrainConfig
 from mupc.training.named import (
     fill,
@@ -156,5 +154,4 @@ def _build(path: Path, about: Mapping[str, Any]) -> Network:
             f"{path} does not say how to build its network: give load_network one like it"
         )
     config = from_dict(about["config"])
-    sizes, key = (about["inputs"], about["outputs"]), jax.random.key(0)
-    return eqx.filter_eval_shape(build_network, config, *sizes, key)
+    return shapes_of(config, about["inputs"], about["outputs"])

@@ -20,6 +20,9 @@ def read_table(path: str | Path) -> dict[str, Any]:
     read = json.loads if kind == "JSON" else tomllib.loads
     try:
         content = read(Path(path).read_text("utf-8"))
+    except IsADirectoryError as error:
+        inside = Path(path) / "config.json"
+        raise ConfigError(f"{path} is a folder: of a run take {inside}") from error
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:  # not of this kind, or not UTF-8

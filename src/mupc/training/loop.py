@@ -5,8 +5,9 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
+import jax
 import optax
 from jaxtyping import PRNGKeyArray
 
@@ -76,8 +77,10 @@ def fit(
 
     Raises:
         ValueError: if an argument is impossible, or would have no effect.
+        TypeError: if one is not what it should be.
         RunError: if a checkpoint is damaged, or of another call.
     """
+    _check_kinds(rule, optimiser, callback, checkpoints, key)
     saved = None if checkpoints is None else checkpoints.load()
     member = Member(network, rule, optimiser, key, callback, checkpoints, saved)
     (result,) = fit_together(
@@ -92,6 +95,28 @@ def fit(
         report_every=report_every,
     )
     return result
+
+
+def _check_kinds(rule: Any, optimiser: Any, callback: Any, checkpoints: Any, key: Any) -> None:
+    """Name what is not what it should be, before it fails somewhere else.
+
+    Raises:
+        TypeError: if something is.
+    """
+    for name, value, there, example in [
+        ("rule", rule, isinstance(rule, LearningRule), "mupc.PredictiveCoding(…)"),
+        ("optimiser", optimiser, isinstance(optimiser, _OPTIMISER), "optax.adam(0.02)"),
+        ("callback", callback, callback is None or callable(callback), "a function of a record"),
+        ("checkpoints", checkpoints, isinstance(checkpoints, _CHECKPOINTS), "mupc.Checkpoints(…)"),
+        ("key", key, isinstance(key, jax.Array), "jax.random.key(0)"),
+    ]:
+        if not there:
+            what = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+            raise TypeError(f"{name} must be such as {example}, not {what}")
+
+
+_OPTIMISER = optax.GradientTransformation
+_CHECKPOINTS = Checkpoints | None
 
 
 def fit_together(

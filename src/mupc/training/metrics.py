@@ -1,6 +1,6 @@
 """Evaluation: accuracy and loss of the feedforward pass over all samples of a part."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -37,7 +37,13 @@ def evaluate(
         split: x and y.
         likelihood: gives the loss (at unit precision); `mupc.Gaussian()` unless given.
         batch_size: how many samples at a time.
+
+    Raises:
+        TypeError: if it is no part.
     """
+    given: Any = split
+    if not isinstance(given, Split):
+        raise TypeError(f"give a part such as data.test, not {type(given).__name__}")
     likelihood = likelihood or Gaussian()
     loss, correct = 0.0, 0
     for x, y in evaluation_batches(split, batch_size):

@@ -1,9 +1,12 @@
 """The arrays of a tree by their places in it: what files hold."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import inspect
 from collections.abc import Mapping, Sequence
+from types import CodeType, FunctionType
 from typing import Any, TypeVar, cast
 
 import equinox as eqx
@@ -85,21 +88,26 @@ def fingerprint(module: Any) -> str:
     return sha256(f"{named_settings(module)} {sum_of(named_arrays(module))}".encode())[:16]
 
 
-def named_settings(node: Any, place: str = "") -> dict[str, Any]:
+def named_settings(
+    node: Any, place: str = "", within: frozenset[int] = frozenset()
+) -> dict[str, Any]:
     """Give what is no array by its place, in words that are the same in every process.
 
-    A module is there by the name of its class, a function by its own, numbers by nine digits: the
-    last ones may be others on another platform.
+    A module is there by the name of its class; a function by its own and, if it was made inside
+    another one (as those of optax are), by what it holds; numbers by nine digits, as the last ones
+    may be others on another platform.
     """
-    if eqx.is_array(node) or isinstance(node, jax.ShapeDtypeStruct):
+    node = inspect.unwrap(node) if callable(node) else node  # of jit, say
+    if eqx.is_array(node) or isinstance(node, jax.ShapeDtypeStruct) or id(node) in within:
         return {}
     inner = _inner(node)
     if inner is None:
         return {place: _plain(node)}
     several = f" of {len(inner)}" if isinstance(node, tuple | list) else ""
-    found = {place or "its class": f"{type(node).__name__}{several}"}
+    name = node.__name__ if isinstance(node, FunctionType) else type(node).__name__
+    found = {place or "its class": f"{name}{several}"}
     for name, entry in inner.items():
-        found |= named_settings(entry, f"{place}{name}")
+        found |= named_settings(entry, f"{place}{name}", within | {id(node)})
     return found
 
 
@@ -112,9 +120,25 @@ def _inner(node: Any) -> dict[str, Any] | None:
     if isinstance(node, functools.partial):
         made = cast("functools.partial[Any]", node)
         return {".func": made.func, ".args": made.args, ".keywords": made.keywords}
+    if isinstance(node, FunctionType) and "<" in node.__qualname__:
+        # Of the code of a lambda the names and constants in it: bytes differ between Pythons.
+        code = node.__code__
+        constants = [value for value in code.co_consts if not isinstance(value, CodeType)]
+        own = {".names": code.co_names, ".constants": constants}
+        rest = {".defaults": node.__defaults__, ".holds": _held(node)}
+        return own | rest if node.__name__ == "<lambda>" else rest
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
         return {f".{field.name}": getattr(node, field.name) for field in dataclasses.fields(node)}
     return None
+
+
+def _held(function: FunctionType) -> dict[str, Any]:
+    """Give what a function holds of the one that made it."""
+    held: dict[str, Any] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # nothing was put there yet
+            held[name] = cell.cell_contents
+    return held
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ from mupc.learning import Batch
 from mupc.networks import Network
 from mupc.theory import regime_number
 from mupc.training.build import build_likelihood
-from mupc.training.config import TrainConfig
+from mupc.training.config import ConfigError, TrainConfig
 
 # Up to the first one Gauss–Newton iteration trains as well as accurate inference, and up to the
 # second several do (experiments/regimes.py; the tables are in docs/solvers.md). A regime that is
@@ -32,11 +32,20 @@ def first_batch(config: TrainConfig, data: Dataset) -> Batch:
 
 
 def measure_regime(config: TrainConfig, network: Network, data: Dataset) -> Regime:
-    """Measure the regime number, or choose the precision that gives the one asked for."""
+    """Measure the regime number, or choose the precision that gives the one asked for.
+
+    Raises:
+        ConfigError: if no precision does.
+    """
     if config.rule == "backpropagation":
         return Regime(config.precision or 1.0, None)
     x, y = first_batch(config, data)
     unit = float(jnp.mean(regime_number(FreeEnergy(network, x, y, build_likelihood(config)))))
+    if config.rho is not None and not unit > 0:
+        raise ConfigError(
+            "no precision gives this --rho, since no hidden activity bears on the output of the "
+            "first batch: if its inputs are all zero, shuffle the data; or give --precision"
+        )
     if config.rho is not None:
         return Regime(config.rho / unit, config.rho)
     precision = config.precision or 1.0

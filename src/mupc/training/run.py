@@ -189,12 +189,13 @@ def _options(config: TrainConfig, steps: int) -> Options:
 
 def _regime(folder: RunFolder) -> Regime:
     """Read the regime in which a run began."""
-    try:
-        return Regime(**folder.regime())
-    except TypeError as error:
+    values = folder.regime()
+    numbers = all(isinstance(value, float | int | None) for value in values.values())
+    if values.keys() != set(Regime._fields) or not numbers or values["precision"] is None:
         raise RunError(
-            f"{folder.path / 'regime.json'} is damaged: it must hold precision and rho, and no more"
-        ) from error
+            f"{folder.path / 'regime.json'} is damaged: it must hold the numbers precision and rho"
+        )
+    return Regime(**values)
 
 
 def _recorded(start: Start, member: Member, begin: Begin | None) -> Member:

@@ -1,10 +1,12 @@
 """What a run leaves, read again."""
 
+import warnings
 from pathlib import Path
 
 from mupc.data import Dataset, Split
 from mupc.networks import Chain
 from mupc.records import RunError, RunFolder
+from mupc.training.build import shapes_of
 from mupc.training.config import TrainConfig
 from mupc.training.export import load_network
 from mupc.training.resolution import from_dict
@@ -15,7 +17,7 @@ def load_run(path: str | Path) -> tuple[TrainConfig, Dataset, Chain]:
     """Read a run's configuration, its data and its trained network.
 
     Raises:
-        RunError: if there is no run, or no whole network in it.
+        RunError: if there is no run, or no whole network of its configuration in it.
     """
     folder = RunFolder.open(path)
     config = from_dict(folder.config())
@@ -24,8 +26,14 @@ def load_run(path: str | Path) -> tuple[TrainConfig, Dataset, Chain]:
             f"the run {path} holds no trained network: it has not ended, or {folder.network.name} "
             f"was removed; mupc train --resume {path} goes on with a run that has not ended"
         )
-    network = load_network(folder.network)
-    return config, load_data(config), network
+    if not folder.has_ended:
+        warnings.warn(
+            f"the run {path} has not ended: this is its network of before it went on",
+            stacklevel=2,
+        )
+    data = load_data(config)
+    network = load_network(folder.network, shapes_of(config, data.inputs, data.outputs))
+    return config, data, network
 
 
 def part(data: Dataset, name: str) -> Split:

@@ -50,7 +50,9 @@ class TensorBoard:
 
         if self._writer is None:
             self._path.mkdir(parents=True, exist_ok=True)
-            self._writer = EventsWriter(str(self._path / "events"))
+            # Names tell the second: another one of the same second would be overwritten.
+            others = len(list(self._path.iterdir()))
+            self._writer = EventsWriter(str(self._path / "events"), f".{others}")
             weakref.finalize(self, _close, self._writer)
         writer, event = self._writer, cast(Any, event_pb2).Event
         for name, value in scalars(record).items():
