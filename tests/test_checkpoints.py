@@ -144,9 +144,15 @@ def test_of_functions_made_elsewhere_what_they_hold_is_told():
         ({"log_every": 2}, r"the intervals \(3, None, 1, 10 there, 3, None, 2, 10 here\)"),
         ({"data": toy(seed=1)}, "the training data"),
         ({"net": OTHER}, "the network at first"),
-        ({"rule": mupc.PredictiveCoding(mupc.LBFGS(), 1, hold_regime=True)}, "the rule"),
+        (
+            {"rule": mupc.PredictiveCoding(mupc.LBFGS(), 1, hold_regime=True)},
+            r"the rule\.solver \(Gau",
+        ),
         ({"optimiser": mupc.traced(optax.adam, learning_rate=0.01)}, "the optimiser"),
-        ({"optimiser": optax.adam(0.01)}, "the optimiser"),
+        (
+            {"optimiser": optax.adam(0.01)},
+            r"the optimiser.*\[step_size\] \(-0\.03 there, -0\.01 here",
+        ),
         ({"net": LAMBDA}, "the network at first"),
         ({"net": network(width=9)}, r"\.entry.* \(float32 8x4 there, float32 9x4 here\)"),
         ({"optimiser": optax.sgd(0.1)}, r"optimiser.*there, none here\)"),

@@ -83,9 +83,13 @@ def sum_of(arrays: Mapping[str, np.ndarray]) -> str:
     return total.hexdigest()
 
 
-def fingerprint(module: Any) -> str:
-    """Give a sum of all that makes a module: its classes, its settings, and its arrays."""
-    return sha256(f"{named_settings(module)} {sum_of(named_arrays(module))}".encode())[:16]
+def described(module: Any, name: str) -> dict[str, Any]:
+    """Give all that makes a module, by its places: settings, numbers, and sums of its arrays."""
+    arrays = {
+        f"{name}{place}": array.item() if array.size == 1 else sum_of({"": array})[:16]
+        for place, array in named_arrays(module).items()
+    }
+    return named_settings(module, name) | arrays
 
 
 def named_settings(

@@ -20,7 +20,7 @@ from mupc.networks import Network
 from mupc.training.checkpoint import Checkpoints, Saved, Snapshot, check_identity
 from mupc.training.look import Model, look, look_inside
 from mupc.training.metrics import evaluate, is_one_hot
-from mupc.training.named import fill, fingerprint
+from mupc.training.named import described, fill
 from mupc.training.results import (
     Ended,
     FitResult,
@@ -200,7 +200,7 @@ class Trainer:
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
-        """What makes this run, as far as it can be seen: functions have no content."""
+        """What makes this run, as far as it can be seen: of functions, their names."""
         total, intervals = cast(tuple[int, Intervals], self.plan)
         train, validation = self.data.train, self.data.validation
         return {
@@ -210,9 +210,9 @@ class Trainer:
             "the order of the data": self.seed,
             "the training data": _checksums(train),
             "the validation data": None if validation is None else _checksums(validation),
-            "the network at first": fingerprint(self.first),
-            "the rule": fingerprint(self.rule),
-            "the optimiser": fingerprint(self.optimiser),
+            **described(self.first, "the network at first"),
+            **described(self.rule, "the rule"),
+            **described(self.optimiser, "the optimiser"),
         }
 
     def _restore(self, saved: Saved, total: int, intervals: Intervals) -> None:
