@@ -4,7 +4,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, NoneType
 from typing import Any, TypedDict, Unpack
 
 import jax
@@ -103,20 +103,16 @@ def _check_kinds(rule: Any, optimiser: Any, callback: Any, checkpoints: Any, key
     Raises:
         TypeError: if something is.
     """
-    for name, value, there, example in [
-        ("rule", rule, isinstance(rule, LearningRule), "mupc.PredictiveCoding(…)"),
-        ("optimiser", optimiser, isinstance(optimiser, _OPTIMISER), "optax.adam(0.02)"),
-        ("callback", callback, callback is None or callable(callback), "a function of a record"),
-        ("checkpoints", checkpoints, isinstance(checkpoints, _CHECKPOINTS), "mupc.Checkpoints(…)"),
-        ("key", key, isinstance(key, jax.Array), "jax.random.key(0)"),
+    for name, value, wanted, example in [
+        ("rule", rule, LearningRule, "mupc.PredictiveCoding(…)"),
+        ("optimiser", optimiser, optax.GradientTransformation, "optax.adam(0.02)"),
+        ("callback", callback, (Callable, NoneType), "a function of a record"),
+        ("checkpoints", checkpoints, (Checkpoints, NoneType), "mupc.Checkpoints(…)"),
+        ("key", key, jax.Array, "jax.random.key(0)"),
     ]:
-        if not there:
+        if not isinstance(value, wanted):
             what = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
             raise TypeError(f"{name} must be such as {example}, not {what}")
-
-
-_OPTIMISER = optax.GradientTransformation
-_CHECKPOINTS = Checkpoints | None
 
 
 def fit_together(
