@@ -103,13 +103,14 @@ def _check_kinds(rule: Any, optimiser: Any, callback: Any, checkpoints: Any, key
     Raises:
         TypeError: if something is.
     """
-    for name, value, wanted, example in [
+    kinds: list[tuple[str, Any, Any, str]] = [
         ("rule", rule, LearningRule, "mupc.PredictiveCoding(…)"),
         ("optimiser", optimiser, optax.GradientTransformation, "optax.adam(0.02)"),
         ("callback", callback, (Callable, NoneType), "a function of a record"),
         ("checkpoints", checkpoints, (Checkpoints, NoneType), "mupc.Checkpoints(…)"),
         ("key", key, jax.Array, "jax.random.key(0)"),
-    ]:
+    ]
+    for name, value, wanted, example in kinds:
         if not isinstance(value, wanted):
             what = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
             raise TypeError(f"{name} must be such as {example}, not {what}")
