@@ -120,6 +120,12 @@ def test_what_goes_on_keeps_the_meaning_of_its_outputs():
     assert regressor.predict(IRIS).shape == (150, 2)
 
 
+@pytest.mark.parametrize("make", [PCClassifier, PCRegressor])
+def test_inputs_that_are_all_zero_are_refused_in_the_words_of_an_estimator(make):
+    with pytest.raises(ValueError, match=r"^no precision gives this rho, .*; or give precision$"):
+        make(**SMALL).fit(np.zeros((20, 3)), np.arange(20) % 2)
+
+
 SIGNALS = [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
 
 

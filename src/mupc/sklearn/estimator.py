@@ -213,10 +213,11 @@ class Estimator(BaseEstimator):
 
     @contextmanager
     def _whole(self) -> Generator[None]:
-        """Leave the estimator as it was if a fit is refused or interrupted."""
+        """Leave the estimator as it was if a fit is refused, in its own words, or interrupted."""
         before = dict(vars(self))
         try:
-            yield
+            with spelt_in_python():
+                yield
         except BaseException:
             vars(self).clear()
             vars(self).update(before)
@@ -231,8 +232,7 @@ class Estimator(BaseEstimator):
             ConfigError: if the learning rate would still rise when training ends.
             RunError: if that one is not of the sizes and functions that the parameters name.
         """
-        with spelt_in_python():
-            check_warmup(config, steps)
+        check_warmup(config, steps)
         if network is None:
             return set_up(config, data, steps)
         named = shapes_of(config, data.inputs, data.outputs)
@@ -288,8 +288,7 @@ class Estimator(BaseEstimator):
         own |= {"batch_size": self.batch_size, "epochs": self.epochs}
         if self.learning_rate is not None:
             own["learning_rate"] = self.learning_rate
-        with spelt_in_python():
-            return resolve(from_settings({**given, **own, **fixed}, TrainConfig()))
+        return resolve(from_settings({**given, **own, **fixed}, TrainConfig()))
 
     def _checked(self, X: Any, y: Any = None, *, reset: bool, **options: Any) -> Any:
         """Give X, and y if it is given, as dense arrays of finite numbers."""

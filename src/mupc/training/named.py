@@ -108,8 +108,8 @@ def named_settings(
     if inner is None:
         return {place: _plain(node)}
     several = f" of {len(inner)}" if isinstance(node, tuple | list) else ""
-    name = node.__name__ if isinstance(node, FunctionType) else type(node).__name__
-    found = {place or "its class": f"{name}{several}"}
+    kind = node.__name__ if isinstance(node, FunctionType) else type(node).__name__
+    found = {place or "its class": f"{kind}{several}"}
     for name, entry in inner.items():
         found |= named_settings(entry, f"{place}{name}", within | {id(node)})
     return found

@@ -200,7 +200,7 @@ class Trainer:
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
-        """What makes this run, as far as it can be seen: of functions, their names."""
+        """What makes this run, as far as `named_settings` can see it."""
         total, intervals = cast(tuple[int, Intervals], self.plan)
         train, validation = self.data.train, self.data.validation
         return {
