@@ -1,17 +1,18 @@
 """What the benchmarks measure: networks on random batches of a data set's shape, and their step."""
 
-import dataclasses
 import inspect
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 
 import mupc
+from mupc.hyperparameters import as_module
 from mupc.learning import Batch, LearningRule
 from mupc.networks import Chain
-from mupc.training.step import Inputs, State, begin, train_step
+from mupc.training.step import Inputs, State, train_step
 
 CLASSES = 10
 MNIST_PIXELS = 784
@@ -52,14 +53,12 @@ def every_step(solver: mupc.Solver, steps: int) -> mupc.PredictiveCoding:
     The precision is of the default's order, so that accurate solvers have no minimum to rest in.
     """
     likelihood = mupc.Gaussian(0.1)
-    return mupc.PredictiveCoding(
-        solver=solver, max_steps=steps, likelihood=likelihood, rtol=0.0, patience=0
-    )
+    return mupc.PredictiveCoding(solver, steps, likelihood, stopping=mupc.FixedSteps())
 
 
 def default_rule() -> mupc.PredictiveCoding:
-    """Make the rule of `mupc train`, but for its precision."""
-    return dataclasses.replace(every_step(mupc.GaussNewton(1), 1), hold_regime=True)
+    """Make the rule of `mupc train`."""
+    return mupc.PredictiveCoding()
 
 
 def fixed_steps(step_size: float, steps: int) -> mupc.PredictiveCoding:
@@ -70,21 +69,25 @@ def fixed_steps(step_size: float, steps: int) -> mupc.PredictiveCoding:
 def step_arguments(
     rule: LearningRule, network: Chain, batch: Batch, learning_rate: float = 1e-6
 ) -> tuple[Inputs, State]:
-    """Give the arguments of the first training step, with Adam.
+    """Return the arguments of `train_step` at the first step, with Adam.
 
     The default learning rate is so small that the network stays where it was drawn: a benchmark
     repeats the step, and must not walk into divergence, which would end inference early.
     """
     optimiser = mupc.traced(optax.adam, learning_rate=learning_rate)
-    key = jax.random.key(0)
-    inputs = Inputs(rule, optimiser, batch, jnp.asarray(0), jnp.asarray(False), key)
-    return inputs, begin(network, rule, optimiser, key)
+    inputs = (batch, rule, as_module(optimiser), jnp.asarray(False))
+    return inputs, mupc.init(network, rule, optimiser, jax.random.key(0))
 
 
 def trace_step(arguments: tuple[Inputs, State]) -> jax.stages.Traced:
-    """Trace the training step as `mupc.fit` does (all its arguments are arrays), from nothing.
+    """Trace the training step as `mupc.fit` does (its arrays are arguments), from nothing.
 
     JAX's own `jit` in place of Equinox's, because its stages can be timed one by one.
     """
     jax.clear_caches()
-    return jax.jit(inspect.unwrap(train_step), donate_argnums=1).trace(*arguments)
+    arrays, rest = eqx.partition(arguments, eqx.is_array)
+
+    def step(*arrays: Any) -> Any:
+        return inspect.unwrap(train_step)(*eqx.combine(arrays, rest))
+
+    return jax.jit(step, donate_argnums=1).trace(*arrays)

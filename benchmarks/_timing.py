@@ -46,7 +46,7 @@ class Ratio:
         return f"{self.name}: {self.value:.3f}{target}"
 
     def record(self) -> dict[str, Any]:
-        """Give what a report stores."""
+        """Return what a report stores."""
         return {
             "name": self.name,
             "ours": self.ours,
@@ -75,7 +75,7 @@ def interleave(cases: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str,
 
 
 def medians(times: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Give the median of each case."""
+    """Return the median of each case."""
     return {name: statistics.median(values) for name, values in times.items()}
 
 

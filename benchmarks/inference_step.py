@@ -27,9 +27,9 @@ from mupc.networks import Chain
 _LIMIT = 1.2
 
 # Stopping that looks at every step and never happens: no float32 residual falls this far.
-_STOPPING: dict[str, dict[str, Any]] = {
-    "inference, no stopping": {"rtol": 0.0, "patience": 0},
-    "inference, stopping": {"rtol": 1e-12, "patience": 1_000_000},
+_STOPPING: dict[str, mupc.Stopping] = {
+    "inference, no stopping": mupc.FixedSteps(),
+    "inference, stopping": mupc.Tolerance(1e-12, patience=1_000_000),
 }
 
 
@@ -87,7 +87,7 @@ def steps_and_context(
 
 
 def products(size: Size, batch: int, seed: int) -> Callable[[int], Any]:
-    """Give the loop of bare products, of the shapes that the residual blocks have."""
+    """Return the loop of bare products, of the shapes that the residual blocks have."""
     z_key, w_key = jax.random.split(jax.random.key(seed))
     z = jax.random.normal(z_key, (size.depth - 1, batch, size.width))
     # With this scale no eigenvalue of WᵀW lies above about 1: z does not overflow on the way.
@@ -111,15 +111,15 @@ def _products(
 
 
 def inference(
-    network: Chain, batch: Batch, options: argparse.Namespace, stopping: dict[str, Any]
+    network: Chain, batch: Batch, options: argparse.Namespace, stopping: mupc.Stopping
 ) -> Callable[[int], Any]:
-    """Give our loop, which refuses to be timed if a sample ended early."""
-    start = network.feedforward(batch[0]).activities
+    """Return our loop, which refuses to be timed if a sample ended early."""
     energy = mupc.FreeEnergy(network, *batch, mupc.Gaussian())
+    start = energy.run()
     solver = mupc.GradientDescent(options.step_size)
 
     def loop(steps: int) -> mupc.Solution:
-        return mupc.infer(energy, solver, start, max_steps=steps, **stopping)
+        return mupc.infer(energy, solver, start, max_steps=steps, stopping=stopping)
 
     asked = max(options.steps)
     if (made := int(jnp.min(loop(asked).steps))) != asked:

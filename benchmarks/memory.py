@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def yardstick(state: State, batch: int) -> dict[str, int]:
-    """Give the bytes of what training must hold."""
+    """Return the bytes of what training must hold."""
     network = state.network
     weights = _bytes(network)
     x = jax.ShapeDtypeStruct((batch, DIGITS_PIXELS), float)

@@ -21,7 +21,6 @@ from _problems import DIGITS_PIXELS, Size, relu_network
 from _timing import Ratio, Report, interleave, medians, parser
 
 import mupc
-from mupc.inference import Beginning
 from mupc.theory import precision_for
 
 _YARDSTICK = "one bare product per layer"
@@ -48,7 +47,7 @@ class Case(NamedTuple):
 
 
 def cases() -> dict[str, Case]:
-    """Give what is compared. Steps that have to be shrunk take a sweep more, not counted here."""
+    """Return what is compared. Steps that have to be shrunk take a sweep more, not counted here."""
     stable = mupc.StableStep()
     power = 2 * int(stable.iterations)
     newton = {
@@ -73,7 +72,7 @@ class Problem(NamedTuple):
     """An energy, and where inference begins."""
 
     energy: mupc.FreeEnergy
-    begin: Beginning
+    start: mupc.Point
 
 
 def problem(size: Size, options: argparse.Namespace) -> Problem:
@@ -82,22 +81,14 @@ def problem(size: Size, options: argparse.Namespace) -> Problem:
     x, y = (jnp.asarray(v[: options.batch], float) for v in mupc.data.load("digits").train)
     unit = mupc.FreeEnergy(network, x, y, mupc.Gaussian())
     energy = mupc.FreeEnergy(network, x, y, mupc.Gaussian(precision_for(options.rho, unit)))
-    start = mupc.FeedforwardStart()
-    return Problem(energy, start(network.feedforward(x).activities, jax.random.key(0)))
+    return Problem(energy, energy.run())
 
 
 def solve(posed: Problem, solver: mupc.Solver, steps: int, *, measure: bool) -> mupc.Solution:
     """Make all the steps."""
-    energy, (activities, errors) = posed
+    energy, start = posed
     return mupc.infer(
-        energy,
-        solver,
-        activities,
-        errors=errors,
-        max_steps=steps,
-        rtol=0,
-        patience=0,
-        measure=measure,
+        energy, solver, start, max_steps=steps, stopping=mupc.FixedSteps(), measure=measure
     )
 
 
@@ -143,7 +134,7 @@ def measure(depth: int, options: argparse.Namespace, report: Report) -> list[lis
 
 
 def compile_solver(posed: Problem, case: Case) -> dict[str, float]:
-    """Give the seconds that compiling takes, from nothing, and the bytes that inference needs."""
+    """Return the seconds that compiling takes, from nothing, and the bytes that inference needs."""
     jax.clear_caches()
     run = jax.jit(partial(solve, steps=case.steps, measure=False))
     began = time.perf_counter()
@@ -158,7 +149,7 @@ def compile_solver(posed: Problem, case: Case) -> dict[str, float]:
 
 
 def products(size: Size, batch: int) -> Callable[[], Any]:
-    """Give a pass with nothing but a matrix product in each layer."""
+    """Return a pass with nothing but a matrix product in each layer."""
     z_key, w_key = jax.random.split(jax.random.key(0))
     W = jax.random.normal(w_key, (size.depth, size.width, size.width)) * size.width**-0.5
     z = jax.random.normal(z_key, (batch, size.width))

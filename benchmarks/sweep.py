@@ -23,7 +23,6 @@ from _timing import Ratio, Report, parser
 import mupc
 from mupc.sweeps import Point, SweepFolder, sweep
 from mupc.sweeps.points import point_of
-from mupc.training.build import build_likelihood
 from mupc.training.config import TrainConfig
 from mupc.training.run import Run, train
 from mupc.training.setup import load_data
@@ -99,7 +98,7 @@ def _measure(points: Sequence[Point], path: Path, report: Report) -> None:
 
 
 def count_compilations() -> list[str]:
-    """Give a list to which every compilation adds its event."""
+    """Return a list to which every compilation adds its event."""
     events: list[str] = []
 
     def heard(event: str, duration_secs: float, **kwargs: str | int) -> None:
@@ -113,11 +112,11 @@ def count_compilations() -> list[str]:
 
 def _evaluation_seconds(run: Run) -> float:
     """Time what a run evaluates: its validation part at the end of training and after, its test."""
-    data, likelihood = load_data(run.config), build_likelihood(run.config)
+    data = load_data(run.config)
     began = time.perf_counter()
     for split in (data.validation, data.validation, data.test):
         assert split is not None
-        mupc.evaluate(run.result.network, split, likelihood=likelihood)
+        mupc.evaluate(run.result, split)
     return time.perf_counter() - began
 
 

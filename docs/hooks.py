@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import inspect
 import re
+import types
 import typing
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,12 @@ def public_names(name: str) -> list[str]:
     return sorted(
         public
         for public, value in vars(module).items()
-        if not public.startswith("_")
-        and not inspect.ismodule(value)
-        and getattr(value, "__module__", name).startswith("mupc")
+        if not public.startswith("_") and not inspect.ismodule(value) and _is_own(value)
     )
+
+
+def _is_own(value: Any) -> bool:
+    # An alias of a type, such as mupc.Batch, has the module of the type: it is named here alone.
+    if isinstance(value, types.GenericAlias):
+        return True
+    return getattr(value, "__module__", "mupc").startswith("mupc")

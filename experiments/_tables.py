@@ -20,16 +20,16 @@ def floats(*, bits: Literal[32, 64]) -> Generator[None]:
 
 
 def line(cells: Iterable[str]) -> str:
-    """Give a row of a Markdown table."""
+    """Return a row of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
 def header(columns: Sequence[str]) -> str:
-    """Give the two lines that begin a Markdown table."""
+    """Return the two lines that begin a Markdown table."""
     return f"{line(columns)}\n{line('---' for _ in columns)}"
 
 
 def percent(values: Sequence[float]) -> str:
-    """Give the mean of fractions in per cent, with the standard deviation of several."""
+    """Return the mean of fractions in per cent, with the standard deviation of several."""
     spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{100 * statistics.mean(values):.1f}{spread}"

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, np.ndarray]:
 def measure(
     name: str, depth: int, width: int, batch: tuple[jax.Array, jax.Array], data: mupc.data.Dataset
 ) -> tuple[float, ...]:
-    """Give the last activity's root mean square, its change, and the output's change."""
+    """Return the last activity's root mean square, its change, and the output's change."""
     network = mupc.residual_mlp(
         data.inputs,
         data.outputs,

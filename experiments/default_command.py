@@ -70,7 +70,7 @@ def run(arguments: Sequence[str], seed: int, folder: Path) -> Timed:
 
 
 def summary(rule: str, runs: Sequence[Timed]) -> str:
-    """Give the mean accuracy with its standard deviation over seeds, and the times."""
+    """Return the mean accuracy with its standard deviation over seeds, and the times."""
     accuracies = [run.accuracy for run in runs]
     spread = f" ± {statistics.stdev(accuracies):.2%}" if len(runs) > 1 else ""
     seconds = [run.seconds for run in runs]

@@ -111,7 +111,7 @@ def measure(size: str, rule: str, options: argparse.Namespace) -> Row:
 
 
 def peak_megabytes() -> float:
-    """Give the process's largest resident memory so far."""
+    """Return the process's largest resident memory so far."""
     # Linux counts in units of 1,024 bytes, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

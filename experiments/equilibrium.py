@@ -22,7 +22,7 @@ from jaxtyping import Array
 
 import mupc
 from mupc.inference import Solution
-from mupc.networks import Activities, Chain
+from mupc.networks import Chain
 from mupc.training.config import TrainConfig
 from mupc.training.run import train
 
@@ -34,8 +34,10 @@ class Solver(NamedTuple):
     solver: mupc.Solver
 
     def steps(self, sweeps: int) -> int:
-        """Give how many steps so many sweeps pay for."""
-        begin, end = (float(self.solver.cost(jnp.asarray([n]))[0]) for n in (0, 1))
+        """Return how many steps so many sweeps pay for."""
+        costs = self.solver.cost(jnp.arange(2))
+        assert costs is not None  # all of these have a fixed price
+        begin, end = map(float, costs)
         return int((sweeps - begin) // (end - begin))
 
 
@@ -43,7 +45,7 @@ _ACCURATE = Solver("l-bfgs in errors", mupc.InErrors(mupc.LBFGS()))
 
 
 def solvers() -> list[Solver]:
-    """Give the solvers that are compared; the stable step's power iterations are counted."""
+    """Return the solvers that are compared; the stable step's power iterations are counted."""
     stable = mupc.StableStep()
     momentum = mupc.GradientDescent(stable, momentum=0.9)
     return [
@@ -57,15 +59,20 @@ def solvers() -> list[Solver]:
 
 
 class Problem(NamedTuple):
-    """An energy and the feedforward activities of its batch."""
+    """An energy, and its point of the feedforward pass."""
 
     energy: mupc.FreeEnergy
-    start: Activities
+    start: mupc.Point
 
     def solve(self, solver: mupc.Solver, steps: int, *, trace: bool = False) -> Solution:
         """Make all the steps."""
         return mupc.infer(
-            self.energy, solver, self.start, max_steps=steps, rtol=0, patience=0, trace=trace
+            self.energy,
+            solver,
+            self.start,
+            max_steps=steps,
+            stopping=mupc.FixedSteps(),
+            trace=trace,
         )
 
 
@@ -90,7 +97,7 @@ def problem(network: Chain, data: mupc.data.Dataset, batch: int) -> Problem:
     )
     x, y = (jnp.asarray(part[:batch], float) for part in data.train)
     energy = mupc.FreeEnergy(network, x, y, mupc.Gaussian(precision=1.0))
-    return Problem(energy, network.feedforward(x).activities)
+    return Problem(energy, energy.run())
 
 
 def linear(options: argparse.Namespace) -> dict[str, float]:
@@ -98,7 +105,7 @@ def linear(options: argparse.Namespace) -> dict[str, float]:
     data = mupc.data.load("digits", validation=0)
     network = draw(data, mupc.identity, options)
     posed = problem(network, data, options.batch)
-    (exact,) = posed.solve(mupc.LinearSolve(), 1).activities
+    exact = network.in_order(posed.solve(mupc.LinearSolve(), 1).point.activities)
     cases: dict[str, tuple[mupc.Solver, int]] = {
         "gauss-newton, 10 CG, one iteration": (mupc.GaussNewton(10), 1),
         "gradient descent in errors, 400 steps": (
@@ -111,14 +118,14 @@ def linear(options: argparse.Namespace) -> dict[str, float]:
     print(header(("solver", "largest difference from the closed form")))
     differences: dict[str, float] = {}
     for name, (solver, steps) in cases.items():
-        (reached,) = posed.solve(solver, steps).activities
+        reached = network.in_order(posed.solve(solver, steps).point.activities)
         differences[name] = float(jnp.max(jnp.abs(reached - exact)) / jnp.max(jnp.abs(exact)))
         print(line([name, f"{differences[name]:.1e}"]), flush=True)
     return differences
 
 
 def tanh(options: argparse.Namespace) -> list[tuple[int, np.ndarray]]:
-    """Give each sample's relative residual, in activities, after several numbers of sweeps."""
+    """Return each sample's relative residual, in activities, after several numbers of sweeps."""
     config = TrainConfig(
         dataset=options.dataset,
         validation=0.0,
@@ -153,7 +160,7 @@ def tanh(options: argparse.Namespace) -> list[tuple[int, np.ndarray]]:
 
 
 def relu(options: argparse.Namespace) -> dict[str, list[float]]:
-    """Give the energy, over the feedforward energy, after several numbers of sweeps."""
+    """Return the energy, over the feedforward energy, after several numbers of sweeps."""
     data = mupc.data.load(options.dataset, validation=0)
     network = draw(data, jax.nn.relu, options)
     posed = problem(network, data, options.batch)

@@ -1,9 +1,9 @@
 """Whether every layer learns, and learns what predictive coding at equilibrium would teach it.
 
 `cosines`: a tanh network, early and late in training with the default rule: the cosine, layer by
-layer, between the weight gradient used and the gradient at an accurately solved minimum (float64),
-in several batches of 64, since late in training a batch's gradient is that of the few samples that
-are still wrong.
+layer, between the weight gradient used and the gradient at an accurately solved minimum of the same
+energy (float64, every sample at the precision that the rule gives it), in several batches of 64,
+since late in training a batch's gradient is that of the few samples that are still wrong.
 `frozen`: what is lost when the lower three quarters of the layers are frozen from the start. A rule
 for which nothing is lost did not use them.
 
@@ -16,7 +16,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -27,13 +27,13 @@ from _tables import floats, header, line, percent
 
 import mupc
 from mupc.inference import InErrors
+from mupc.learning import Batch, LearningRule, first_gradients
 from mupc.networks import Chain, scale_by
-from mupc.theory import gradient_alignment
+from mupc.theory import alignment, yardstick
 from mupc.training.build import build_network, build_optimiser, build_rule
 from mupc.training.config import PRESETS, TrainConfig
-from mupc.training.regime import measure_regime
 from mupc.training.resolution import resolve
-from mupc.training.run import train
+from mupc.training.run import Run, train
 from mupc.training.setup import load_data
 
 # Gradients are called alike from this cosine on.
@@ -50,7 +50,7 @@ _COSINES = (
 
 
 def cosines(options: argparse.Namespace) -> dict[int, np.ndarray]:
-    """Give the cosine of each layer, batch by batch, after several lengths of training."""
+    """Return the cosine of each layer, batch by batch, after several lengths of training."""
     print(header(_COSINES), flush=True)
     found: dict[int, np.ndarray] = {}
     for steps in options.train:
@@ -66,37 +66,60 @@ def cosines(options: argparse.Namespace) -> dict[int, np.ndarray]:
             out=str(options.out / f"tanh-{options.depth}x{options.width}-{steps}"),
         )
         run = train(config)
-        data = load_data(run.config)
-        held = replace(run.config, hold_regime=None)
-        assert run.regime is not None
-        default = build_rule(held, run.regime.precision)
-        accurate = mupc.PredictiveCoding(
-            solver=InErrors(mupc.LBFGS()), max_steps=400, likelihood=default.likelihood, rtol=1e-6
-        )
-        residuals: list[float] = []
-        exact: list[np.ndarray] = []
-        each: list[np.ndarray] = []
-        with floats(bits=64):
-            network: Any = _double(run.result.network)
-            for first in range(0, 64 * options.batches, 64):
-                x, y = (jnp.asarray(v[first : first + 64], float) for v in data.train)
-                _, _, info = eqx.filter_jit(accurate.gradients)(network, (x, y), None, _KEY)
-                assert info.inference is not None
-                residuals.append(float(jnp.max(info.inference.relative_residual)))
-                each.append(
-                    np.asarray(gradient_alignment(network, (x, y), default, accurate).cosine)
-                )
-                exact.append(np.asarray(gradient_alignment(network, (x, y), default).cosine))
-        found[steps] = np.stack(each)
+        compared = [compare(run, first, 64) for first in range(0, 64 * options.batches, 64)]
+        found[steps] = np.stack([batch.cosine for batch in compared])
         least = np.min(found[steps], axis=1)
+        residual = max(batch.residual for batch in compared)
         figures = (np.min(least), np.median(least), np.mean(least >= _ALIKE))
-        shown = (f"{max(residuals):.1e}", *(f"{figure:.3f}" for figure in figures))
-        print(line((str(steps), *shown, f"{np.median(exact):.3f}")), flush=True)
+        exact = np.median([batch.exact for batch in compared])
+        shown = (f"{residual:.1e}", *(f"{figure:.3f}" for figure in figures), f"{exact:.3f}")
+        print(line((str(steps), *shown)), flush=True)
     return found
 
 
+class Compared(NamedTuple):
+    """The gradient used on a batch, beside others: cosines of each layer.
+
+    Attributes:
+        cosine: with the gradient at an accurately solved minimum.
+        exact: with backpropagation's.
+        residual: the largest relative residual of that minimum.
+    """
+
+    cosine: np.ndarray
+    exact: np.ndarray
+    residual: np.ndarray
+
+
+def compare(run: Run, first: int, size: int) -> Compared:
+    """Compare gradients on `size` samples from number `first` on, with the state of the run."""
+    with floats(bits=64):
+        network, state = _double((run.result.network, run.result.state))
+        x, y = (jnp.asarray(v[first : first + size], float) for v in run.data.train)
+        used = build_rule(run.config)
+        accurate = mupc.PredictiveCoding(
+            InErrors(mupc.LBFGS()),
+            400,
+            rho=run.config.rho,
+            hold=bool(run.config.hold_regime),
+            stopping=mupc.Tolerance(1e-6),
+        )
+        return Compared(*map(np.asarray, _compare(network, (x, y), state, used, accurate)))
+
+
+@eqx.filter_jit
+def _compare(
+    network: Chain, batch: Batch, state: Any, used: LearningRule, accurate: LearningRule
+) -> tuple[jax.Array, ...]:
+    gradients, _ = first_gradients(used, network, batch, state, _KEY, measure=False)
+    minimum, info = first_gradients(accurate, network, batch, state, _KEY)
+    exact, _ = first_gradients(yardstick(used), network, batch, None, _KEY)
+    residual = jnp.max(info.phases["inference"].relative_residual)
+    return alignment(gradients, minimum).cosine, alignment(gradients, exact).cosine, residual
+
+
 def frozen(options: argparse.Namespace) -> dict[str, tuple[list[float], list[float]]]:
-    """Give test accuracies with every layer learning, and with the upper quarter alone."""
+    """Return test accuracies with every layer learning, and with the upper quarter alone."""
     base = TrainConfig(
         dataset=options.dataset,
         validation=0.0,
@@ -133,7 +156,7 @@ def _accuracy(config: TrainConfig, *, hold: bool) -> float:
     data = load_data(config)
     network_key, fit_key = jax.random.split(jax.random.key(config.seed))
     network = build_network(config, data.inputs, data.outputs, network_key)
-    rule = build_rule(config, measure_regime(config, network, data).precision)
+    rule = build_rule(config)
     optimiser = build_optimiser(config, network, config.steps or 0)
     if hold:
         optimiser = optax.chain(optimiser, scale_by(mask(network)))
@@ -147,19 +170,18 @@ def _accuracy(config: TrainConfig, *, hold: bool) -> float:
         key=fit_key,
     )
     assert data.test is not None
-    accuracy = mupc.evaluate(result.network, data.test).accuracy
+    accuracy = mupc.evaluate(result, data.test).accuracy
     assert accuracy is not None
     return accuracy
 
 
 def mask(network: Chain) -> Any:
-    """Give factors of updates: 0 in the lower three quarters of the layers, else 1."""
+    """Return factors of updates: 0 in the lower three quarters of the layers, else 1."""
     params = eqx.filter(network, eqx.is_inexact_array)
     (stage,) = params.stages
-    blocks = len(stage.blocks.weights)
-    upper = jnp.arange(blocks + 1) >= 3 * (blocks + 1) // 4  # the entry is the first of them
+    upper = jnp.arange(stage.depth) >= 3 * stage.depth // 4  # the entry is the first of them
     return eqx.tree_at(
-        lambda n: (n.stages[0].entry.weights, n.stages[0].blocks.weights, n.readout.weights),
+        lambda n: (n.stages[0].entry.weights, n.stages[0].blocks[0].weights, n.readout.weights),
         params,
         (jnp.zeros(()), upper[1:, None, None].astype(float), jnp.ones(())),
     )

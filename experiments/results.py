@@ -245,7 +245,7 @@ def backpropagation(options: argparse.Namespace) -> str:
 
 
 def _surveyed(out: Path, config: TheoryConfig) -> list[TheoryRecord]:
-    """Give the records of a survey, of an earlier call if that was the same and ended."""
+    """Return the records of a survey, of an earlier call if that was the same and ended."""
     if not (out / "config.json").is_file():
         return survey(config, lambda record: print(f"{record.depth}x{record.width}", flush=True))[1]
     run = RunFolder.open(out)

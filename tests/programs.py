@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mupc.training.step import Inputs, begin, train_step
+import mupc
+from mupc.hyperparameters import as_module
+from mupc.training.step import train_step
 
 
 def equations(jaxpr):
@@ -18,15 +20,19 @@ def equations(jaxpr):
 
 
 def training_step(rule, network, inputs, outputs):
-    """All equations of one training step with Adam."""
-    optimiser, key = optax.adam(0.1), jax.random.key(0)
-    state = begin(network, rule, optimiser, key)
-    batch = (jnp.ones((4, inputs)), jnp.ones((4, outputs)))
-    arrays, static = jax.tree.flatten((batch, jnp.asarray(0), state))
+    """All equations of one training step with Adam, on samples that are vectors."""
+    return step_equations(rule, network, (jnp.ones((4, inputs)), jnp.ones((4, outputs))))
+
+
+def step_equations(rule, network, batch):
+    """All equations of one training step with Adam on a batch."""
+    optimiser = optax.adam(0.1)
+    state = mupc.init(network, rule, optimiser, jax.random.key(0))
+    arrays, static = jax.tree.flatten((batch, state))
 
     def step(*arrays):
-        batch, count, state = jax.tree.unflatten(static, arrays)
-        inputs = Inputs(rule, optimiser, batch, count, jnp.asarray(False), key)
+        batch, state = jax.tree.unflatten(static, arrays)
+        inputs = (batch, rule, as_module(optimiser), jnp.asarray(False))
         return jax.tree.leaves(train_step.__wrapped__(inputs, state))
 
     jax.clear_caches()  # a function that JAX has traced before is not traced again

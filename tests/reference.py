@@ -15,14 +15,14 @@ class Reference:
     def __init__(self, network, activation="relu", skips=True):
         self.phi, self.slope = ACTIVATIONS[activation][1:] if activation else (_same, np.ones_like)
         stage = network.stages[0]
-        hidden = stage.blocks
         layers = [
-            (stage.entry.scale.multiplier, stage.entry.weights, stage.entry.biases),
+            (stage.entry.multiplier, stage.entry.weights, stage.entry.biases),
             *(
-                (hidden.scale.multiplier, w, None if hidden.biases is None else hidden.biases[i])
+                (hidden.multiplier, w, None if hidden.biases is None else hidden.biases[i])
+                for hidden in stage.blocks
                 for i, w in enumerate(hidden.weights)
             ),
-            (network.readout.scale.multiplier, network.readout.weights, network.readout.biases),
+            (network.readout.multiplier, network.readout.weights, network.readout.biases),
         ]
         self.weights = [a * np.asarray(w, float) for a, w, _ in layers]
         self.biases = [0.0 if b is None else np.asarray(b, float) for *_, b in layers]

@@ -37,6 +37,7 @@ def regime_record(step, inference=True):
         "energy_after": [0.1, 0.05, 0.02, 0.1],
         "scale": [1.0, 1.1, 1.2, 0.1],
         "change": [1e-3 * step, 1e-2 * step, 2e-2 * step, 1e-3 * step],
+        "diagnostics": {"nudge": 0.5, "tilt": [0.25, None, 0.75, 0.5]} if inference else {},
         "seconds": step / 10,
         **(there if inference else missing),
     }

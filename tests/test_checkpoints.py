@@ -22,10 +22,12 @@ from mupc.training.checkpoint import Snapshot
 from mupc.training.named import fill, named_settings
 
 TIMES = ("seconds", "samples_per_second")  # what a stop may change
-HELD = mupc.PredictiveCoding(mupc.GaussNewton(1), 1, hold_regime=True)
+HELD = mupc.PredictiveCoding()
 OTHER = mupc.residual_mlp(4, 2, width=8, depth=3, key=jax.random.key(9))
 LAMBDA = mupc.residual_mlp(4, 2, width=8, depth=3, activation=lambda z: jnp.tanh(2 * z), key=KEY)
-RANDOM = mupc.PredictiveCoding(mupc.GradientDescent(0.25), 4, start=mupc.NormalStart(0.1))
+RANDOM = mupc.PredictiveCoding(
+    mupc.GradientDescent(0.25), 4, mupc.Gaussian(), start=mupc.NormalStart(0.1)
+)
 
 
 def train(path, *, rule=HELD, stop=None, number=signal.SIGINT, every=None, net=None, **options):
@@ -144,10 +146,10 @@ def test_of_functions_made_elsewhere_what_they_hold_is_told():
         ({"log_every": 2}, r"the intervals \(3, None, 1, 10 there, 3, None, 2, 10 here\)"),
         ({"data": toy(seed=1)}, "the training data"),
         ({"net": OTHER}, "the network at first"),
-        (
-            {"rule": mupc.PredictiveCoding(mupc.LBFGS(), 1, hold_regime=True)},
-            r"the rule\.solver \(Gau",
-        ),
+        ({"rule": mupc.PredictiveCoding(mupc.LBFGS(), 1)}, r"the rule\.solver \(Gau"),
+        ({"rule": mupc.PredictiveCoding(rho=0.1)}, r"the rule\.regime\.rho \(0\.05.* there, 0\.1"),
+        ({"rule": mupc.PredictiveCoding(hold=False)}, r"the rule\.regime\.hold \(True there, Fal"),
+        ({"rule": mupc.PredictiveCoding(stopping=mupc.Tolerance())}, r"the rule\.stopping \(Fixed"),
         ({"optimiser": mupc.traced(optax.adam, learning_rate=0.01)}, "the optimiser"),
         (
             {"optimiser": optax.adam(0.01)},

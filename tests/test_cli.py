@@ -38,7 +38,7 @@ def test_train_then_evaluate_tell_the_same_story(tmp_path, capsys):
     assert "regime number ρ = 0.05, held in training (precision" in printed
     assert "step 60/60: loss" in printed
     assert "in 1 inference step," in printed
-    assert "at step 0: ρ of what is learned " in printed
+    assert "at step 0: gradient-weighted ρ " in printed
     assert "2 of 2 hidden matrices learning" in printed
     run = RunFolder.open(tmp_path / "run")
     result = run.result()
@@ -66,6 +66,24 @@ def test_the_users_own_arrays(tmp_path, capsys):
     np.savez(tmp_path / "own.npz", x=x[:200], y=y[:200], x_test=x[200:], y_test=y[200:])
     assert train(tmp_path, "--dataset", str(tmp_path / "own.npz")) == 0
     assert RunFolder.open(tmp_path / "run").result()["test"]["accuracy"] > 0.9
+
+
+def test_images_of_whole_numbers_are_trained_on_as_they_are(tmp_path):
+    generator = np.random.default_rng(0)
+    y = generator.integers(0, 3, 300)
+    x = (generator.integers(0, 2, (300, 2, 3)) + 4 * np.eye(6)[y].reshape(-1, 2, 3)).astype("u1")
+    np.savez(tmp_path / "own.npz", x=x[:200], y=y[:200], x_test=x[200:], y_test=y[200:])
+    assert train(tmp_path, "--dataset", str(tmp_path / "own.npz")) == 0
+    assert RunFolder.open(tmp_path / "run").result()["test"]["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("command", ["train", "theory"])
+def test_targets_with_positions_are_for_a_network_of_ones_own(command, tmp_path, capsys):
+    path, out = tmp_path / "own.npz", tmp_path / "run"
+    np.savez(path, x=np.ones((80, 4)), y=np.ones((80, 2, 3)))
+    said = wrong(capsys, command, "--dataset", str(path), "--out", str(out))
+    assert "the targets of own.npz are of shape (2, 3) per sample, and the command's" in said
+    assert not out.exists()
 
 
 def test_own_arrays_without_a_test_part_are_evaluated_from_any_folder(

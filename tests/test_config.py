@@ -128,6 +128,7 @@ WRONG = [
     ({"weight_decay": -0.1}, "--weight-decay must be at least 0"),
     ({"max_steps": 0}, "--max-steps must be at least 1"),
     ({"seed": -1}, "--seed must be at least 0"),
+    ({"seed": 2**32}, "--seed must be at least 0 and below 2 to the 32nd, not 4294967296"),
     ({"rule": "backpropagation", "step_size": 0.1}, "--step-size would have no effect, since only"),
     ({"rule": "backpropagation", "max_steps": 3}, "--max-steps would have no effect"),
     ({"parameterisation": "ntk", "gamma": 2.0}, "--gamma would have no effect.*ntk has no γ"),
@@ -181,7 +182,7 @@ def impossible(name, folder):
         return [["nonsense"], [], [1], [["a"]]] if "tuple" in hint else ["nonsense"]
     if HINTS[name] is bool or name == "hold_regime":
         return []
-    return [-1, 2**63] if name == "seed" else [-1]
+    return [-1, 2**32, 2**63] if name == "seed" else [-1]
 
 
 @pytest.mark.parametrize("name", HINTS)

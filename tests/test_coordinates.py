@@ -11,9 +11,10 @@ import numpy as np
 import optax
 
 import mupc
+from mupc.learning import first_gradients
 
 BACKPROPAGATION = mupc.Backpropagation()
-TRUNCATED = mupc.PredictiveCoding(mupc.GradientDescent(0.25), 8)
+TRUNCATED = mupc.PredictiveCoding(mupc.GradientDescent(0.25), 8, mupc.Gaussian())
 WIDTHS, DEPTHS, STEPS = (64, 256), (4, 64), 3
 
 
@@ -32,14 +33,14 @@ def sizes_of_activities(parameterisation, width, depth, scaling, rule):
     if scaling is not None:
         optimiser = optax.chain(optimiser, scaling(network))
     before = network.feedforward(x)
-    step = eqx.filter_jit(lambda n: rule.gradients(n, (x, y), None, None)[0])
+    step = eqx.filter_jit(lambda n: first_gradients(rule, n, (x, y), None, jax.random.key(0))[0])
     state = optimiser.init(eqx.filter(network, eqx.is_inexact_array))
     for _ in range(STEPS):
         updates, state = optimiser.update(step(network), state)
         network = eqx.apply_updates(network, updates)
     after = network.feedforward(x)
     norm = lambda v: float(np.sqrt(np.mean(np.square(v))))
-    last, then = before.activities[0][-1], after.activities[0][-1]
+    last, then = before.activities[-1][-1], after.activities[-1][-1]
     return norm(last), norm(then - last), norm(after.output - before.output)
 
 

@@ -11,11 +11,15 @@ from sklearn import datasets
 
 from mupc.data import (
     DataError,
+    Dataset,
     Split,
     available,
     batch_indices,
+    check_dataset,
+    check_split,
     evaluation_batches,
     load,
+    one_hot,
     steps_per_epoch,
 )
 
@@ -77,7 +81,7 @@ def test_importing_data_loads_neither_jax_nor_the_download_nor_scikit_learn():
 
 
 def test_digits_are_scikit_learns_standardised_and_split_once():
-    data = load("digits")
+    data = load("digits", validation=0.1)
     assert (data.name, data.inputs, data.outputs) == ("digits", 64, 10)
     assert [len(part.x) for part in (data.train, data.validation, data.test)] == [1293, 144, 360]
     x = np.concatenate([data.train.x, data.validation.x, data.test.x])
@@ -118,10 +122,11 @@ def test_training_and_validation_parts_make_up_the_data(n, fraction, tmp_path_fa
 
 def test_the_validation_part_is_no_stretch_of_the_file(tmp_path):
     path = save(tmp_path, x=np.arange(1000.0)[:, None], y=np.zeros(1000, int))
-    held = load(path).validation.x
+    held = load(path, validation=0.1).validation.x
     assert abs(held.mean() - 499.5) < 100  # 3.5 standard errors of a uniform sample of 100
-    np.testing.assert_array_equal(load(path, validation=0).train.x[:, 0], np.arange(1000))
-    assert load(path, validation=0).validation is None
+    for loaded in (load(path, validation=0), load(path)):  # as nothing is held out unless asked for
+        np.testing.assert_array_equal(loaded.train.x[:, 0], np.arange(1000))
+        assert loaded.validation is None
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, float("nan")])
@@ -139,17 +144,39 @@ def test_a_validation_part_that_takes_everything_is_refused(tmp_path):
 # The user's arrays
 
 
-def test_arrays_with_labels_are_flattened_and_encoded_over_both_parts(tmp_path):
+def test_arrays_keep_their_shape_and_labels_are_encoded_over_both_parts(tmp_path):
     x = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     path = save(tmp_path, x=x, y=[2, 0], x_test=x[:1] / 2, y_test=[3], extra=[None])
     data = load(path, validation=0)
     assert (data.name, data.inputs, data.outputs) == ("mine.npz", 12, 4)
-    np.testing.assert_array_equal(data.train.x, [range(12), range(12, 24)])
+    np.testing.assert_array_equal(data.train.x, x)
     np.testing.assert_array_equal(data.train.y, [[0, 0, 1, 0], [1, 0, 0, 0]])
-    np.testing.assert_array_equal(data.test.x, [np.arange(12) / 2])
+    np.testing.assert_array_equal(data.test.x, x[:1] / 2)
     np.testing.assert_array_equal(data.test.y, [[0, 0, 0, 1]])
-    assert {part.dtype for part in (*data.train, *data.test)} == {np.dtype(np.float32)}
+    # Whole numbers may be tokens, and stay such; all else is in single precision.
+    assert data.train.x.dtype == np.uint8
+    assert {part.dtype for part in (data.train.y, *data.test)} == {np.dtype(np.float32)}
     assert "as it is given" in data.normalisation
+
+
+def test_targets_may_have_positions(tmp_path):
+    y = np.eye(3)[np.array([[0, 2], [1, 1]])]  # two samples of two positions
+    data = load(save(tmp_path, x=np.array([[5, 7], [0, 2**30]]), y=y), validation=0)
+    np.testing.assert_array_equal(data.train.x, [[5, 7], [0, 2**30]])
+    np.testing.assert_array_equal(data.train.y, y)
+    assert (data.inputs, data.outputs) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("largest", "dtype"), [(2**31, np.int64), (-(2**31) - 1, np.int64), (2**32, np.uint64)]
+)
+def test_whole_numbers_that_jax_would_cut_short_are_no_tokens(largest, dtype, tmp_path):
+    x = np.array([[1], [largest]], dtype)
+    data = load(save(tmp_path, x=x, y=[0, 1]), validation=0)
+    np.testing.assert_array_equal(data.train.x, x.astype(np.float32))
+    check_split(data.train, "it")
+    with pytest.raises(ValueError, match=r"^x of it has whole numbers of more than 32 bits"):
+        check_split(data.train._replace(x=x), "it")
 
 
 def test_arrays_with_a_matrix_of_targets_are_taken_as_they_are(tmp_path):
@@ -218,6 +245,60 @@ def test_available_knows_digits_and_finds_nothing_else_here():
     assert states == dict.fromkeys(
         ("mnist", "fashion-mnist", "cifar10"), "not on this machine; fetched when first used"
     )
+
+
+# Whoever makes a data set of their own
+
+
+def sound(n=4, **parts):
+    arrays = {
+        "x": np.ones((n, 2, 3), np.float32),
+        "y": np.eye(2, dtype=np.float32)[np.arange(n) % 2],
+    }
+    return Split(**{**arrays, **parts})
+
+
+@pytest.mark.parametrize(
+    ("split", "error", "words"),
+    [
+        ((TWO, TWO), TypeError, r"^it: expected a Split such as data\.test, got tuple"),
+        (sound(x=[[1.0]] * 4), TypeError, "^x of it must be an array of real numbers, not of list"),
+        (sound(x=TWO * 1j), TypeError, "^x of it must be an array .*, not of complex128"),
+        (sound(y=np.arange(4)), ValueError, r"^y of it has shape \(4,\): .*mupc\.data\.one_hot"),
+        (sound(0, y=np.ones((0, 2))), ValueError, r"^x of it is empty: .*\(0, 2, 3\)"),
+        (sound(x=np.ones((3, 2))), ValueError, "^it has 3 samples in x and 4 in y"),
+        (sound(x=np.array([[1], [np.nan], [np.inf], [0]])), ValueError, "in 2 of 4 .*number 1:"),
+        (sound(y=np.array([[1], [0], [np.inf], [-np.inf]])), ValueError, "in 2 of 4 .*number 2:"),
+    ],
+)
+def test_a_split_that_cannot_be_trained_on_is_named(split, error, words):
+    with pytest.raises(error, match=words):
+        check_split(split, "it")
+
+
+def test_sound_data_of_any_kind_are_taken():
+    tokens = Split(np.arange(6).reshape(3, 2), np.eye(4)[np.ones((3, 2), int)])
+    check_dataset(Dataset("own", tokens, None, tokens, "None."))
+    check_dataset(Dataset("own", sound(), sound(2), None, "None."))
+    # Their sum is beyond what a number can be, and each of them is finite.
+    check_split(sound(x=np.full((4, 2), 1.7e308)), "it")
+    check_dataset(load("digits"))
+
+
+def test_a_data_set_names_the_part_that_is_wrong():
+    with pytest.raises(TypeError, match=r"data must be a mupc\.data\.Dataset, got Split: "):
+        check_dataset(sound())
+    with pytest.raises(ValueError, match="x of the test split is not finite in 4 of 4 samples"):
+        check_dataset(Dataset("own", sound(), None, sound(x=np.full((4, 6), np.nan)), "None."))
+    words = r"^x of the validation split has samples of shape \(6,\), and .* shape \(2, 3\)$"
+    with pytest.raises(ValueError, match=words):
+        check_dataset(Dataset("own", sound(), sound(x=np.ones((4, 6))), None, "None."))
+
+
+def test_labels_become_rows():
+    targets = one_hot(np.array([2, 0]), 3)
+    np.testing.assert_array_equal(targets, [[0, 0, 1], [1, 0, 0]])
+    check_split(sound(2, y=targets), "it")
 
 
 # The order of batches

@@ -213,7 +213,7 @@ def test_fashion_mnist_is_scaled_and_told_by_its_labels(tmp_path):
 @real_mnist
 def test_real_mnist(monkeypatch):
     monkeypatch.setenv("MUPC_DATA", str(REAL))
-    data = load("mnist")
+    data = load("mnist", validation=0.1)
     assert [len(part.x) for part in (data.train, data.validation, data.test)] == [
         54_000,
         6_000,

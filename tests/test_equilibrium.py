@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import Reference, batch
-from test_inference import problem
+from test_inference import dense_hessian, problem
+from test_networks import with_random_biases
 
 import mupc
 from mupc.theory import (
@@ -24,13 +25,6 @@ from mupc.theory import (
 from mupc.theory.lanczos import lanczos
 
 pytestmark = pytest.mark.usefixtures("float64")
-
-
-def random_biases(network, key):
-    where = lambda n: (n.stages[0].entry.biases, n.stages[0].blocks.biases, n.readout.biases)
-    keys = jax.random.split(key, 3)
-    drawn = tuple(jax.random.normal(k, b.shape) for k, b in zip(keys, where(network), strict=True))
-    return eqx.tree_at(where, network, drawn)
 
 
 @st.composite
@@ -53,7 +47,7 @@ def linear_energies(draw, decay=True):
         key=key,
     )
     if biases:
-        network = random_biases(network, key)
+        network = with_random_biases(network, key)
     x, y = batch(inputs, outputs, 3)
     likelihood = mupc.Gaussian(draw(st.floats(0.01, 100)))
     regularisers = ()
@@ -63,31 +57,33 @@ def linear_energies(draw, decay=True):
     return mupc.FreeEnergy(network, jnp.asarray(x), jnp.asarray(y), likelihood, regularisers)
 
 
-def dense_hessian(energy, i, z):
-    """By automatic differentiation of the energy itself, of one sample."""
-    one = energy.of_sample(jnp.asarray(i))
-    flat = lambda v: one.samples((v.reshape(len(z), 1, -1),))[0]
-    return jax.hessian(flat)(z[:, i].reshape(-1))
+def dense_of_sample(energy, i, activities):
+    """The Hessian of sample i alone."""
+    own = jax.tree.map(lambda z: z[:, i : i + 1], activities)
+    return dense_hessian(energy.of_sample(jnp.asarray(i)), own)
 
 
 @eqx.filter_jit
 def closed_forms(energy, start):
     """The closed forms, and what each must equal: one program, as the shapes of each are new."""
     A, z = linear_hessian(energy), equilibrium(energy)
+    order, rest = energy.network.in_order, energy.at(z)
+    gradient = order(energy.activity_gradient(rest))
     seen = {
-        "Hessian": (A.dense(), dense_hessian(energy, 1, start[0])),
-        "product": (A @ start[0], activity_hessian(energy, start)(start)[0]),
-        "gradient at z*": (energy.activity_gradient(z)[0], jnp.zeros_like(z[0])),
+        "Hessian": (A.dense(), dense_of_sample(energy, 1, start)),
+        "product": (A @ order(start), order(activity_hessian(energy, start)(start))),
+        "gradient at z*": (gradient, jnp.zeros_like(gradient)),
     }
+    began = order(energy.activity_gradient(energy.at(start)))
     if energy.regularisers:
-        return seen, energy.activity_gradient(start)[0]
+        return seen, began
     at = lambda network: eqx.tree_at(lambda e: e.network, energy, network)
     total = eqx.filter_grad(lambda n: jnp.mean(equilibrated_energy(at(n)).energy))(energy.network)
-    local = energy.weight_gradient(z)
+    local = energy.weight_gradient(rest)
     weights = zip(jax.tree.leaves(total), jax.tree.leaves(local), strict=True)
-    seen["F*"] = (equilibrated_energy(energy).energy, energy.samples(z))
+    seen["F*"] = (equilibrated_energy(energy).energy, energy.samples(rest))
     seen |= {f"gradient of F* by weights {i}": pair for i, pair in enumerate(weights)}
-    return seen, energy.activity_gradient(start)[0]
+    return seen, began
 
 
 @settings(max_examples=6, deadline=None)
@@ -108,7 +104,8 @@ def test_s_is_the_covariance_of_the_output_when_every_layer_is_noisy():
     """S = I/π + JJᵀ: by its meaning, not its formula."""
     energy, _ = problem(depth=6)
     network, x = energy.network, energy.x[:1]
-    J = jax.jacobian(lambda e: network.feedforward(x, (e,)).output[0])(jnp.zeros((6, 1, 5)))
+    run = lambda e: network.feedforward(x, network.in_banks(e)).output[0]
+    J = jax.jacobian(run)(jnp.zeros((6, 1, 5)))
     J = J.reshape(3, -1)
     np.testing.assert_allclose(equilibrated_energy(energy).S, jnp.eye(3) / 2 + J @ J.T, rtol=1e-12)
 
@@ -118,7 +115,7 @@ def test_the_equilibrium_can_be_differentiated():
     energy, _ = problem(biases=False)
     moved = jax.tree.map(lambda w: w + 1e-6 * jnp.cos(jnp.arange(w.size)).reshape(w.shape), energy)
     direction = jax.tree.map(jnp.subtract, moved.network, energy.network)
-    at = lambda n: equilibrium(eqx.tree_at(lambda e: e.network, energy, n))[0]
+    at = lambda n: n.in_order(equilibrium(energy.with_parameters(n)))
     tangent = eqx.filter_jvp(at, (energy.network,), (direction,))[1]
     dense = lambda n: Reference(n, None).linear_equilibrium(
         np.asarray(energy.x), np.asarray(energy.y), 2.0
@@ -132,8 +129,10 @@ def test_what_has_no_closed_form_says_so():
     decaying = mupc.FreeEnergy(
         energy.network, energy.x, energy.y, energy.likelihood, (mupc.ActivityDecay(0.1),)
     )
-    with pytest.raises(ValueError, match="with activity decay the energy at equilibrium is not"):
-        equilibrated_energy(decaying)
+    weighed = mupc.FreeEnergy(energy.network, energy.x, energy.y, energy.likelihood, (), 2.0)
+    for other in (decaying, weighed):
+        with pytest.raises(ValueError, match=r"activity decay or hidden precisions .* is not this"):
+            equilibrated_energy(other)
     with pytest.raises(ValueError, match="closed form is for linear networks"):
         linear_hessian(problem(jnp.tanh)[0])
 
@@ -142,9 +141,15 @@ def test_what_has_no_closed_form_says_so():
 
 
 @pytest.mark.parametrize(
-    ("activation", "trained"), [(mupc.identity, False), (jnp.tanh, False), (jnp.tanh, True)]
+    ("activation", "trained", "precisions"),
+    [
+        (mupc.identity, False, None),
+        (jnp.tanh, False, None),
+        (jnp.tanh, True, None),
+        (jnp.tanh, False, np.linspace(0.5, 4, 16)),
+    ],
 )
-def test_extreme_eigenvalues_are_those_of_the_dense_hessian(activation, trained):
+def test_extreme_eigenvalues_are_those_of_the_dense_hessian(activation, trained, precisions):
     """At the size that the accuracy is promised for, at rest and in the middle of inference."""
     network = mupc.residual_mlp(
         12, 4, width=32, depth=16, activation=activation, key=jax.random.key(0)
@@ -153,12 +158,12 @@ def test_extreme_eigenvalues_are_those_of_the_dense_hessian(activation, trained)
         grown = lambda w: 1.5 * w if eqx.is_inexact_array(w) else w
         network = jax.tree.map(grown, network)
     x, y = (jnp.asarray(v) for v in batch(12, 4, 2))
-    energy = mupc.FreeEnergy(network, x, y, mupc.Gaussian(1.0))
+    energy = mupc.FreeEnergy(network, x, y, mupc.Gaussian(1.0), (), precisions)
     start = network.feedforward(x).activities
-    z = mupc.infer(energy, mupc.GradientDescent(0.1), start, max_steps=20).activities
+    z = mupc.infer(energy, mupc.GradientDescent(0.1), start, max_steps=20).point.activities
     seen = extreme_eigenvalues(energy, z)
     for i in range(2):
-        dense = np.linalg.eigvalsh(dense_hessian(energy, i, z[0]))
+        dense = np.linalg.eigvalsh(dense_of_sample(energy, i, z))
         np.testing.assert_allclose(seen.smallest[i], dense[0], rtol=1e-6)
         np.testing.assert_allclose(seen.largest[i], dense[-1], rtol=1e-6)
         assert np.min(np.abs(dense - float(seen.smallest[i]))) <= seen.bounds[i] + 1e-12
@@ -169,9 +174,10 @@ def test_extreme_eigenvalues_are_those_of_the_dense_hessian(activation, trained)
 def test_negative_curvature_is_found_and_has_no_condition_number():
     energy, start = problem(jnp.tanh, depth=6)
     energy = eqx.tree_at(lambda e: e.likelihood, energy, mupc.Gaussian(50.0))
-    z = (start[0] + 2 * jax.random.normal(jax.random.key(3), start[0].shape),)
+    noise = 2 * jax.random.normal(jax.random.key(3), (6, 5, 5))
+    z = jax.tree.map(jnp.add, start, energy.network.in_banks(noise))
     seen = extreme_eigenvalues(energy, z)
-    dense = np.stack([np.linalg.eigvalsh(dense_hessian(energy, i, z[0])) for i in range(5)])
+    dense = np.stack([np.linalg.eigvalsh(dense_of_sample(energy, i, z)) for i in range(5)])
     negative = dense[:, 0] < 0
     assert np.any(negative)
     np.testing.assert_allclose(seen.smallest[negative], dense[negative, 0], rtol=1e-6)
@@ -195,7 +201,7 @@ def test_the_spectrum_has_the_moments_of_the_hessian():
     energy, start = problem(jnp.tanh, depth=8, size=3)
     seen = spectrum(energy, start, probes=400, steps=20)
     assert np.sum(seen.weights) == pytest.approx(1)
-    dense = np.stack([dense_hessian(energy, i, start[0]) for i in range(3)])
+    dense = np.stack([dense_of_sample(energy, i, start) for i in range(3)])
     size = dense.shape[1]
     for power in (1, 2, 3):
         expected = np.mean([np.trace(np.linalg.matrix_power(A, power)) / size for A in dense])
@@ -216,16 +222,19 @@ def test_the_measured_step_limit_of_a_quadratic_energy_is_the_predicted_one():
 
 def test_below_the_measured_limit_descent_converges_and_above_it_diverges():
     energy, start = problem(jnp.tanh, depth=6, size=2)
-    z = mupc.infer(energy, mupc.LBFGS(), start, max_steps=500, rtol=1e-8).activities
+    stopping = mupc.Tolerance(1e-8)
+    end = mupc.infer(energy, mupc.LBFGS(), start, max_steps=500, stopping=stopping)
+    z = end.point.activities
     limit = measured_step_limit(energy, z, predicted_step_limit(energy, z))
-    near = (z[0] + 1e-3,)
+    near = jax.tree.map(lambda z: z + 1e-3, z)
     for factor, result in [
         (0.95, mupc.InferenceResult.CONVERGED),
         (1.2, mupc.InferenceResult.DIVERGED),
     ]:
         for i in range(2):
             one = energy.of_sample(jnp.asarray(i))
-            begin = (near[0][:, i : i + 1],)
+            begin = jax.tree.map(lambda z, i=i: z[:, i : i + 1], near)
             step = mupc.GradientDescent(factor * float(limit[i]))
-            seen = mupc.infer(one, step, begin, max_steps=2000, rtol=1e-3, patience=0)
+            stopping = mupc.Tolerance(1e-3, patience=0)
+            seen = mupc.infer(one, step, begin, max_steps=2000, stopping=stopping)
             assert seen.result[0] == result

@@ -48,7 +48,7 @@ def test_any_program_can_read_the_arrays(tmp_path):
     mupc.save_network(path, saved)
     arrays = safetensors.numpy.load_file(path)
     np.testing.assert_array_equal(arrays[".readout.weights"], saved.readout.weights)
-    assert arrays[".stages[0].blocks.weights"].shape == (2, 8, 8)
+    assert arrays[".stages[0].blocks[0].weights"].shape == (2, 8, 8)
 
 
 def test_a_runs_network_is_built_from_its_file_alone(trained):
@@ -101,9 +101,9 @@ def test_other_settings_are_another_network(tmp_path):
     """The shapes are the same, and what the network computes is not."""
     mupc.save_network(tmp_path / "a.safetensors", network(activation=jax.nn.relu))
     for other, differs in [
-        (network(activation=jnp.tanh), r"\.blocks\.activation \(relu there, tanh here\)"),
-        (network(activation=jax.nn.relu, parameterisation=mupc.mupc(2.0)), r"\.scale\."),
-        (network(activation=jax.nn.relu, parameterisation=mupc.ntk()), r"\.scale\."),
+        (network(activation=jnp.tanh), r"\.blocks\[0\]\.activation \(relu there, tanh here\)"),
+        (network(activation=jax.nn.relu, parameterisation=mupc.mupc(2.0)), r"\.scales\[0\]\."),
+        (network(activation=jax.nn.relu, parameterisation=mupc.ntk()), r"\.scales\[0\]\."),
     ]:
         with pytest.raises(RunError, match=f"is of another network: it differs in .*{differs}"):
             mupc.load_network(tmp_path / "a.safetensors", other)

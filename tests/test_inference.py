@@ -8,10 +8,11 @@ import numpy as np
 import optax
 import pytest
 from reference import Reference, batch
+from test_networks import with_random_biases
 
 import mupc
-from mupc import InferenceResult
-from mupc.inference.stable import largest_eigenvalue
+from mupc import FixedSteps, InferenceResult, Tolerance
+from mupc.inference.stable_step import largest_eigenvalue
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -53,12 +54,20 @@ def problem(activation=mupc.identity, skips=True, biases=True, depth=4, size=5):
         key=jax.random.key(0),
     )
     if biases:
-        where = lambda n: (n.stages[0].entry.biases, n.stages[0].blocks.biases, n.readout.biases)
-        drawn = tuple(jax.random.normal(jax.random.key(1), b.shape) for b in where(network))
-        network = eqx.tree_at(where, network, drawn)
+        network = with_random_biases(network, jax.random.key(1))
     x, y = batch(6, 3, size)
     energy = mupc.FreeEnergy(network, jnp.asarray(x), jnp.asarray(y), mupc.Gaussian(2.0))
-    return energy, network.feedforward(x).activities
+    return energy, energy.run().activities
+
+
+def activities_of(energy, solution):
+    """Where inference ended, (layer, batch, ...) from input to output."""
+    return np.asarray(energy.network.in_order(solution.point.activities))
+
+
+def norms_of(banks):
+    """Each sample's norm over all layers."""
+    return np.sqrt(sum(np.sum(np.square(z), axis=(0, 2)) for z in banks))
 
 
 @every_solver
@@ -68,26 +77,29 @@ def test_every_solver_reaches_the_equilibrium_of_a_deep_linear_network(solver, s
     energy, start = problem(skips=skips, biases=biases)
     plain = Reference(energy.network, None, skips)
     expected, _ = plain.linear_equilibrium(np.asarray(energy.x), np.asarray(energy.y), 2.0)
-    solution = mupc.infer(energy, solver, start, max_steps=20_000, rtol=1e-9, patience=0)
+    stopping = Tolerance(1e-9, patience=0)
+    solution = mupc.infer(energy, solver, start, max_steps=20_000, stopping=stopping)
     assert np.all(solution.result == InferenceResult.CONVERGED)
-    np.testing.assert_allclose(solution.activities[0], expected, atol=1e-7)
+    np.testing.assert_allclose(activities_of(energy, solution), expected, atol=1e-7)
     # The weight gradient at equilibrium follows, by the reference's own formula.
-    gradient = energy.weight_gradient(solution.activities).readout
+    gradient = energy.weight_gradient(solution.point).readout
     wanted = plain.weight_gradients(np.asarray(energy.x), np.asarray(energy.y), expected, 2.0)[-1]
-    np.testing.assert_allclose(gradient.weights, gradient.scale.multiplier * wanted, atol=1e-7)
+    np.testing.assert_allclose(gradient.weights, gradient.multiplier * wanted, atol=1e-7)
 
 
 @every_solver
 def test_a_sample_is_treated_the_same_alone_and_in_a_batch(solver):
     energy, start = problem(jnp.tanh, size=64)
-    together = mupc.infer(energy, solver, start, max_steps=60, rtol=1e-2)
+    solve = lambda energy, start: mupc.infer(
+        energy, solver, start, max_steps=60, stopping=Tolerance(1e-2)
+    )
+    together = solve(energy, start)
     for i in (0, 17, 63):
         one = slice(i, i + 1)
         alone = eqx.tree_at(lambda e: (e.x, e.y), energy, (energy.x[one], energy.y[one]))
-        solution = mupc.infer(alone, solver, (start[0][:, one],), max_steps=60, rtol=1e-2)
-        np.testing.assert_allclose(
-            solution.activities[0][:, 0], together.activities[0][:, i], atol=1e-13
-        )
+        solution = solve(alone, jax.tree.map(lambda z, one=one: z[:, one], start))
+        ends = (activities_of(energy, solution)[:, 0], activities_of(energy, together)[:, i])
+        np.testing.assert_allclose(*ends, atol=1e-13)
         assert solution.steps[0] == together.steps[i]
         assert solution.result[0] == together.result[i]
 
@@ -95,48 +107,54 @@ def test_a_sample_is_treated_the_same_alone_and_in_a_batch(solver):
 @every_solver
 def test_the_solution_reports_what_it_returns(solver):
     energy, start = problem(jnp.tanh)
-    solution = mupc.infer(energy, solver, start, max_steps=7, rtol=0, patience=0)
+    solution = mupc.infer(energy, solver, start, max_steps=7, stopping=FixedSteps())
     np.testing.assert_array_equal(solution.steps, 7)
     np.testing.assert_array_equal(solution.result, InferenceResult.MAX_STEPS)
-    np.testing.assert_allclose(solution.energy, energy.samples(solution.activities))
-    norms = lambda z: np.linalg.norm(np.asarray(energy.activity_gradient(z)[0]), axis=(0, 2))
-    np.testing.assert_allclose(solution.residual, norms(solution.activities), atol=1e-13)
-    np.testing.assert_allclose(solution.initial.residual, norms(start))
-    np.testing.assert_allclose(solution.initial.energy, energy.samples(start))
+    end, begin = energy.at(solution.point.activities), energy.at(start)
+    errors = zip(solution.point.errors, end.errors, strict=True)
+    for seen, expected in errors:
+        np.testing.assert_allclose(seen, expected, atol=1e-13)
+    np.testing.assert_allclose(solution.energy, energy.samples(end))
+    norms = lambda point: norms_of(energy.activity_gradient(point))
+    np.testing.assert_allclose(solution.residual, norms(end), atol=1e-13)
+    np.testing.assert_allclose(solution.initial.residual, norms(begin))
+    np.testing.assert_allclose(solution.initial.energy, energy.samples(begin))
 
 
 def test_gradient_descent_makes_exactly_the_steps_of_its_formula():
     energy, start = problem(jnp.tanh)
-    plain, momentum = start[0], start[0]
-    velocity = jnp.zeros_like(plain)
+    plain = momentum = start
+    velocity = jax.tree.map(jnp.zeros_like, start)
+    gradient = lambda z: energy.activity_gradient(energy.at(z))
     for _ in range(3):
-        plain = plain - 0.1 * energy.activity_gradient((plain,))[0]
-        gradient = energy.activity_gradient((momentum,))[0]
-        velocity = 0.9 * velocity + gradient
-        momentum = momentum - 0.1 * (gradient + 0.9 * velocity)
-    run = lambda solver: mupc.infer(energy, solver, start, max_steps=3, rtol=0).activities[0]
-    np.testing.assert_allclose(run(mupc.GradientDescent(0.1)), plain, atol=1e-14)
-    np.testing.assert_allclose(run(mupc.GradientDescent(0.1, 0.9)), momentum, atol=1e-14)
+        plain = jax.tree.map(lambda z, g: z - 0.1 * g, plain, gradient(plain))
+        slope = gradient(momentum)
+        velocity = jax.tree.map(lambda v, g: 0.9 * v + g, velocity, slope)
+        momentum = jax.tree.map(lambda z, g, v: z - 0.1 * (g + 0.9 * v), momentum, slope, velocity)
+    run = lambda solver: mupc.infer(energy, solver, start, max_steps=3, stopping=Tolerance(0.0))
+    for solver, expected in [((0.1,), plain), ((0.1, 0.9), momentum)]:
+        end = activities_of(energy, run(mupc.GradientDescent(*solver)))
+        np.testing.assert_allclose(end, energy.network.in_order(expected), atol=1e-14)
 
 
 def test_a_sample_stops_when_its_own_residual_is_small_enough():
     energy, start = problem(jnp.tanh, size=16)
     solver = mupc.GradientDescent(0.3)
-    solution = mupc.infer(energy, solver, start, max_steps=2000, rtol=1e-2)
+    solution = mupc.infer(energy, solver, start, max_steps=2000, stopping=Tolerance(1e-2))
     assert np.all(solution.result == InferenceResult.CONVERGED)
     assert len(np.unique(solution.steps)) > 1
+    run = lambda count: mupc.infer(energy, solver, start, max_steps=count, stopping=Tolerance(0.0))
     for i, steps in enumerate(np.asarray(solution.steps)):
         # Alone, with a limit on steps only: the step at which it stopped is the first good one.
-        residual = lambda count, i=i: float(
-            mupc.infer(energy, solver, start, max_steps=count, rtol=0).relative_residual[i]
-        )
+        residual = lambda count, i=i: float(run(count).relative_residual[i])
         assert residual(steps) <= 1e-2 < residual(steps - 1)
 
 
 def test_an_absolute_tolerance_counts_too():
     energy, start = problem(jnp.tanh)
+    stopping = Tolerance(0.0, 1e-3)
     solution = mupc.infer(
-        energy, mupc.GradientDescent(0.3), start, max_steps=2000, rtol=0, atol=1e-3
+        energy, mupc.GradientDescent(0.3), start, max_steps=2000, stopping=stopping
     )
     assert np.all(solution.residual <= 1e-3)
     assert np.all(solution.residual > 1e-4)
@@ -145,23 +163,36 @@ def test_an_absolute_tolerance_counts_too():
 def test_a_sample_whose_energy_no_longer_falls_has_stalled():
     """Without a tolerance, descent on a quadratic ends where the energy is flat to round-off."""
     energy, start = problem()
-    solution = mupc.infer(energy, mupc.GradientDescent(0.3), start, max_steps=5000, rtol=0)
+    stopping = Tolerance(0.0)
+    solution = mupc.infer(
+        energy, mupc.GradientDescent(0.3), start, max_steps=5000, stopping=stopping
+    )
     plain = Reference(energy.network, None)
     best, _ = plain.linear_equilibrium(np.asarray(energy.x), np.asarray(energy.y), 2.0)
     np.testing.assert_array_equal(solution.result, InferenceResult.STALLED)
     assert np.all(solution.steps < 1000)
-    np.testing.assert_allclose(solution.energy, energy.samples((best,)), rtol=1e-14)
+    best = energy.at(energy.network.in_banks(jnp.asarray(best)))
+    np.testing.assert_allclose(solution.energy, energy.samples(best), rtol=1e-14)
 
 
-@pytest.mark.parametrize("patience", [0, 10])
-def test_a_step_above_the_stable_limit_is_called_divergence(patience):
+@pytest.mark.parametrize("stopping", [Tolerance(patience=0), Tolerance(), FixedSteps()])
+def test_a_step_above_the_stable_limit_is_called_divergence(stopping):
     energy, start = problem(jnp.tanh)
     solve = lambda **kwargs: mupc.infer(
-        energy, mupc.GradientDescent(3.0), start, max_steps=400, patience=patience, **kwargs
+        energy, mupc.GradientDescent(3.0), start, max_steps=400, stopping=stopping, **kwargs
     )
     assert np.all(solve().result == InferenceResult.DIVERGED)
     with pytest.raises(RuntimeError, match="step size is too large"):
         solve(throw=True)
+
+
+@eqx.filter_jit
+def dense_hessian(energy, activities):
+    """By automatic differentiation of the energy itself, of one sample."""
+    order, banks = energy.network.in_order, energy.network.in_banks
+    z = order(activities)
+    flat = lambda v: energy.samples(energy.at(banks(v.reshape(z.shape))))[0]
+    return jax.hessian(flat)(z.reshape(-1))
 
 
 def test_stable_step_measures_the_largest_eigenvalue_of_each_sample():
@@ -169,8 +200,7 @@ def test_stable_step_measures_the_largest_eigenvalue_of_each_sample():
     measured = largest_eigenvalue(energy, start, 200)
     for i in range(5):
         one = eqx.tree_at(lambda e: (e.x, e.y), energy, (energy.x[i : i + 1], energy.y[i : i + 1]))
-        flat = lambda v, one=one: one.samples((v.reshape(5, 1, 5),))[0]
-        hessian = jax.hessian(flat)(start[0][:, i].reshape(-1))
+        hessian = dense_hessian(one, jax.tree.map(lambda z, i=i: z[:, i : i + 1], start))
         largest = np.abs(np.linalg.eigvalsh(hessian)).max()
         assert measured[i] == pytest.approx(largest, rel=1e-3)
     step = mupc.StableStep()(energy, start)
@@ -179,30 +209,35 @@ def test_stable_step_measures_the_largest_eigenvalue_of_each_sample():
 
 
 def test_starts():
-    _, start = problem(size=400)
-    key = jax.random.key(0)
-    np.testing.assert_array_equal(mupc.FeedforwardStart()(start, key).activities[0], start[0])
-    np.testing.assert_array_equal(mupc.FeedforwardStart()(start, key).errors[0], 0)
-    np.testing.assert_array_equal(mupc.ZeroStart()(start, key).activities[0], 0)
-    normal = mupc.NormalStart(0.5)(start, key).activities[0]
-    other = mupc.NormalStart(0.5)(start, jax.random.key(1)).activities[0]
-    assert np.std(normal) == pytest.approx(0.5, rel=0.05)
-    assert np.max(np.abs(normal - other)) > 0.5
+    energy, start = problem(size=400)
+    one = lambda choose, seed=0: choose(energy, energy.run(), jax.random.key(seed))
+    all_of = lambda point: np.asarray(energy.network.in_order(point.activities))
+    begun = one(mupc.FeedforwardStart())
+    np.testing.assert_array_equal(all_of(begun), energy.network.in_order(start))
+    assert all(np.all(e == 0) for e in begun.errors)
+    np.testing.assert_array_equal(all_of(one(mupc.ZeroStart())), 0)
+    normal, other = (one(mupc.NormalStart(0.5), seed) for seed in (0, 1))
+    assert np.std(all_of(normal)) == pytest.approx(0.5, rel=0.05)
+    assert np.max(np.abs(all_of(normal) - all_of(other))) > 0.5
+    for point in (one(mupc.ZeroStart()), normal):
+        pairs = point.errors, energy.at(point.activities).errors
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-13), *pairs)
+    # A sample draws the same in any batch that it leads.
+    few = eqx.tree_at(lambda e: (e.x, e.y), energy, (energy.x[:3], energy.y[:3]))
+    drawn = mupc.NormalStart(0.5)(few, few.run(), jax.random.key(0))
+    np.testing.assert_array_equal(all_of(drawn), all_of(normal)[:, :3])
 
 
 def test_every_start_leads_to_the_same_equilibrium_of_a_linear_network():
     energy, start = problem()
-    ends = [
-        mupc.infer(
-            energy,
-            mupc.GradientDescent(0.3),
-            choose(start, jax.random.key(0)).activities,
-            max_steps=10_000,
-            rtol=1e-10,
-            patience=0,  # near 1e-8 the energy is flat to round-off, the residual is not
-        ).activities[0]
-        for choose in (mupc.FeedforwardStart(), mupc.ZeroStart(), mupc.NormalStart())
+    # Near 1e-8 the energy is flat to round-off, the residual is not.
+    limits = {"max_steps": 10_000, "stopping": Tolerance(1e-10, patience=0)}
+    begins = [
+        kind(energy, energy.at(start), jax.random.key(0))
+        for kind in (mupc.FeedforwardStart(), mupc.ZeroStart(), mupc.NormalStart())
     ]
+    solver = mupc.GradientDescent(0.3)
+    ends = [activities_of(energy, mupc.infer(energy, solver, b, **limits)) for b in begins]
     np.testing.assert_allclose(ends[1], ends[0], atol=1e-8)
     np.testing.assert_allclose(ends[2], ends[0], atol=1e-8)
 
@@ -213,10 +248,9 @@ def test_every_start_leads_to_the_same_equilibrium_of_a_linear_network():
         (lambda: mupc.StableStep(2.0), "above 0 and below 2, not 2.0"),
         (lambda: mupc.GradientDescent(0.1, momentum=1.0), "of at least 0 and below 1, not 1.0"),
         (lambda: mupc.GradientDescent(-0.1), "above 0, not -0.1"),
-        (
-            lambda: mupc.PredictiveCoding(mupc.GradientDescent(0.1), 1, rtol=-1.0),
-            "of at least 0, not -1.0",
-        ),
+        (lambda: Tolerance(-1.0), "of at least 0, not -1.0"),
+        (lambda: Tolerance(0.0, -1.0), "of at least 0, not -1.0"),
+        (lambda: Tolerance(patience=-1), "a whole number of at least 0, not -1"),
         (lambda: mupc.WeightDecay(-0.1), "of at least 0, not -0.1"),
         (lambda: mupc.NormalStart(np.nan), "above 0, not nan"),
     ],
@@ -226,11 +260,13 @@ def test_numbers_out_of_range_are_refused(make, sentence):
         make()
 
 
-@pytest.mark.parametrize("shape", [(4, 3, 5), (3, 5, 5)])
-def test_activities_that_do_not_fit_are_named(shape):
+@pytest.mark.parametrize("shapes", [[(1, 5, 5), (3, 3, 5)], [(1, 5, 5), (2, 5, 5)], [(4, 5, 5)]])
+def test_activities_that_do_not_fit_are_named(shapes):
     energy, _ = problem()
-    wrong = (jnp.zeros(shape),)
-    sentence = r"beginning with \[\(4, 5\)\] for this network and x of shape \(5, 6\), not"
+    wrong = tuple(jnp.zeros(shape) for shape in shapes)
+    sentence = (
+        r"beginning with \[\(1, 5\), \(3, 5\)\] for this network and x of shape \(5, 6\), not"
+    )
     with pytest.raises(ValueError, match=sentence):
         mupc.infer(energy, mupc.GradientDescent(0.1), wrong, max_steps=1)
     with pytest.raises(ValueError, match=sentence):
@@ -249,9 +285,9 @@ def test_new_numbers_never_compile_inference_again(make):
     traces = []
 
     class Counting(mupc.FreeEnergy):
-        def layers(self, activities, errors=None):
+        def hidden(self, e, precision):
             traces.append(1)
-            return super().layers(activities, errors)
+            return super().hidden(e, precision)
 
     energy, start = problem()
     energy = Counting(energy.network, energy.x, energy.y, energy.likelihood)
@@ -259,5 +295,6 @@ def test_new_numbers_never_compile_inference_again(make):
     once = len(traces)
     others = [(0.2, 5, 0), (np.float64(0.3), np.int64(7), 1e-2), (1, jnp.asarray(9), np.float32(0))]
     for value, steps, rtol in others:
-        mupc.infer(energy, make(value), start, max_steps=steps, rtol=rtol, patience=steps)
+        stopping = Tolerance(rtol, patience=steps)
+        mupc.infer(energy, make(value), start, max_steps=steps, stopping=stopping)
     assert len(traces) == once > 0

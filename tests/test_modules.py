@@ -35,12 +35,12 @@ def test_modules_and_functions_between_them_become_layers():
     layers = [linear(4, 8, 0), jax.nn.relu, linear(8, 8, 1), jax.nn.relu, linear(8, 8, 2)]
     layers += [Residual(linear(8, 8, 3)), jax.nn.gelu, linear(8, 3, 4), jax.nn.softmax]
     chain = mupc.chain_from_modules(layers, X[0])
-    assert [stage.size for stage in chain.stages] == [3, 1]  # one kind is one stack
+    assert [stage.depth for stage in chain.stages] == [3, 1]  # one kind is one stack
     assert chain.depth == 4
     assert not chain.linear
     run = chain.feedforward(X)
     np.testing.assert_allclose(run.output, jax.vmap(lambda x: through(layers, x))(X), rtol=1e-5)
-    z = jnp.concatenate(run.activities)
+    z = chain.in_order(run.activities)
     for i, count in enumerate((1, 3, 5, 6)):
         wanted = jax.vmap(lambda x, count=count: through(layers[:count], x))(X)
         np.testing.assert_allclose(z[i], wanted, rtol=1e-5)
@@ -50,7 +50,7 @@ def test_shapes_that_change_begin_a_new_stage():
     conv = [eqx.nn.Conv2d(2, 2, 3, stride=2, padding=1, key=key) for key in KEYS[:3]]
     layers = [*conv, jnp.ravel, linear(8, 3, 3)]
     chain = mupc.chain_from_modules(layers, jnp.zeros((2, 16, 16)))
-    assert [stage.size for stage in chain.stages] == [1, 1, 1]
+    assert [stage.depth for stage in chain.stages] == [1, 1, 1]
     x = jax.random.normal(KEYS[4], (5, 2, 16, 16))
     wanted = jax.vmap(lambda x: through(layers, x))(x)
     np.testing.assert_allclose(chain.feedforward(x).output, wanted, rtol=1e-5)
@@ -61,18 +61,23 @@ def test_a_deep_linear_network_of_modules_is_known_to_be_linear():
     assert mupc.chain_from_modules(layers, X[0]).linear
 
 
+def halved(module):
+    """A block of a module whose matrix is multiplied by one half."""
+    scales = (mupc.Scale("hidden", multiplier=0.5), mupc.Scale("hidden", "bias"))
+    return mupc.Scaled(module, scales)
+
+
 def test_blocks_are_taken_as_they_are():
-    scale = mupc.Scale("hidden", multiplier=0.5)
-    block = mupc.Scaled(linear(8, 8, 1), scale)
+    block = halved(linear(8, 8, 1))
     chain = mupc.chain_from_modules([linear(4, 8, 0), block, linear(8, 3, 2)], X[0])
-    assert chain.stages[0].blocks.scale == scale
+    assert chain.stages[0].blocks[0].scales == block.scales
     layers = [linear(4, 8, 0), block, linear(8, 3, 2)]
     wanted = jax.vmap(lambda x: through(layers, x))(X)
     np.testing.assert_allclose(chain.feedforward(X).output, wanted, rtol=1e-5)
 
 
 def test_no_function_is_put_with_a_block_whose_scale_it_would_hide():
-    block = mupc.Scaled(linear(8, 8, 1), mupc.Scale("hidden", multiplier=0.5))
+    block = halved(linear(8, 8, 1))
     with pytest.raises(ValueError, match=r"layers\[1:3\] \(tanh, Scaled\) holds a block, which"):
         mupc.chain_from_modules([linear(4, 8, 0), jnp.tanh, block, linear(8, 3, 2)], X[0])
 
@@ -83,8 +88,8 @@ def test_a_chain_of_modules_trains():
     layers = [linear(width, 16, 0), jnp.tanh, linear(16, 16, 1), jnp.tanh, linear(16, 12, 2)]
     layers += [jnp.tanh, linear(12, classes, 3)]
     chain = mupc.chain_from_modules(layers, data.train.x[0])
-    assert [stage.size for stage in chain.stages] == [2, 1]
-    rule, optimiser = mupc.PredictiveCoding(mupc.GaussNewton(1), 1), optax.adam(0.01)
+    assert [stage.depth for stage in chain.stages] == [2, 1]
+    rule, optimiser = mupc.PredictiveCoding(likelihood=mupc.Gaussian()), optax.adam(0.01)
     options = {"steps": 60, "batch_size": 8, "report_every": 30, "key": jax.random.key(0)}
     result = mupc.fit(chain, data, rule, optimiser, **options)
     before, after = (mupc.evaluate(net, data.test).accuracy for net in (chain, result.network))
@@ -99,7 +104,7 @@ def test_the_matrices_of_an_mlp_give_its_output(biases):
     weights = [generator.normal(size=shape).astype(np.float32) for shape in shapes]
     vectors = [generator.normal(size=shape[0]).astype(np.float32) for shape in shapes]
     chain = mupc.chain_from_mlp(weights, vectors if biases else None, activation=jnp.tanh)
-    assert [stage.size for stage in chain.stages] == [3, 1]
+    assert [stage.depth for stage in chain.stages] == [3, 1]
     z = np.asarray(X, np.float64)
     for i, (matrix, bias) in enumerate(zip(weights, vectors, strict=True)):
         z = (np.tanh(z) if i else z) @ matrix.T + (bias if biases else 0)

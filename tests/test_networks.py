@@ -29,9 +29,15 @@ def build(parameterisation=None, skips=True, biases=False, activation="relu", de
     )
     if not biases:
         return network
-    # Zero biases would hide a mistake: draw them.
-    where = lambda n: (n.stages[0].entry.biases, n.stages[0].blocks.biases, n.readout.biases)
-    keys = jax.random.split(jax.random.key(seed + 1), 3)
+    return with_random_biases(network, jax.random.key(seed + 1))
+
+
+def with_random_biases(network, key):
+    """An MLP whose biases are drawn: zero ones would hide a mistake."""
+    blocks = range(len(network.stages[0].blocks))
+    layers = lambda n: (n.stages[0].entry, *(n.stages[0].blocks[i] for i in blocks), n.readout)
+    where = lambda n: tuple(layer.biases for layer in layers(n))
+    keys = jax.random.split(key, len(where(network)))
     drawn = tuple(jax.random.normal(k, b.shape) for k, b in zip(keys, where(network), strict=True))
     return eqx.tree_at(where, network, drawn)
 
@@ -44,54 +50,70 @@ def test_stacked_network_equals_a_loop_over_layers(parameterisation, skips, bias
     x, _ = batch(6, 3)
     z = np.random.default_rng(1).normal(size=(4, 5, 5))
     seen = network.feedforward(x)
-    with_errors = network.feedforward(x, (z,))
-    (predictions,), output = network.predictions(x, (z,))
+    with_errors = network.feedforward(x, network.in_banks(z))
+    predictions, output = network.predictions(x, network.in_banks(z))
+    predictions, joined = network.in_order(predictions), network.in_order(seen.activities)
     below = [x, *z]
-    np.testing.assert_allclose(seen.activities[0], plain.feedforward(x)[0], atol=1e-12)
+    np.testing.assert_allclose(joined, plain.feedforward(x)[0], atol=1e-12)
     np.testing.assert_allclose(seen.output, plain.feedforward(x)[1], atol=1e-12)
-    np.testing.assert_allclose(with_errors.activities[0], plain.feedforward(x, z)[0], atol=1e-12)
+    joined = network.in_order(with_errors.activities)
+    np.testing.assert_allclose(joined, plain.feedforward(x, z)[0], atol=1e-12)
     for i in range(4):
         np.testing.assert_allclose(predictions[i], plain.layer(i, below[i]), atol=1e-12)
     np.testing.assert_allclose(output, plain.layer(4, z[-1]), atol=1e-12)
 
 
+def drawn_like(network, x, seed=1):
+    """Random activities of a network."""
+    generator = np.random.default_rng(seed)
+    shapes = jax.eval_shape(network.feedforward, x).activities
+    return tuple(jnp.asarray(generator.normal(size=z.shape)) for z in shapes)
+
+
+MAKERS = {
+    "an MLP": lambda: build(biases=True),
+    "depth one": lambda: build(depth=1, biases=True),
+    "two stages": lambda: two_stages()[0],
+    "a pattern": lambda: patterned()[0],
+}
+
+
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("make", [build, lambda: build(depth=1), lambda: two_stages()[0]])
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_pushforward_and_pullback_are_the_derivatives_of_the_pass_with_errors(make):
     """Linearised at known activities, against autodiff through the feedforward pass."""
     network = make()
     x, y = batch(6, 3)
-    generator = np.random.default_rng(1)
-    drawn = lambda: jax.tree.map(
-        lambda z: jnp.asarray(generator.normal(size=z.shape)), network.feedforward(x).activities
-    )
-    errors, changes, gradients = drawn(), drawn(), drawn()
+    errors, changes, gradients = (drawn_like(network, x, seed) for seed in (1, 2, 3))
     z = network.feedforward(x, errors).activities
-    plain = lambda name, *args: getattr(mupc.networks.Network, name)(network, x, z, *args)
-    np.testing.assert_allclose(
-        network.pushforward(x, z, changes), plain("pushforward", changes), atol=1e-12
+    # Both ways in one program, which compiles faster than its parts.
+    both = lambda name: eqx.filter_jit(
+        lambda *args: [getattr(kind, name)(network, x, z, *args) for kind in (type(network), base)]
     )
-    for given in (None, gradients):
-        fast, slow = network.pullback(x, z, y, given), plain("pullback", y, given)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), fast, slow)
+    base = mupc.networks.Network
+    push, pull = both("pushforward"), both("pullback")
+    ahead, slow = push(changes)
+    np.testing.assert_allclose(ahead, slow, atol=1e-12)
+    for given in (gradients, None):
+        down, slow = pull(y, given)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), down, slow)
     # And the two are each other's transpose.
-    down = network.pullback(x, z, y)
     inner = sum(jnp.sum(a * b) for a, b in zip(down, changes, strict=True))
-    np.testing.assert_allclose(jnp.sum(network.pushforward(x, z, changes) * y), inner, rtol=1e-12)
+    np.testing.assert_allclose(jnp.sum(ahead * y), inner, rtol=1e-12)
 
 
 @pytest.mark.usefixtures("float64")
 def test_depth_one_is_entry_and_readout_alone():
     network = build(depth=1)
     x, _ = batch(6, 3)
-    z = network.stages[0].entry.scale.multiplier * x @ network.stages[0].entry.weights.T
-    expected = network.readout.scale.multiplier * np.maximum(z, 0) @ network.readout.weights.T
+    z = network.stages[0].entry.multiplier * x @ network.stages[0].entry.weights.T
+    expected = network.readout.multiplier * np.maximum(z, 0) @ network.readout.weights.T
     np.testing.assert_allclose(network.feedforward(x).output, expected, atol=1e-12)
     assert network.depth == 1
 
 
 class Bottleneck(eqx.Module):
-    """A user's block: two matrices, and a skip of its own."""
+    """A user's branch: two matrices."""
 
     down: eqx.nn.Linear
     up: eqx.nn.Linear
@@ -102,47 +124,100 @@ class Bottleneck(eqx.Module):
         self.up = eqx.nn.Linear(2, width, use_bias=False, key=keys[1])
 
     def __call__(self, z):
-        return z + self.up(jnp.tanh(self.down(z)))
+        return self.up(jnp.tanh(self.down(z)))
+
+
+def scales(role, *multipliers):
+    """Scales of a module's arrays: a number for a weight, None for a bias."""
+    return tuple(
+        mupc.Scale(role, "bias") if a is None else mupc.Scale(role, multiplier=a)
+        for a in multipliers
+    )
 
 
 def two_stages():
     """Give a chain whose stages differ in width, and a plain loop over the same layers."""
-    scale = mupc.Scale(role="hidden", multiplier=0.5)
 
     def stage(inputs, width, blocks, key):
-        entry = mupc.Scaled(eqx.nn.Linear(inputs, width, key=key), scale, linear=True)
-        make = lambda key: mupc.Scaled(Bottleneck(width, key), scale)
+        linear = eqx.nn.Linear(inputs, width, key=key)
+        entry = mupc.Scaled(linear, scales("hidden", 0.5, None), affine=True)
+        own = scales("hidden", 0.5, None, 0.25)
+        make = lambda key: mupc.Scaled(Bottleneck(width, key), own, branch=0.7)
         return mupc.Stage(entry, eqx.filter_vmap(make)(jax.random.split(key, blocks)))
 
     keys = jax.random.split(jax.random.key(0), 3)
-    readout = mupc.Scaled(eqx.nn.Linear(4, 3, key=keys[2]), mupc.Scale(role="readout"))
+    readout = mupc.Scaled.keep(eqx.nn.Linear(4, 3, key=keys[2]), "readout")
     network = mupc.Chain((stage(6, 5, 2, keys[0]), stage(5, 4, 3, keys[1])), readout)
 
     def loop(x):
-        z = x
+        z, hidden = x, []
         for index, (inputs, width, blocks) in enumerate([(6, 5, 2), (5, 4, 3)]):
             entry = eqx.nn.Linear(inputs, width, key=keys[index])
             z = 0.5 * entry.weight @ z + entry.bias
+            hidden.append(z)
             for key in jax.random.split(keys[index], blocks):
                 block = Bottleneck(width, key)
                 inner = jnp.tanh(0.5 * block.down.weight @ z + block.down.bias)
-                z = z + 0.5 * block.up.weight @ inner
-        return eqx.nn.Linear(4, 3, key=keys[2])(z)
+                z = z + 0.7 * 0.25 * block.up.weight @ inner
+                hidden.append(z)
+        return hidden, eqx.nn.Linear(4, 3, key=keys[2])(z)
 
     return network, loop
 
 
+def patterned():
+    """Give a chain of a pattern of three places of different widths, and a plain loop over it."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    sizes = [(5, 4), (4, 2), (2, 5)]
+    linear = lambda place, key: eqx.nn.Linear(*sizes[place], key=key)
+    activated = lambda place: (
+        lambda key: mupc.Scaled.keep(
+            eqx.nn.Sequential([eqx.nn.Lambda(jnp.tanh), linear(place, key)]), "hidden"
+        )
+    )
+    blocks = [
+        eqx.filter_vmap(activated(place))(jax.random.split(keys[place], 4)) for place in range(3)
+    ]
+    entry = mupc.Scaled.keep(eqx.nn.Linear(6, 5, key=keys[3]), "input", linear=True)
+    readout = mupc.Scaled.keep(eqx.nn.Linear(5, 3, key=keys[3]), "readout")
+
+    def loop(x):
+        z = eqx.nn.Linear(6, 5, key=keys[3])(x)
+        hidden = [z]
+        for i in range(4):
+            for place in range(3):
+                z = linear(place, jax.random.split(keys[place], 4)[i])(jnp.tanh(z))
+                hidden.append(z)
+        return hidden, eqx.nn.Linear(5, 3, key=keys[3])(z)
+
+    return mupc.Chain((mupc.Stage(entry, blocks),), readout), loop
+
+
 @pytest.mark.usefixtures("float64")
-def test_chain_of_two_stages_of_a_users_own_blocks():
-    """Stages differ in width; only matrices are multiplied, biases are not."""
-    network, loop = two_stages()
+@pytest.mark.parametrize(
+    ("make", "shapes"),
+    [
+        (two_stages, [(1, 5, 5), (2, 5, 5), (1, 5, 4), (3, 5, 4)]),
+        (patterned, [(1, 5, 5), (4, 5, 4), (4, 5, 2), (4, 5, 5)]),
+    ],
+)
+def test_chain_of_a_users_own_blocks(make, shapes):
+    """Widths differ within a pattern and between stages; matrices are multiplied, biases not."""
+    network, loop = make()
     x, y = batch(6, 3)
     seen = network.feedforward(x)
-    np.testing.assert_allclose(seen.output, np.stack([loop(v) for v in x]), atol=1e-12)
-    assert [z.shape for z in seen.activities] == [(3, 5, 5), (4, 5, 4)]
-    assert network.depth == 7
+    wanted = [loop(v) for v in x]
+    np.testing.assert_allclose(seen.output, np.stack([y for _, y in wanted]), atol=1e-12)
+    assert [z.shape for z in seen.activities] == shapes
+    assert network.depth == sum(shape[0] for shape in shapes)
     energy = mupc.FreeEnergy(network, x, y, mupc.Gaussian())
-    np.testing.assert_allclose(energy.layers(seen.activities)[:-1], 0, atol=1e-28)
+    np.testing.assert_allclose(energy.layers(energy.at(seen.activities))[:-1], 0, atol=1e-28)
+    # In order, banks are the layers of the loop; and parted again they are the banks.
+    sizes = network.in_order([jnp.sum(z**2, axis=2) for z in seen.activities])
+    layers = [[jnp.sum(z**2) for z in hidden] for hidden, _ in wanted]
+    np.testing.assert_allclose(sizes, np.transpose(layers), rtol=1e-12)
+    for bank, z in zip(network.in_banks(sizes), seen.activities, strict=True):
+        np.testing.assert_allclose(bank, jnp.sum(z**2, axis=2), rtol=1e-12)
 
 
 def test_linear_is_asked_of_every_layer():

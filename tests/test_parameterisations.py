@@ -12,13 +12,20 @@ from hypothesis import strategies as st
 import mupc
 
 sizes = st.integers(1, 2048)
-ROLES = [("input", True), ("hidden", True), ("hidden", False), ("readout", True)]
+ROLES = [("input", False), ("hidden", True), ("hidden", False), ("readout", False)]
+NAMES = ["standard", "ntk", "mupc"]
 
 
-def expected(name, role, skips, fan_in, N, L, gamma):
-    """Initial std, multiplier and rate factors as the papers give them, one formula a line."""
-    n, d = N / 128, L / 129
-    residual = role == "hidden" and skips
+def table(name, gamma, exponent=0.5, **more):
+    return mupc.mupc(gamma, exponent=exponent, **more) if name == "mupc" else getattr(mupc, name)()
+
+
+def expected(name, role, residual, fan_in, N, L, gamma):
+    """Std, what a weight is multiplied by, and factors (of weight, of bias) as the papers give.
+
+    The depth multiplier of a residual branch is in the second; a bias is beside the branch.
+    """
+    n, d, f = N / 128, L / 129, fan_in / 128
     if name == "standard":
         return fan_in**-0.5, 1.0, (1, 1), (1, 1)
     branch = 1 / np.sqrt(fan_in * L) if residual else 1 / np.sqrt(fan_in)
@@ -27,34 +34,61 @@ def expected(name, role, skips, fan_in, N, L, gamma):
     multiplier = 1 / (gamma * fan_in) if role == "readout" else branch
     adam = {"input": (gamma, gamma), "readout": (gamma, 1)}.get(role)
     if residual:
-        adam = (gamma / np.sqrt(n * d), gamma / d)
+        adam = (gamma / np.sqrt(f * d), gamma / d)
     elif role == "hidden":
-        adam = (gamma / np.sqrt(n), gamma)
+        adam = (gamma / np.sqrt(f), gamma)
     sgd = {"readout": (gamma**2 * n, 1)}.get(role, (gamma**2 * n, gamma**2 * n))
     if residual:
         sgd = (gamma**2 * n, gamma**2 * n / d)
     return 1.0, multiplier, adam, sgd
 
 
-@given(
-    st.sampled_from(["standard", "ntk", "mupc"]),
-    st.sampled_from(ROLES),
-    sizes,
-    sizes,
-    sizes,
-    st.floats(0.1, 10),
-)
-def test_table(name, role_and_skips, fan_in, N, L, gamma):
-    role, skips = role_and_skips
-    parameterisation = getattr(mupc, name)(**({"gamma": gamma} if name == "mupc" else {}))
-    scale = parameterisation.scale(role, fan_in, width=N, length=L, skips=skips)
-    std, multiplier, adam, sgd = expected(name, role, skips, fan_in, N, L, gamma)
-    assert scale.std == pytest.approx(std)
-    assert scale.multiplier == pytest.approx(multiplier)
-    assert scale.adam == pytest.approx(adam)
-    assert scale.sgd == pytest.approx(sgd)
-    least = 0 if role == "hidden" else 1
-    assert scale.uniform == pytest.approx((np.clip(np.sqrt(128 * 129 / (N * L)), least, 4),) * 2)
+@given(st.sampled_from(NAMES), st.sampled_from(ROLES), sizes, sizes, sizes, st.floats(0.1, 10))
+def test_table(name, role_and_skip, fan_in, N, L, gamma):
+    role, skip = role_and_skip
+    parameterisation, shape = table(name, gamma), mupc.Shape(N, L)
+    weight = parameterisation.scale(role, shape, fan_in, skip=skip)
+    bias = parameterisation.bias_scale(role, shape, skip=skip, beside=True)
+    depth = parameterisation.branch_multiplier(L) if skip else 1.0
+    std, multiplier, adam, sgd = expected(name, role, skip, fan_in, N, L, gamma)
+    assert weight.std == pytest.approx(std)
+    assert weight.multiplier * depth == pytest.approx(multiplier)
+    assert (weight.adam, bias.adam) == pytest.approx(adam)
+    assert (weight.sgd, bias.sgd) == pytest.approx(sgd)
+    assert (bias.std, bias.multiplier) == (1, 1)
+    assert [(s.role, s.kind) for s in (weight, bias)] == [(role, "weight"), (role, "bias")]
+    # The uniform rule counts the inputs that an update by Adam adds up over.
+    for scale, width in ((weight, fan_in), (bias, N)):
+        width, least = (width, 0) if role == "hidden" else (N, 1)
+        uniform = np.clip(np.sqrt(128 * 129 / (width * L)), least, 4)
+        assert scale.uniform == pytest.approx(uniform)
+
+
+@given(sizes, sizes, sizes, st.floats(0.1, 10), st.floats(0, 1))
+def test_factors_within_a_branch_follow_its_depth_exponent(fan_in, N, L, gamma, alpha):
+    """A change by Adam adds up over L branches of L^−α each; half of α is Depth-μP, 1 CompleteP."""
+    parameterisation, shape = table("mupc", gamma, alpha), mupc.Shape(N, L)
+    weight = parameterisation.scale("hidden", shape, fan_in, skip=True)
+    bias = parameterisation.bias_scale("hidden", shape, skip=True)
+    f, n, d = fan_in / 128, N / 128, L / 129
+    assert parameterisation.branch_multiplier(L) == pytest.approx(L**-alpha)
+    assert weight.multiplier == pytest.approx(fan_in**-0.5)
+    assert weight.adam == pytest.approx(gamma * d ** (alpha - 1) / np.sqrt(f))
+    assert bias.adam == pytest.approx(gamma * d ** (alpha - 1))
+    both = pytest.approx(gamma**2 * n * d ** (2 * alpha - 1))
+    assert weight.sgd == bias.sgd == both
+
+
+@given(st.sampled_from(NAMES), st.sampled_from(ROLES), sizes, sizes, st.floats(0.1, 10))
+def test_at_the_base_shape_factors_are_powers_of_gamma_alone(name, role_and_skip, N, L, gamma):
+    role, skip = role_and_skip
+    more = {"base": mupc.Base(N, L)} if name == "mupc" else {}
+    parameterisation, shape = table(name, gamma, **more), mupc.Shape(N, L)
+    scale = parameterisation.scale(role, shape, skip=skip)
+    gamma = gamma if name == "mupc" else 1
+    assert (scale.adam, scale.sgd) == pytest.approx((gamma, gamma**2))
+    if name == "mupc":
+        assert scale.uniform == pytest.approx(1)
 
 
 @pytest.mark.parametrize("shape", [(40, 60), (60, 40), (50, 50)])
@@ -78,10 +112,10 @@ def test_scaled_rates_multiply_each_update_by_its_layers_factor(scaling, which):
     transformation = scaling(network)
     updates, _ = transformation.update(ones, transformation.init(ones))
     stage = updates.stages[0]
-    for layer in (stage.entry, stage.blocks, updates.readout):
-        factors = getattr(layer.scale, which)
-        np.testing.assert_allclose(layer.weights, factors.weight, rtol=1e-6)
-        np.testing.assert_allclose(layer.biases, factors.bias, rtol=1e-6)
+    for layer in (stage.entry, stage.blocks[0], updates.readout):
+        weight, bias = (getattr(scale, which) for scale in layer.scales)
+        np.testing.assert_allclose(layer.weights, weight, rtol=1e-6)
+        np.testing.assert_allclose(layer.biases, bias, rtol=1e-6)
 
 
 def test_traced_optimiser_equals_optax():
@@ -98,6 +132,14 @@ def test_an_array_without_a_scale_is_an_error():
         mupc.scale_adam({"loose": jnp.ones((3, 3))})
 
 
-def test_gamma_must_be_positive():
-    with pytest.raises(ValueError, match="gamma must be positive, not 0"):
-        mupc.mupc(gamma=0)
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"gamma": 0}, "gamma must be positive, not 0"),
+        ({"exponent": 1.5}, "exponent must be at least 0 and at most 1, not 1.5"),
+        ({"base": mupc.Base(0, 1)}, "a base shape has sizes of at least 1"),
+    ],
+)
+def test_impossible_numbers_are_refused(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        mupc.mupc(**wrong)

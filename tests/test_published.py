@@ -6,6 +6,8 @@ import pathlib
 import re
 import shlex
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from mupc.training.config import PRESETS, TrainConfig
@@ -23,6 +25,29 @@ def load(path):
 
 def test_a_users_own_block_learns():
     assert load(ROOT / "examples" / "own_block.py").main() > 0.9
+
+
+@pytest.mark.parametrize("depth", [16, 1024])
+def test_the_gate_of_a_users_own_block_sees_as_much_at_any_depth(depth):
+    """U z has the scale of z, whose entries have that of x: the depth multiplier is no part of it.
+
+    Entries of U are N(0, 1) and its multiplier is 1/√N, so E[(a U z)²] = ‖z‖²/N. With the depth
+    multiplier on the matrix, as on the branch, it would be √1025 = 32 times less at depth 1,024.
+    """
+    network = load(ROOT / "examples" / "own_block.py").build(64, 10, jax.random.key(0), depth=depth)
+    x = jax.random.normal(jax.random.key(1), (32, 64))
+    *_, z = network.feedforward(x).activities
+    (stage,) = network.stages
+    (block,) = stage.blocks
+    gate, value = block.parameters
+    assert block.branch == (depth + 1) ** -0.5
+    assert gate.multiplier == value.multiplier == 64**-0.5
+    # The last block's gate, as it sees the activity below it.
+    seen = gate.multiplier * z[-2] @ gate.array[-1].T
+    ratio = jnp.sqrt(jnp.mean(seen**2) / jnp.mean(z[-2] ** 2))
+    assert abs(ratio - 1) < 0.1
+    # The branches together add up to an activity of the same order at any depth.
+    assert 0.8 < jnp.sqrt(jnp.mean(z[-1] ** 2)) < 2
 
 
 def test_the_training_example_learns():

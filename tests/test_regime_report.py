@@ -10,7 +10,8 @@ from reference import batch
 from test_inference import problem
 
 import mupc
-from mupc.theory import gradient_alignment, learned_regime_number
+from mupc import Tolerance
+from mupc.theory import gradient_alignment, regime_number
 from mupc.training import RegimeRecord, TraceRecord
 from mupc.training.look import Model, look, look_inside
 
@@ -22,38 +23,46 @@ def test_a_regime_record_is_what_its_parts_say():
     energy, start = problem(jnp.tanh, size=16)
     network, points = energy.network, (energy.x, energy.y)
     first = jax.tree.map(lambda w: 0.9 * w if eqx.is_inexact_array(w) else w, network)
-    rule = mupc.PredictiveCoding(mupc.GradientDescent(0.2), 7, mupc.Gaussian(2.0), rtol=0.05)
+    stopping = Tolerance(0.05)
+    rule = mupc.PredictiveCoding(
+        mupc.GradientDescent(0.2), 7, mupc.Gaussian(2.0), stopping=stopping
+    )
     seen = look(Model(first, network, rule, None), points, KEY, step=3, seconds=1.5)
-    end = mupc.infer(energy, rule.solver, start, max_steps=7, rtol=0.05)
+    end = mupc.infer(energy, rule.solver, start, max_steps=7, stopping=stopping)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-12)
-    close(seen.energy_before, np.mean(energy.layers(start), axis=1))
-    close(seen.energy_after, np.mean(energy.layers(end.activities), axis=1))
+    close(seen.energy_before, np.mean(energy.layers(energy.run()), axis=1))
+    close(seen.energy_after, np.mean(energy.layers(end.point), axis=1))
     close(seen.residual, np.median(end.relative_residual))
     close(seen.at_equilibrium, np.mean(end.relative_residual <= 0.01))
     assert seen.diverged == 0
     close(seen.inference_steps, np.mean(end.steps))
     close(seen.sweeps, 2 * np.mean(end.steps))
-    close(seen.rho, learned_regime_number(energy, network.feedforward(energy.x)))
+    close(seen.rho, np.mean(regime_number(energy)))
+    assert seen.diagnostics == {}
     aligned = gradient_alignment(network, points, rule)
     close(seen.cosine, aligned.cosine)
     close(seen.ratio, aligned.ratio)
     close(seen.change, np.full(5, 0.1 / 0.9))
     output = network.feedforward(energy.x).output
-    close(seen.scale, [*np.sqrt(np.mean(start[0] ** 2, axis=(1, 2))), np.sqrt(np.mean(output**2))])
+    squares = np.mean(network.in_order(start) ** 2, axis=(1, 2))
+    close(seen.scale, [*np.sqrt(squares), np.sqrt(np.mean(output**2))])
     assert (seen.step, seen.precision, seen.seconds) == (3, 2.0, 1.5)
 
 
 @pytest.mark.usefixtures("float64")
 def test_a_trace_begins_and_ends_where_inference_does():
     energy, start = problem(jnp.tanh, size=16)
-    rule = mupc.PredictiveCoding(mupc.GradientDescent(0.2), 7, mupc.Gaussian(2.0), rtol=0)
+    stopping = Tolerance(0.0)
+    rule = mupc.PredictiveCoding(
+        mupc.GradientDescent(0.2), 7, mupc.Gaussian(2.0), stopping=stopping
+    )
     points = (energy.x, energy.y)
     model = Model(energy.network, energy.network, rule, None)
     seen = look_inside(model, points, KEY, step=4)
     assert seen.step == 4
     assert len(seen.energy) == len(seen.residual) == 8
     for steps in (1, 4, 7):
-        end = mupc.infer(energy, rule.solver, start, max_steps=steps, rtol=0)
+        end = mupc.infer(energy, rule.solver, start, max_steps=steps, stopping=stopping)
         np.testing.assert_allclose(seen.energy[steps], np.mean(end.energy), rtol=1e-3)
         np.testing.assert_allclose(
             seen.residual[steps], np.median(end.relative_residual), rtol=1e-3
@@ -63,17 +72,20 @@ def test_a_trace_begins_and_ends_where_inference_does():
 
 def test_a_trace_ends_when_the_last_sample_has_converged():
     energy, _ = problem(jnp.tanh, size=16)
-    rule = mupc.PredictiveCoding(mupc.GaussNewton(3), 30, mupc.Gaussian(2.0), rtol=0.1)
+    stopping = Tolerance(0.1)
+    rule = mupc.PredictiveCoding(mupc.GaussNewton(3), 30, mupc.Gaussian(2.0), stopping=stopping)
     model = Model(energy.network, energy.network, rule, None)
     seen = look_inside(model, (energy.x, energy.y), KEY, step=0)
     start = energy.network.feedforward(energy.x).activities
-    end = mupc.infer(energy, rule.solver, start, max_steps=30, rtol=0.1)
+    end = mupc.infer(energy, rule.solver, start, max_steps=30, stopping=stopping)
     assert len(seen.energy) == len(seen.residual) == int(np.max(end.steps)) + 1 < 31
 
 
 def test_inference_that_diverges_is_not_called_none():
     energy, _ = problem(jnp.tanh, size=16)
-    rule = mupc.PredictiveCoding(mupc.GradientDescent(1e4), 30, mupc.Gaussian(2.0), rtol=0)
+    rule = mupc.PredictiveCoding(
+        mupc.GradientDescent(1e4), 30, mupc.Gaussian(2.0), stopping=Tolerance(0.0)
+    )
     model = Model(energy.network, energy.network, rule, None)
     seen = look(model, (energy.x, energy.y), KEY, step=0, seconds=0)
     assert seen.diverged == 1
@@ -83,7 +95,7 @@ def test_inference_that_diverges_is_not_called_none():
 
 def test_a_network_of_one_layer_has_a_report():
     energy, _ = problem(jnp.tanh, depth=1)
-    rule = mupc.PredictiveCoding(mupc.GaussNewton(3), 1, mupc.Gaussian(2.0), rtol=0)
+    rule = mupc.PredictiveCoding(mupc.GaussNewton(3), 1, mupc.Gaussian(2.0))
     seen = look(
         Model(energy.network, energy.network, rule, None),
         (energy.x, energy.y),
@@ -128,7 +140,7 @@ def record(**changes):
 
 def test_a_record_says_in_words_what_a_reader_must_know():
     assert record().sentence() == (
-        "ρ of what is learned 0.04 (precision 0.05); "
+        "gradient-weighted ρ 0.04 (precision 0.05); "
         "inference: residual 0.0003 after 4 steps (16 sweeps), 100% of samples at equilibrium, "
         "energy lowered by 20.0%; gradient vs backpropagation: cosine 0.940, 0.900 at least, in 3 "
         "layers (1 without a gradient); "
@@ -146,9 +158,9 @@ def test_a_record_says_in_words_what_a_reader_must_know():
 
 
 def small_fit(**options):
-    data = mupc.data.load("digits")
+    data = mupc.data.load("digits", validation=0.1)
     network = mupc.residual_mlp(64, 10, width=16, depth=4, key=KEY)
-    rule = mupc.PredictiveCoding(mupc.GaussNewton(), 2, mupc.Gaussian(1.0), hold_regime=True)
+    rule = mupc.PredictiveCoding(mupc.GaussNewton(), 2, mupc.Gaussian(1.0), hold=True)
     return mupc.fit(network, data, rule, optax.adam(0.01), steps=25, key=KEY, **options)
 
 
@@ -186,7 +198,7 @@ def alive(jaxpr):
     return kept
 
 
-def products(jaxpr):
+def products(jaxpr, branch):
     """Multiplications in matrix products: a loop of known length counts as often as it runs."""
     total = 0
     for equation in alive(jaxpr):
@@ -199,11 +211,11 @@ def products(jaxpr):
             a = equation.invars[0].aval.shape
             (contracted, _), _ = equation.params["dimension_numbers"]
             total += np.prod(equation.outvars[0].aval.shape) * np.prod([a[i] for i in contracted])
-        elif equation.primitive.name == "cond":  # the dearest branch is a step made smaller
-            total += min(products(one) for one in inner)
+        elif equation.primitive.name == "cond":
+            total += branch(products(one, branch) for one in inner)
         else:
             times = equation.params["length"] if equation.primitive.name == "scan" else 1
-            total += times * sum(products(one) for one in inner)
+            total += times * sum(products(one, branch) for one in inner)
     return float(total)
 
 
@@ -229,22 +241,24 @@ def test_a_solver_costs_the_matrix_products_that_it_says(solver):
     )
     x, y = (jnp.asarray(v, jnp.float32) for v in batch(width, width, size))
     energy = mupc.FreeEnergy(network, x, y, mupc.Gaussian(1.0))
-    position = solver.enter(energy, network.feedforward(x).activities, None)
+    position, keys = solver.enter(energy, energy.run()), jax.random.split(KEY, size)
     sweep = (depth + 1) * size * width**2
     begin = jax.make_jaxpr(lambda p: solver.init(energy, p))(position)
     state = solver.init(energy, position)
 
-    def step(position, state):
-        move, state, seen = solver.step(energy, position, state)
+    def step(position, state, keys):
+        move, state, seen = solver.step(energy, position, state, keys)
         return move(jnp.ones(size, bool)), state, seen
 
-    each = jax.make_jaxpr(step)(position, state)
+    each = jax.make_jaxpr(step)(position, state, keys)
+    # A first step may begin with what the start has computed already: that is the cheap branch.
+    count = lambda program, branch: products(program.jaxpr, branch) / sweep
     nothing, one = (float(solver.cost(jnp.asarray([n]))[0]) for n in (0, 1))
-    assert products(begin.jaxpr) / sweep == pytest.approx(nothing, abs=0.6)
-    assert products(each.jaxpr) / sweep == pytest.approx(one - nothing, abs=0.6)
+    assert count(begin, max) + count(each, min) == pytest.approx(one, abs=0.6)
+    assert count(each, max) == pytest.approx(one - nothing, abs=0.6)
 
 
 def test_solvers_without_a_fixed_price_do_not_name_one():
     schedule = mupc.Schedule(((mupc.GaussNewton(), 1), (mupc.LBFGS(), 3)))
     for solver in (schedule, mupc.GradientFlow(), mupc.LinearSolve()):
-        assert np.all(np.isnan(solver.cost(jnp.arange(3))))
+        assert solver.cost(jnp.arange(3)) is None

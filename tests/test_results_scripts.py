@@ -54,7 +54,7 @@ def test_accuracy_against_depth_is_the_mean_of_the_runs(results, out):
     exact = rows["mupc, backpropagation"]["H = 2"]
     assert exact.startswith(mean(seen, rule="backpropagation", depth=2, steps=9))
     assert len(table(seconds)) == 4
-    assert "- mupc, the default rule, H = 3: ρ of what is learned" in text
+    assert "- mupc, the default rule, H = 3: gradient-weighted ρ" in text
     assert results("depth") == text  # nothing is trained again
 
 

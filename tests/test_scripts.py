@@ -180,9 +180,35 @@ def test_the_plain_training_step_is_our_backpropagation(script):
     for _ in range(3):  # both made one step when they were built, or make it now
         loss = plain()
     np.testing.assert_allclose(loss, ours().loss, rtol=1e-5)
-    np.testing.assert_allclose(
-        plain.weights[1], ours.state.network.stages[0].blocks.weights, atol=1e-5
+    (blocks,) = ours.state.network.stages[0].blocks
+    np.testing.assert_allclose(plain.weights[1], blocks.weights, atol=1e-5)
+
+
+def test_an_ensemble_of_one_is_compared_with_a_single_run(script, tmp_path, capsys):
+    path = tmp_path / "report.json"
+    arguments = words("--sizes 4x8 --rounds 1 --batch 2 --json")
+    report = script("benchmarks/ensemble").main([*arguments, str(path)])
+    check_report(report, path, capsys.readouterr().out, "single run")
+    (result,) = report["results"]
+    assert [ratio["limit"] for ratio in result["ratios"]] == [1.1]
+
+
+def test_an_ensemble_of_one_is_the_single_run(script):
+    module, problems = script("benchmarks/ensemble"), script("benchmarks/_problems")
+    network = module.relu_network(12, module.Size(3, 8), 0)
+    batch = module.random_batch(12, 4, 0)
+    ensemble, single = (
+        case(*problems.step_arguments(module.default_rule(), network, batch, learning_rate=0.01))
+        for case in (module.Ensemble, module.Single)
     )
+    pairs = np.array([(ensemble().loss[0], single().loss) for _ in range(3)])
+    np.testing.assert_allclose(pairs[:, 0], pairs[:, 1], rtol=1e-5)
+    assert pairs[2, 1] < pairs[0, 1]  # the steps changed the network
+
+
+def test_the_default_step_is_judged_at_each_size_by_its_own_limit(script):
+    module = script("benchmarks/training_step")
+    assert module._LIMITS.keys() == {(size.depth, size.width) for size in module._SIZES}
 
 
 def test_solvers_are_compared_by_what_they_reach(script, tmp_path, capsys):
@@ -359,9 +385,9 @@ def test_frozen_layers_stay_as_they_were_drawn(script, capsys):
     assert len(table(capsys.readouterr().out)) == 3
     network = mupc.residual_mlp(3, 2, width=4, depth=8, key=jax.random.key(0))
     factors = module.mask(network)
-    blocks = factors.stages[0].blocks.weights
+    (blocks,) = factors.stages[0].blocks
     assert not np.any(factors.stages[0].entry.weights)
-    np.testing.assert_array_equal(np.ravel(blocks), [0, 0, 0, 0, 0, 1, 1])
+    np.testing.assert_array_equal(np.ravel(blocks.weights), [0, 0, 0, 0, 0, 1, 1])
     assert np.all(factors.readout.weights == 1)
 
 

@@ -91,6 +91,14 @@ def test_partial_fit_learns_from_pieces():
         classifier.partial_fit(IRIS[:1], [7])
 
 
+@pytest.mark.parametrize("samples", [10, 150])  # fewer than a batch of 16, and more
+def test_the_regime_told_is_what_the_rule_measures_on_its_first_batch(samples):
+    classifier = PCClassifier(**SMALL, settings={"rho": 0.3})
+    classifier.partial_fit(IRIS[:samples], LABELS[:samples], classes=range(3))
+    measured = 0.3 / float(classifier._stream.state.rule)
+    assert classifier.regime_.precision == pytest.approx(measured, rel=1e-4)
+
+
 def test_a_warm_start_goes_on_from_the_network_before():
     cold = PCClassifier(**{**SMALL, "epochs": 3}).fit(IRIS, LABELS)
     warm = clone(cold).set_params(warm_start=True).fit(IRIS, LABELS)

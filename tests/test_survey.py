@@ -34,7 +34,7 @@ def test_a_linear_network_is_measured_as_the_closed_forms_say(tmp_path, capsys):
     energy = mupc.FreeEnergy(network, x, y, mupc.Gaussian(2.0))
     eigenvalues = np.linalg.eigvalsh(linear_hessian(energy).dense())
     expected = equilibrated_energy(energy).energy
-    loss = energy.samples(network.feedforward(x).activities)
+    loss = energy.samples(energy.run())
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3)
     close([seen["smallest"], seen["largest"]], eigenvalues[[0, -1]])
     close(seen["condition_number"], eigenvalues[-1] / eigenvalues[0])
@@ -77,7 +77,7 @@ def test_training_before_measuring_may_be_the_papers(tmp_path):
         (["--depths", "0"], "--depths must be numbers of at least 1, not (0,)"),
         (["--train", "-1"], "--train must be numbers of at least 0, not (-1,)"),
         (["--precision", "0"], "--precision must be above 0"),
-        (["--samples", "99999"], "--samples must be at least 1 and at most 1293, not 99999"),
+        (["--samples", "99999"], "--samples must be at least 1 and at most 1437, not 99999"),
         (["--hessians", "9"], "--hessians must be at least 1 and at most 8, not 9"),
         (["--depths", "1", "--no-skips"], "would have no effect"),
         (["--dataset", "nothing"], "nothing"),

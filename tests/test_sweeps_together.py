@@ -105,6 +105,15 @@ def test_runs_that_differ_in_more_than_numbers_are_not_trained_in_step(tmp_path)
         train_together(runs(tmp_path, "t", {"depth": [2, 3]}, 1))
 
 
+def test_a_tolerance_where_there_was_none_is_another_program(tmp_path):
+    """Without one, inference of a single step measures no residual."""
+    grid = {"rtol": [0.0, 1e-3], "seed": [0, 1]}
+    with pytest.raises(ConfigError, match="may differ in --learning-rate, --rho, --precision, "):
+        train_together(runs(tmp_path, "t", grid, 1))
+    results = sweep(SweepFolder(tmp_path / "sweep"), points(**grid), together=4)
+    assert [result.outcome.ended for result in results] == ["finished"] * 4
+
+
 def test_a_sweep_in_step_is_a_sweep_in_turn(tmp_path):
     grid = {"learning_rate": [0.01, 0.02], "depth": [2, 3], "seed": [0, 1]}
     one = sweep(SweepFolder(tmp_path / "one"), points(**grid))

@@ -1,5 +1,6 @@
 """What TensorBoard reads is what the records say."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -12,7 +13,8 @@ from test_checkpoints import full_disk
 
 import mupc
 from mupc.cli import main
-from mupc.training.results import TraceRecord, ValidationRecord
+from mupc.records import RunFolder
+from mupc.training.results import RegimeRecord, TraceRecord, ValidationRecord, record_from
 
 RUN = "train --depth 3 --width 8 --steps 20 --validation 0.1 --evaluate-every 7 --log-every 5"
 RUN = [*RUN.split(), "--report-every", "10", "--tensorboard"]
@@ -120,3 +122,21 @@ def test_scalars_leave_out_what_is_no_number():
     record = ValidationRecord(3, float("nan"), None, best=True, seconds=1.5)
     assert mupc.scalars(record) == {"validation/best": 1.0, "validation/seconds": 1.5}
     assert mupc.scalars(TraceRecord(3, (1.0,), (2.0,))) == {}
+
+
+def test_a_rules_own_figures_are_kept_and_logged(tmp_path):
+    """Numbers, layers of which one is unknown, and a number that is unknown."""
+    figures = {"nudge": 0.5, "tilt": (float("nan"), 0.25, 0.75), "drift": None}
+    flat = ("energy_before", "energy_after", "scale", "change")
+    numbers = dict.fromkeys(flat, (0.0, 1.0)) | {"precision": 0.1, "inference_steps": 1.0}
+    record = RegimeRecord(step=3, seconds=1.5, **numbers, diagnostics=figures)
+    folder = RunFolder.create(tmp_path / "run", {}, {}, {})
+    folder.append(dataclasses.asdict(record))
+    (line,) = folder.records()
+    assert line["diagnostics"] == {"nudge": 0.5, "tilt": [None, 0.25, 0.75], "drift": None}
+    assert repr(record_from(line)) == repr(record)
+    layers = {f"regime/{n}/{end}": v for n in flat for end, v in [("least", 0), ("largest", 1)]}
+    layers |= {"regime/tilt/least": 0.25, "regime/tilt/largest": 0.75, "regime/nudge": 0.5}
+    layers |= {"regime/precision": 0.1, "regime/inference_steps": 1.0, "regime/seconds": 1.5}
+    assert mupc.scalars(record) == layers
+    assert "nudge 0.5; tilt 0.25–0.75; drift unknown" in record.sentence()

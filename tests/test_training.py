@@ -37,7 +37,7 @@ def network(depth=3, width=8):
     return mupc.residual_mlp(4, 2, width=width, depth=depth, key=KEY)
 
 
-PC = mupc.PredictiveCoding(mupc.GradientDescent(0.25), 8)
+PC = mupc.PredictiveCoding(mupc.GradientDescent(0.25), 8, mupc.Gaussian())
 
 
 @pytest.mark.parametrize(
@@ -45,19 +45,29 @@ PC = mupc.PredictiveCoding(mupc.GradientDescent(0.25), 8)
     [
         (
             {"optimiser": optax.adam},
-            r"optimiser must be such as optax\.adam\(0\.02\), not <function",
+            r"optimiser must be an optax\.GradientTransformation, e\.g\. optax\.adam.*; got <func",
         ),
-        ({"rule": mupc.PredictiveCoding}, "rule must be such as .*, not the class Predictive"),
-        ({"checkpoints": "runs/kept"}, "checkpoints must be such as .*, not 'runs/kept'"),
-        ({"callback": "print"}, "callback must be such as a function of a record, not 'print'"),
-        ({"key": 0}, r"key must be such as jax\.random\.key\(0\), not 0"),
+        (
+            {"rule": mupc.PredictiveCoding},
+            "rule must be a mupc.LearningRule, .*; got the class Pre",
+        ),
+        ({"checkpoints": "runs/kept"}, "checkpoints must be .*; got 'runs/kept'"),
+        ({"callback": "print"}, "callback must be a function of a record; got 'print'"),
+        ({"key": 0}, r"key must be a random key, e\.g\. jax\.random\.key\(0\); got 0"),
+        ({"network": mupc.Chain}, r"a network such as mupc\.residual_mlp\(…\), got Chain"),
+        ({"data": toy().train}, r"data must be a mupc\.data\.Dataset, got Split"),
+        ({"batch_size": 8.0}, r"batch_size must be a whole number, got 8\.0"),
+        ({"steps": 2.5}, r"steps must be a whole number, got 2\.5"),
+        ({"log_every": True}, "log_every must be a whole number, got True"),
+        ({"early_stopping": "3"}, "early_stopping must be a whole number, got '3'"),
     ],
 )
 def test_what_is_not_what_it_should_be_is_named(wrong, sentence):
     given = {"rule": PC, "optimiser": optax.adam(0.03), "key": KEY, "steps": 2, "batch_size": 8}
+    given |= {"network": network(), "data": toy()}
     with pytest.raises(TypeError, match=sentence):
-        mupc.fit(network(), toy(), **{**given, **wrong})
-    with pytest.raises(TypeError, match=r"give a part such as data\.test, not Dataset"):
+        mupc.fit(**{**given, **wrong})
+    with pytest.raises(TypeError, match=r"expected a Split such as data\.test, got Dataset"):
         mupc.evaluate(network(), toy())
 
 
@@ -67,22 +77,59 @@ def fit(data=None, rule=PC, optimiser=None, **kwargs):
     return mupc.fit(network(), data or toy(), rule, optimiser, **options)
 
 
-@pytest.mark.parametrize("rule", [PC, mupc.Backpropagation()])
+RULES = {"unheld": PC, "default": mupc.PredictiveCoding(), "exact": mupc.Backpropagation()}
+
+
+def parted(key):
+    """The seed of the order of the data, the rule's own key, and that of its steps."""
+    order_key, own = jax.random.split(key)
+    seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max))
+    return seed, *jax.random.split(own)
+
+
+def batches(data, seed, steps, size=8):
+    for step in range(steps):
+        i = batch_indices(seed, step, len(data.train.x), size)
+        yield step, (jnp.asarray(data.train.x[i]), jnp.asarray(data.train.y[i]))
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_fit_is_the_loop_it_stands_for(rule):
     """Rule, optimiser and batch order, called one after the other, give the same weights."""
     data, optimiser = toy(validation=0), optax.adam(0.03)
     result = fit(data, rule, optimiser, steps=7)
-    order_key, rule_key = jax.random.split(KEY)
-    seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max))
+    seed, rule_key, step_key = parted(KEY)
     plain = network()
     state = optimiser.init(eqx.filter(plain, eqx.is_inexact_array))
-    for step in range(7):
-        i = batch_indices(seed, step, 40, 8)
-        batch = (jnp.asarray(data.train.x[i]), jnp.asarray(data.train.y[i]))
-        gradients, *_ = rule.gradients(plain, batch, None, jax.random.fold_in(rule_key, step))
+    kept = rule.init(plain, rule_key)
+    for step, own in batches(data, seed, 7):
+        begin_key, key = jax.random.split(jax.random.fold_in(step_key, step))
+        carry, kept = rule.begin(plain, own, kept, begin_key)
+        gradients, *_ = rule.gradients(plain, own, carry, key)
         updates, state = optimiser.update(gradients, state)
         plain = eqx.apply_updates(plain, updates)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), result.network, plain)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), result.state, kept)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_public_steps_are_those_of_fit_and_change_nothing_they_are_given(rule):
+    data, optimiser, steps = toy(validation=0), optax.adam(0.03), 5
+    result = fit(data, rule, optimiser, steps=steps, log_every=1)
+    seed = parted(KEY)[0]
+    start = mupc.init(network(), rule, optimiser, jax.random.split(KEY)[1])
+    state, losses = start, []
+    for _, own in batches(data, seed, steps):
+        state, metrics = mupc.step(state, own, rule, optimiser)
+        losses.append(float(metrics.loss))
+    same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    jax.tree.map(same, state.network, result.network)
+    np.testing.assert_allclose(losses, [r.loss for r in result.records], rtol=1e-5)
+    assert (int(state.steps), int(state.failed)) == (steps, -1)
+    # The first state is whole: a step from it is the one that was made.
+    _, first = next(batches(data, seed, 1))
+    assert float(mupc.step(start, first, rule, optimiser)[1].loss) == losses[0]
+    jax.tree.map(np.testing.assert_array_equal, start.network, network())
 
 
 def test_fit_leaves_the_users_network_alone_and_repeats_itself():
@@ -150,7 +197,9 @@ def test_records_are_means_over_the_batches_since_the_last():
 
 
 def test_divergence_stops_with_a_sentence_and_keeps_the_last_sound_network():
-    rule = mupc.PredictiveCoding(mupc.GradientDescent(3.0), 200, patience=0, rtol=0)
+    rule = mupc.PredictiveCoding(
+        mupc.GradientDescent(3.0), 200, mupc.Gaussian(), stopping=mupc.FixedSteps()
+    )
     result = fit(toy(validation=0), rule)
     assert result.ended is mupc.Ended.DIVERGED
     assert result.steps == 0
@@ -159,11 +208,15 @@ def test_divergence_stops_with_a_sentence_and_keeps_the_last_sound_network():
     np.testing.assert_array_equal(result.network.readout.weights, network().readout.weights)
 
 
-def test_a_batch_that_is_not_a_number_is_named_by_its_step():
+def spoilt(value):
     data = toy(validation=0)
-    data.train.x[3] = np.nan
-    order_key, _ = jax.random.split(KEY)
-    seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max))
+    data.train.x[3] = value
+    return data
+
+
+def test_a_batch_that_overflows_is_named_by_its_step():
+    data = spoilt(1e30)
+    seed = parted(KEY)[0]
     first = next(step for step in range(5) if 3 in batch_indices(seed, step, 40, 8))
     result = fit(data, steps=10, log_every=10)
     assert result.ended is mupc.Ended.DIVERGED
@@ -188,7 +241,9 @@ def test_a_network_spoilt_by_the_very_last_step_is_no_success():
 
 
 def test_divergence_is_never_reported_as_early_stopping():
-    rule = mupc.PredictiveCoding(mupc.GradientDescent(5.0), 200, patience=0)
+    rule = mupc.PredictiveCoding(
+        mupc.GradientDescent(5.0), 200, mupc.Gaussian(), stopping=mupc.Tolerance(patience=0)
+    )
     result = fit(rule=rule, log_every=1000, evaluate_every=2, early_stopping=2)
     assert result.ended is mupc.Ended.DIVERGED
     assert (result.step, result.steps) == (0, 0)
@@ -219,8 +274,9 @@ def test_two_stages_train_with_rates_of_their_own(scaled):
 def test_blocks_may_hold_functions():
     """An Equinox MLP keeps its activation as a leaf."""
     plain = network()
-    scale = mupc.Scale(role="hidden", multiplier=0.3)
-    make = lambda key: mupc.Scaled(eqx.nn.MLP(8, 8, 8, 1, key=key), scale)
+    make = lambda key: mupc.Scaled.initialise(
+        eqx.nn.MLP(8, 8, 8, 1, key=key), shape=mupc.Shape(8, 5), key=key
+    )
     blocks = eqx.filter_vmap(make)(jax.random.split(KEY, 3))
     own = mupc.Chain((mupc.Stage(plain.stages[0].entry, blocks),), plain.readout)
     result = mupc.fit(own, toy(), PC, optax.adam(0.03), steps=30, batch_size=8, key=KEY)
@@ -246,9 +302,12 @@ def test_interruption_ends_after_the_current_step_with_what_was_done():
     ("options", "sentence"),
     [
         ({"batch_size": 41}, "batch_size is 41: choose one from 1 to 40"),
-        ({"steps": 0}, "at least one step, not 0"),
+        ({"steps": 0}, "steps must be at least 1, not 0"),
         ({"steps": None}, "give either epochs or steps"),
         ({"epochs": 1}, "give either epochs or steps"),
+        ({"steps": None, "epochs": 0.01}, "at least one step, not 0"),
+        ({"steps": None, "epochs": float("nan")}, "epochs must be a number above 0, not nan"),
+        ({"data": spoilt(np.nan)}, "x of the training split is not finite in 1 of 40 .*number 3"),
         ({"early_stopping": 0}, "early_stopping must be at least 1, not 0"),
         ({"evaluate_every": -1}, "evaluate_every must be at least 1, not -1"),
         ({"log_every": 0}, "log_every must be at least 1, not 0"),
@@ -267,8 +326,10 @@ def test_impossible_arguments_are_named(options, sentence):
         fit(**options)
 
 
-def test_new_numbers_never_compile_again():
-    """One trace serves every learning rate, step size, precision, tolerance and T."""
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("regime", ["of the likelihood", "held", "from ρ"])
+def test_new_numbers_never_compile_again(regime, scaled):
+    """One trace serves every learning rate, step size, precision, ρ, tolerance and T."""
     traces = []
 
     class Counting(mupc.PredictiveCoding):
@@ -281,12 +342,15 @@ def test_new_numbers_never_compile_again():
             mupc.GradientDescent(value, momentum=value),
             int(1000 * value),
             mupc.Gaussian(value),
-            (mupc.WeightDecay(value),),
-            rtol=value,
-            atol=value,
-            patience=int(1000 * value),
+            regularisers=(mupc.WeightDecay(value),),
+            stopping=mupc.Tolerance(value, value, int(1000 * value)),
+            rho=value if regime == "from ρ" else None,
+            hold=regime != "of the likelihood",
         )
-        fit(rule=rule, optimiser=mupc.traced(optax.adam, learning_rate=value, eps=value), steps=3)
+        optimiser = mupc.traced(optax.adam, learning_rate=value, eps=value)
+        if scaled:  # chains are new functions at every call
+            optimiser = optax.chain(optimiser, mupc.scale_adam(network()))
+        fit(rule=rule, optimiser=optimiser, steps=3)
     assert len(traces) == 1
 
 

@@ -11,6 +11,9 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num
 
 _Tree = TypeVar("_Tree")
 
+AnyArray = Array | np.ndarray
+"""An array of JAX or of NumPy, where the latter is converted."""
+
 
 def as_scalar(value: ArrayLike) -> Float[Array, ""]:
     """Convert one number to an array of the default float type.
@@ -42,6 +45,16 @@ as_positive = scalar_that_is("above 0", lambda value: 0 < value < np.inf)
 as_not_negative = scalar_that_is("of at least 0", lambda value: 0 <= value < np.inf)
 
 
+def as_positive_array(value: ArrayLike | None) -> Float[Array, "..."] | None:
+    """Convert positive numbers to an array of the default float type; None stays None."""
+    if value is None:
+        return None
+    array = jnp.asarray(value, dtype=jnp.result_type(float))
+    if not isinstance(value, Tracer) and not np.all(np.asarray(array) > 0):
+        raise ValueError(f"expected positive numbers, not {value}")
+    return array
+
+
 def as_count(value: ArrayLike, least: int = 0) -> Int[Array, ""]:
     """Convert one whole number, at least `least`; a traced one is checked for its type alone."""
     array = jnp.asarray(value)
@@ -71,6 +84,24 @@ def sample_products(
     return sum(products, jnp.zeros(()))
 
 
+@jax.custom_batching.custom_vmap
+def any_sample(which: Bool[Array, " batch"]) -> Bool[Array, ""]:
+    """Return whether any sample is meant; under `jax.vmap`, any sample of any member.
+
+    A loop over steps that goes on until no sample is active stays one loop then. Were it one for
+    each member, every step would select what each carries; and samples that are done do not move.
+    """
+    return jnp.any(which)
+
+
+@any_sample.def_vmap
+def _any_member(
+    axis_size: int, in_batched: list[bool], which: Bool[Array, "members batch"]
+) -> tuple[Bool[Array, ""], bool]:
+    del axis_size, in_batched
+    return any_sample(which.reshape(-1)), False
+
+
 def choose(where: Bool[Array, " batch"], new: _Tree, old: _Tree) -> _Tree:
     """Take some samples from one tree of (layer, batch, ...) arrays, the others from another."""
     return jax.tree.map(lambda v, w: jnp.where(over_samples(where, v), v, w), new, old)
@@ -82,6 +113,13 @@ def over_samples(
 ) -> Array:
     """Shape one value per sample (or one for all) so that it broadcasts against `like`."""
     return values if values.ndim == 0 else values.reshape(1, -1, *([1] * (like.ndim - 2)))
+
+
+def over_rows(
+    values: Num[Array, " batch"] | Num[Array, ""], like: Float[Array, "batch ..."]
+) -> Array:
+    """Shape one value per sample (or one for all) so that it broadcasts against rows of samples."""
+    return values if values.ndim == 0 else values.reshape(-1, *([1] * (like.ndim - 1)))
 
 
 def ratio(a: Float[Array, " batch"] | float, b: Float[Array, " batch"]) -> Float[Array, " batch"]:

@@ -1,12 +1,14 @@
 """Optimisers whose numbers are traced arguments of a compiled program, not constants in it."""
 
+import types
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import equinox as eqx
 import jax
 import optax
-from jaxtyping import ArrayLike, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from mupc.arrays import as_scalar
 
@@ -18,27 +20,105 @@ class _Method(eqx.Module):
     name: Literal["init", "update"] = eqx.field(static=True)
     numbers: dict[str, PyTree[Any]]
 
-    def __call__(self, *args: Any) -> Any:
-        return getattr(self.factory(**self.numbers), self.name)(*args)
+    def __call__(self, *args: Any, **extra: Any) -> Any:
+        made = optax.with_extra_args_support(self.factory(**self.numbers))
+        return getattr(made, self.name)(*args, **extra)
 
 
 def traced(
     factory: Callable[..., optax.GradientTransformation], **numbers: PyTree[ArrayLike]
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Build an optax transformation whose numbers may change without compiling again.
 
     `mupc.traced(optax.adam, learning_rate=0.1)` does what `optax.adam(0.1)` does. But its `init`
-    and `update` are modules that hold the numbers as arrays, so that `mupc.fit` shares one compiled
-    training step between all values of them. (`optax.inject_hyperparams` keeps them in the state,
-    where they can be changed during a run; yet each call of it makes new functions, which compile
-    again.)
+    and `update` are modules that hold the numbers as arrays, so that `mupc.fit` and `mupc.step`
+    share one compiled training step between all values of them, through `optax.chain` too.
+    (`optax.inject_hyperparams` keeps them in the state, where they can be changed during a run; yet
+    each call of it makes new functions, which compile again.)
 
     Args:
         factory: makes the transformation from keyword arguments; pass the same object each time.
         numbers: its hyperparameters, each a number or a tree of numbers.
     """
     scalars = jax.tree.map(as_scalar, numbers)
-    return optax.GradientTransformation(
+    return optax.GradientTransformationExtraArgs(
         cast(optax.TransformInitFn, _Method(factory, "init", scalars)),
-        cast(optax.TransformUpdateFn, _Method(factory, "update", scalars)),
+        cast(Any, _Method(factory, "update", scalars)),
     )
+
+
+def update_with(
+    optimiser: optax.GradientTransformation,
+    gradients: PyTree[Any],
+    moments: PyTree[Any],
+    params: PyTree[Any],
+    loss: Float[Array, ""],
+) -> tuple[PyTree[Any], PyTree[Any]]:
+    """Return an optimiser's updates and its next state; it may ask for the loss as its `value`.
+
+    Raises:
+        ValueError: if it asks for more than a local rule has, such as a function to search along.
+    """
+    method = optax.with_extra_args_support(optimiser)
+    try:
+        return method.update(gradients, moments, params, value=loss, grad=gradients)
+    except TypeError as error:
+        if "keyword-only argument" not in str(error):
+            raise
+        raise ValueError(
+            f"this optimiser needs more than gradients, weights and the loss of a batch ({error}), "
+            "and a local learning rule has no loss as a function of the weights: use one such as "
+            "optax.adam"
+        ) from error
+
+
+def as_module(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Make the arrays that an optimiser's functions hold arguments of a compiled program.
+
+    `optax.chain` makes new functions at each call, which hold what it was given. As a function is
+    its code and what it holds, two calls with other numbers are one program with other arguments.
+    """
+    return jax.tree.map(lambda leaf: _opened(leaf, frozenset()), optimiser)
+
+
+@dataclass(frozen=True)
+class _Code:
+    """What is the same in all functions of one definition."""
+
+    code: types.CodeType
+    defaults: Any
+    namespace: int
+
+
+class _Closure(eqx.Module):
+    """A function as a tree: its code, and what it holds of the function that made it."""
+
+    definition: _Code = eqx.field(static=True)
+    held: tuple[Any, ...]
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        namespace, name, keywords = _NAMESPACES[self.definition]
+        cells = tuple(types.CellType(value) for value in self.held)
+        definition = self.definition
+        function = types.FunctionType(definition.code, namespace, name, definition.defaults, cells)
+        function.__kwdefaults__ = keywords
+        return function(*args, **options)
+
+
+# A namespace (of a module) has no hash, and is needed to call a function again.
+_NAMESPACES: dict[_Code, tuple[dict[str, Any], str, Any]] = {}
+
+
+def _opened(leaf: Any, within: frozenset[int]) -> Any:
+    """Return a function that holds something as a tree; anything else as it is."""
+    if not isinstance(leaf, types.FunctionType) or not leaf.__closure__ or id(leaf) in within:
+        return leaf
+    try:
+        held = tuple(cell.cell_contents for cell in leaf.__closure__)
+        definition = _Code(leaf.__code__, leaf.__defaults__, id(leaf.__globals__))
+        hash(definition)
+    except (ValueError, TypeError):  # a cell that is still empty, a default that has no hash
+        return leaf
+    _NAMESPACES[definition] = (leaf.__globals__, leaf.__name__, leaf.__kwdefaults__)
+    inner = within | {id(leaf)}
+    return _Closure(definition, jax.tree.map(lambda value: _opened(value, inner), held))

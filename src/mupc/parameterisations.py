@@ -1,18 +1,22 @@
-r"""Parameterisations as data: one table of initial scales, forward multipliers and rate factors.
+r"""Parameterisations as data: initial scales, forward multipliers and rate factors by parameter.
 
-A layer's weight $W$ is drawn with standard deviation `std` and enters the forward pass as
-$aW$ with `multiplier` $a$. What distinguishes `standard`, `ntk` and `mupc` is how these, and the
-layer's learning-rate factors, scale with the size of the network; each entry of the table is a
-power law, $\text{width}^{p}\,\text{depth}^{q}\,\gamma^{r}$.
+A weight $W$ is drawn with standard deviation `std` and enters the forward pass as $aW$ with
+`multiplier` $a$, from its own fan-in; a residual branch has one depth multiplier b besides,
+$u = z + b f(z)$, however many matrices f holds. What distinguishes `standard`, `ntk` and `mupc` is
+how these, and the learning-rate factors, scale with the size of the network; each entry of the
+table is a power law, $\text{width}^{p}\,\text{depth}^{q}\,\gamma^{r}$.
 
-- $a$ and `std` are laws in the layer's fan-in, the number of weight layers $L = H + 1$, and
-  $\gamma$.
-- rate factors are laws in $N / N_0$, $L / L_0$ and $\gamma$, with the base shape $N_0 = 128$,
-  $L_0 = 129$, so that a rate tuned at 128 hidden layers of width 128 means the same elsewhere.
+- a and `std` are laws in the weight's fan-in and $\gamma$, b is one in the number L of weight
+  layers (of branches, in a transformer).
+- rate factors are laws in $N / N_0$, $L / L_0$ and $\gamma$, with a base shape of $N_0 = 128$,
+  $L_0 = 129$ unless given, so that a rate tuned at 128 hidden layers of width 128 means the same
+  elsewhere.
 
-Source: μPC (arXiv 2505.13124), Table 1; Depth-μP (arXiv 2310.02244) for the rate factors.
+Source: μPC (arXiv 2505.13124), Table 1; Depth-μP (arXiv 2310.02244) for the rate factors; CompleteP
+(arXiv 2505.01618), Table 1, for branches with another depth exponent.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -26,8 +30,8 @@ Role = Literal["input", "hidden", "readout"]
 
 ROLES: tuple[Role, ...] = ("input", "hidden", "readout")
 
-BASE_WIDTH = 128
-BASE_LENGTH = 129
+Kind = Literal["weight", "bias"]
+"""A weight multiplies its input; all else is a bias: offsets, and the gains of norms."""
 
 Initialiser = Callable[[PRNGKeyArray, tuple[int, int], float], Float[Array, "out in"]]
 """Draws a matrix whose entries have mean 0 and the given standard deviation."""
@@ -62,24 +66,27 @@ _ONE = Law()
 
 
 class Laws(NamedTuple):
-    """One row of the table: how every number of a layer scales."""
+    """How every number of a parameter scales: `std` and `multiplier` with its fan-in."""
 
-    std: Law
-    multiplier: Law
-    adam_weight: Law = _ONE
-    adam_bias: Law = _ONE
-    sgd_weight: Law = _ONE
-    sgd_bias: Law = _ONE
+    std: Law = _ONE
+    multiplier: Law = _ONE
+    adam: Law = _ONE
+    sgd: Law = _ONE
 
 
-class Factors(NamedTuple):
-    """Learning-rate factors of a layer's weights and of its biases."""
+class Row(NamedTuple):
+    """The weights and the biases of a kind of layer."""
 
-    weight: float
-    bias: float
+    weight: Laws
+    bias: Laws = Laws()
 
 
-_UNSCALED = Factors(1.0, 1.0)
+class Base(NamedTuple):
+    """The shape at which every rate factor is 1: a width and a number of weight layers."""
+
+    width: int = 128
+    length: int = 129
+
 
 # The rule is about hidden layers. The effect of entry and readout on the output does not fall with
 # N or L: in small networks the rule would let them diverge, and in the largest starve them (10,000
@@ -90,126 +97,172 @@ _LARGEST_UNIFORM = 4.0
 
 @dataclass(frozen=True)
 class Scale:
-    """The numbers of one layer, fixed when the network is built.
+    """The numbers of one parameter, fixed when the network is built.
 
-    `std` and `multiplier` scale the weight alone, never a bias. `adam` and `sgd` are the layer's
-    learning-rate factors under the *mup* rule, `uniform` under the *uniform* rule (see
-    `mupc.scale_adam`, `mupc.scale_sgd` and `mupc.scale_uniform`).
+    `multiplier` scales weights alone. `adam` and `sgd` are learning-rate factors under the *mup*
+    rule, `uniform` under the *uniform* rule (see `mupc.scale_adam`, `mupc.scale_sgd` and
+    `mupc.scale_uniform`).
     """
 
     role: Role
+    kind: Kind = "weight"
     std: float = 1.0
     multiplier: float = 1.0
-    adam: Factors = _UNSCALED
-    sgd: Factors = _UNSCALED
-    uniform: Factors = _UNSCALED
+    adam: float = 1.0
+    sgd: float = 1.0
+    uniform: float = 1.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The network that a parameter belongs to: its width N, and its number of weight layers L."""
+
+    width: int
+    length: int
 
 
 @dataclass(frozen=True)
 class Parameterisation:
-    r"""A table of laws by role; hidden layers have one row with skips and one without."""
+    r"""A table of laws: rows for the entry, residual branches, plain hidden layers, the readout.
+
+    Args:
+        name: what it is called.
+        input, branch, plain, readout: the rows.
+        beside: laws of a bias that is added beside a branch, not multiplied with it.
+        depth: law of the branch multiplier b, in L.
+        gamma: $\gamma$.
+        base: the shape at which every rate factor is 1.
+        initialise: draws the weights.
+    """
 
     name: str
-    input: Laws
-    residual: Laws
-    plain: Laws
-    readout: Laws
+    input: Row
+    branch: Row
+    plain: Row
+    readout: Row
+    beside: Laws = field(default=Laws())
+    depth: Law = field(default=_ONE)
     gamma: float = 1.0
+    base: Base = field(default=Base())
     initialise: Initialiser = field(default=normal)
 
     def __post_init__(self) -> None:
         if not self.gamma > 0:
             raise ValueError(f"gamma must be positive, not {self.gamma}")
+        if min(self.base) < 1:
+            raise ValueError(f"a base shape has sizes of at least 1, not {self.base}")
 
-    def scale(self, role: Role, fan_in: int, *, width: int, length: int, skips: bool) -> Scale:
-        """Evaluate the row of `role` for a layer of a network.
+    def branch_multiplier(self, length: int) -> float:
+        """Return b of a residual branch, in a network of `length` weight layers."""
+        return self.depth(1, length, self.gamma)
+
+    def scale(
+        self, role: Role, shape: Shape, fan_in: int | None = None, *, skip: bool = False
+    ) -> Scale:
+        """Evaluate the table for a weight.
 
         Args:
-            role: what the layer is for.
-            fan_in: its number of inputs.
-            width: the network's hidden width N.
-            length: the network's number of weight layers, L = H + 1.
-            skips: whether hidden layers have skip connections.
+            role: what its layer is for.
+            shape: of the network.
+            fan_in: how many inputs each of its outputs sums over; the width unless given.
+            skip: whether it lies in a residual branch.
         """
-        hidden = self.residual if skips else self.plain
-        laws = {"input": self.input, "hidden": hidden, "readout": self.readout}[role]
-        shape = (fan_in, length, self.gamma)
-        relative = (width / BASE_WIDTH, length / BASE_LENGTH, self.gamma)
-        uniform = min((relative[0] * relative[1]) ** -0.5, _LARGEST_UNIFORM)
-        if role != "hidden":
-            uniform = max(uniform, 1.0)
+        fan_in = shape.width if fan_in is None else fan_in
+        return self._scale(self._row(role, skip=skip).weight, role, "weight", shape, fan_in)
+
+    def bias_scale(
+        self, role: Role, shape: Shape, *, skip: bool = False, beside: bool = False
+    ) -> Scale:
+        """Evaluate the table for a bias, which in a residual layer may lie `beside` the branch."""
+        laws = self.beside if skip and beside else self._row(role, skip=skip).bias
+        return self._scale(laws, role, "bias", shape, shape.width)
+
+    def _row(self, role: Role, *, skip: bool) -> Row:
+        hidden = self.branch if skip else self.plain
+        return {"input": self.input, "hidden": hidden, "readout": self.readout}[role]
+
+    def _scale(self, laws: Laws, role: Role, kind: Kind, shape: Shape, fan_in: int) -> Scale:
+        length = shape.length / self.base.length
+        # An update by Adam adds up over the weight's own inputs; a gradient falls with the width
+        # of the network, as the readout divides by it.
+        own = (fan_in / self.base.width, length, self.gamma)
+        whole = (shape.width / self.base.width, length, self.gamma)
+        summed = own if role == "hidden" else whole
+        uniform = min(1 / math.sqrt(summed[0] * length), _LARGEST_UNIFORM)
         return Scale(
             role=role,
-            std=laws.std(*shape),
-            multiplier=laws.multiplier(*shape),
-            adam=Factors(laws.adam_weight(*relative), laws.adam_bias(*relative)),
-            sgd=Factors(laws.sgd_weight(*relative), laws.sgd_bias(*relative)),
-            uniform=Factors(uniform, uniform),
+            kind=kind,
+            std=laws.std(fan_in, 1, self.gamma),
+            multiplier=laws.multiplier(fan_in, 1, self.gamma),
+            adam=laws.adam(*own),
+            sgd=laws.sgd(*whole),
+            uniform=uniform if role == "hidden" else max(uniform, 1.0),
         )
 
 
 _FAN_IN = Law(width=-0.5)
-_FAN_IN_AND_DEPTH = Law(width=-0.5, depth=-0.5)
 _GAMMA = Law(gamma=1)
 _SGD = Law(width=1, gamma=2)
+_ROOT_OF_DEPTH = Law(depth=-0.5)
 
 
 def standard(*, initialise: Initialiser = normal) -> Parameterisation:
     r"""Weights from $N(0, 1/\text{fan-in})$, no multipliers: what most networks use."""
-    row = Laws(std=_FAN_IN, multiplier=_ONE)
+    row = Row(Laws(std=_FAN_IN))
     return Parameterisation("standard", row, row, row, row, initialise=initialise)
 
 
 def ntk(*, initialise: Initialiser = normal) -> Parameterisation:
-    r"""Weights from $N(0, 1)$, multiplier $1/\sqrt{\text{fan-in}}$, with skips $1/\sqrt{L}$ too."""
-    row = Laws(std=_ONE, multiplier=_FAN_IN)
-    residual = Laws(std=_ONE, multiplier=_FAN_IN_AND_DEPTH)
-    return Parameterisation("ntk", row, residual, row, row, initialise=initialise)
+    r"""Weights from $N(0, 1)$, multiplier $1/\sqrt{\text{fan-in}}$, branches $1/\sqrt{L}$."""
+    row = Row(Laws(multiplier=_FAN_IN))
+    return Parameterisation("ntk", row, row, row, row, depth=_ROOT_OF_DEPTH, initialise=initialise)
 
 
-def mupc(gamma: float = 1.0, *, initialise: Initialiser = normal) -> Parameterisation:
+def mupc(
+    gamma: float = 1.0,
+    *,
+    exponent: float = 0.5,
+    base: Base | None = None,
+    initialise: Initialiser = normal,
+) -> Parameterisation:
     r"""Depth-μP for predictive coding (arXiv 2505.13124, Table 1).
 
     As `ntk`, but with a readout multiplier of $1/(\gamma\,\text{fan-in})$. The rate factors keep
     the change of every layer's activity, per update by exact gradients, independent of width and
-    depth; residual biases add up coherently along depth, hence their $1/L$.
+    depth: within a branch of multiplier $L^{-\alpha}$ those of Adam are $L^{\alpha-1}$ (and for
+    weights $1/\sqrt{\text{fan-in}}$), those of SGD $N L^{2\alpha-1}$; a bias beside a branch adds
+    up coherently along depth, hence its $1/L$.
 
     Args:
         gamma: $\gamma$; larger means more feature learning. The paper's is 1.
+        exponent: α, ½ as in Depth-μP; 1 as in CompleteP (arXiv 2505.01618), meant for branches of
+            several matrices.
+        base: the shape at which all factors are 1.
         initialise: draws the weights; `normal` or `orthogonal`.
     """
+    if not 0 <= exponent <= 1:
+        raise ValueError(f"exponent must be at least 0 and at most 1, not {exponent}")
+    outer = Laws(multiplier=_FAN_IN, adam=_GAMMA, sgd=_SGD)
+    adam, sgd = exponent - 1, 2 * exponent - 1
     return Parameterisation(
         "mupc",
-        input=Laws(
-            std=_ONE,
-            multiplier=_FAN_IN,
-            adam_weight=_GAMMA,
-            adam_bias=_GAMMA,
-            sgd_weight=_SGD,
-            sgd_bias=_SGD,
+        input=Row(outer, Laws(adam=_GAMMA, sgd=_SGD)),
+        branch=Row(
+            Laws(
+                multiplier=_FAN_IN,
+                adam=Law(width=-0.5, depth=adam, gamma=1),
+                sgd=Law(width=1, depth=sgd, gamma=2),
+            ),
+            Laws(adam=Law(depth=adam, gamma=1), sgd=Law(width=1, depth=sgd, gamma=2)),
         ),
-        residual=Laws(
-            std=_ONE,
-            multiplier=_FAN_IN_AND_DEPTH,
-            adam_weight=Law(width=-0.5, depth=-0.5, gamma=1),
-            adam_bias=Law(depth=-1, gamma=1),
-            sgd_weight=_SGD,
-            sgd_bias=Law(width=1, depth=-1, gamma=2),
+        plain=Row(
+            Laws(multiplier=_FAN_IN, adam=Law(width=-0.5, gamma=1), sgd=_SGD),
+            Laws(adam=_GAMMA, sgd=_SGD),
         ),
-        plain=Laws(
-            std=_ONE,
-            multiplier=_FAN_IN,
-            adam_weight=Law(width=-0.5, gamma=1),
-            adam_bias=_GAMMA,
-            sgd_weight=_SGD,
-            sgd_bias=_SGD,
-        ),
-        readout=Laws(
-            std=_ONE,
-            multiplier=Law(width=-1, gamma=-1),
-            adam_weight=_GAMMA,
-            sgd_weight=_SGD,
-        ),
+        readout=Row(Laws(multiplier=Law(width=-1, gamma=-1), adam=_GAMMA, sgd=_SGD)),
+        beside=Laws(adam=Law(depth=-1, gamma=1), sgd=Law(width=1, depth=-1, gamma=2)),
+        depth=Law(depth=-exponent),
         gamma=gamma,
+        base=base or Base(),
         initialise=initialise,
     )

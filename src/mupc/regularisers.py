@@ -2,15 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from mupc.arrays import as_not_negative, layer_square_norms
-from mupc.networks import Activities, scaled_blocks
+from mupc.networks import Activities, Network, is_scaled
 from mupc.parameterisations import ROLES, Role
 
 
@@ -29,12 +28,14 @@ class Regulariser(eqx.Module):
     roles: eqx.AbstractVar[tuple[Role, ...]]
 
     @abstractmethod
-    def of_network(self, network: PyTree[Any]) -> Float[Array, ""]:
-        """Give the term on the weights, a scalar."""
+    def of_network(self, network: Network) -> Float[Array, ""]:
+        """Return the term on the weights, a scalar."""
 
     @abstractmethod
-    def of_activities(self, activities: Activities) -> Float[Array, "layer batch"] | None:
-        """Give the term on each layer's activity of each sample, or None if there is none."""
+    def of_activities(
+        self, activities: Activities
+    ) -> tuple[Float[Array, "layer batch"], ...] | None:
+        """Return the term on each layer's activity of each sample, by bank; None if none."""
 
 
 class WeightDecay(Regulariser):
@@ -43,13 +44,13 @@ class WeightDecay(Regulariser):
     strength: Float[Array, ""] = eqx.field(converter=as_not_negative)
     roles: tuple[Role, ...] = eqx.field(static=True, default=ROLES, converter=_roles)
 
-    def of_network(self, network: PyTree[Any]) -> Float[Array, ""]:
-        """Give the term on the weights, a scalar."""
+    def of_network(self, network: Network) -> Float[Array, ""]:
+        """Return the term on the weights, a scalar."""
         squares = [jnp.sum(w**2) for _, w, _ in _weights(self.roles, network)]
         return 0.5 * self.strength * sum(squares)
 
     def of_activities(self, activities: Activities) -> None:
-        """Give None: this term does not see activities."""
+        """Return None: this term does not see activities."""
 
 
 class SpectralPenalty(Regulariser):
@@ -62,8 +63,8 @@ class SpectralPenalty(Regulariser):
     strength: Float[Array, ""] = eqx.field(converter=as_not_negative)
     roles: tuple[Role, ...] = eqx.field(static=True, default=ROLES, converter=_roles)
 
-    def of_network(self, network: PyTree[Any]) -> Float[Array, ""]:
-        """Give the term on the weights, a scalar."""
+    def of_network(self, network: Network) -> Float[Array, ""]:
+        """Return the term on the weights, a scalar."""
         total = jnp.zeros(())
         for multiplier, w, stacked in _weights(self.roles, network):
             # Stacked blocks are one array with a leading layer axis: every matrix has its own term.
@@ -75,7 +76,7 @@ class SpectralPenalty(Regulariser):
         return self.strength * total
 
     def of_activities(self, activities: Activities) -> None:
-        """Give None: this term does not see activities."""
+        """Return None: this term does not see activities."""
 
 
 class ActivityDecay(Regulariser):
@@ -95,28 +96,30 @@ class ActivityDecay(Regulariser):
                 "its roles are input and hidden"
             )
 
-    def of_network(self, network: PyTree[Any]) -> Float[Array, ""]:
-        """Give zero: this term does not see weights."""
+    def of_network(self, network: Network) -> Float[Array, ""]:
+        """Return zero: this term does not see weights."""
         return jnp.zeros(())
 
-    def of_activities(self, activities: Activities) -> Float[Array, "layer batch"]:
-        """Give the term on each layer's activity of each sample."""
-        squares = jnp.concatenate([layer_square_norms(z) for z in activities])
-        return 0.5 * self.strengths(squares.shape[0])[:, None] * squares
+    def of_activities(self, activities: Activities) -> tuple[Float[Array, "layer batch"], ...]:
+        """Return the term on each layer's activity of each sample, by bank: an entry is first."""
+        strengths = (self.strengths(2)[min(i, 1)] for i in range(len(activities)))
+        banks = zip(strengths, activities, strict=True)
+        return tuple(0.5 * strength * layer_square_norms(z) for strength, z in banks)
 
     def strengths(self, depth: int) -> Float[Array, " depth"]:
-        """Give λ of each of `depth` activities: zero for those of other roles."""
+        """Return λ of each of `depth` activities: zero for those of other roles."""
         first = jnp.arange(depth) == 0
         return self.strength * jnp.where(first, "input" in self.roles, "hidden" in self.roles)
 
 
 def _weights(
-    roles: tuple[Role, ...], network: PyTree[Any]
+    roles: tuple[Role, ...], network: Network
 ) -> list[tuple[float, Float[Array, "..."], bool]]:
-    """Give the multiplier of each array of weights, the array, and whether it is a stack."""
+    """Return the multiplier of each array of weights, the array, and whether it is a stack."""
     return [
-        (block.scale.multiplier, leaf, stacked)
-        for block, stacked in scaled_blocks(network)
-        if block.scale.role in roles
-        for leaf in jax.tree.leaves(block.weights)
+        (parameter.multiplier, parameter.array, layer.stacked)
+        for layer in network.layers
+        if is_scaled(layer.block)
+        for parameter in layer.block.parameters
+        if parameter.scale.role in roles and parameter.scale.kind == "weight"
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from mupc.data.dataset import DataError, Dataset, Split, one_hot
+from mupc.data.dataset import DataError, Dataset, Split, in_32_bits, one_hot
 
 # Up to this many classes, one-hot targets are small. Larger labels, if there are fewer samples, are
 # identifiers of something, and a column for each would fill the memory.
@@ -19,9 +19,9 @@ _HOW = 'save one with numpy.savez("mine.npz", x=x, y=y).'
 def load_arrays(path: Path) -> Dataset:
     """Return the arrays `x`, `y` and, if the file has them, `x_test`, `y_test`.
 
-    x is (n, ...), flattened to (n, inputs). y is n integer labels, made one-hot over the classes
-    0 to the largest label of both parts, or an (n, outputs) matrix of targets. Other arrays of the
-    file are not read.
+    x is (n, ...), of any shape; whole numbers of up to 32 bits stay such, since they may be tokens.
+    y is integer labels, (n,), made one-hot over the classes 0 to the largest label of both parts,
+    or targets (n, ..., outputs) of floating-point numbers. Other arrays of the file are not read.
 
     Raises DataError if the file cannot be read or its arrays do not fit this description.
     """
@@ -86,15 +86,17 @@ def _split(
             f"{path} has {len(x)} samples in {x_key} but {len(targets)} in {y_key}: give one "
             "target for each sample."
         )
-    return Split(_finite(x.reshape(len(x), -1), f"{x_key} of {path}"), targets)
+    tokens = x.dtype.kind in "iu" and in_32_bits(x)
+    return Split(x if tokens else _finite(x, f"{x_key} of {path}"), targets)
 
 
 def _require_alike(train: Split, test: Split, path: Path) -> None:
     for part, ours, theirs in (("x", train.x, test.x), ("y", train.y, test.y)):
-        if ours.shape[1] != theirs.shape[1]:
+        if ours.shape[1:] != theirs.shape[1:]:
+            sizes = [s[0] if len(s) == 1 else s for s in (theirs.shape[1:], ours.shape[1:])]
             raise DataError(
-                f"{part}_test of {path} has width {theirs.shape[1]} but {part} has width "
-                f"{ours.shape[1]}: both parts must be made the same way."
+                f"{part}_test of {path} has width {sizes[0]} but {part} has width {sizes[1]}: both "
+                "parts must be made the same way."
             )
 
 
@@ -102,13 +104,13 @@ def _are_labels(y: np.ndarray) -> bool:
     return y.ndim == 1 and y.dtype.kind in "iu"
 
 
-def _targets(y: np.ndarray, classes: int, where: str) -> Float32[np.ndarray, "n outputs"]:
+def _targets(y: np.ndarray, classes: int, where: str) -> Float32[np.ndarray, "n ..."]:
     if _are_labels(y):
         if y.min() < 0:
             raise DataError(f"{where} has the negative label {y.min()}: number classes from 0.")
         return one_hot(y, classes)
     # A column of integers could be meant as labels or as a target of width 1.
-    if y.ndim != 2 or (y.dtype.kind in "iu" and y.shape[1] == 1):
+    if y.ndim < 2 or (y.dtype.kind in "iu" and y.shape[-1] == 1):
         raise DataError(
             f"{where} is {y.dtype} of shape {y.shape}: give integer class labels of shape (n,), or "
             "a matrix of floating-point targets (n, outputs)."

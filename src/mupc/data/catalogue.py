@@ -17,7 +17,7 @@ _PUBLISHED = {
 }
 
 
-def load(name: str, *, data_dir: str | Path | None = None, validation: float = 0.1) -> Dataset:
+def load(name: str, *, data_dir: str | Path | None = None, validation: float = 0.0) -> Dataset:
     """Return a data set: `digits`, `mnist`, `fashion-mnist`, `cifar10`, or an `.npz` file's path.
 
     The files of a published data set are looked for in `data_dir`, if it is given, and nowhere

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from mupc.arrays import as_not_negative, as_positive, choose, sample_norms
 from mupc.energies import Energy
-from mupc.inference.solver import Move, Progress, Solver
+from mupc.inference.solver import Keys, Move, Progress, Solver
 from mupc.networks import Activities
 
 if TYPE_CHECKING:  # it loads when used: it costs as much as half of JAX
@@ -55,10 +55,10 @@ class GradientFlow(Solver):
     max_steps: int = eqx.field(default=4096, static=True)
 
     def init(self, energy: Energy, position: Activities) -> None:
-        """Give None: every step integrates anew."""
+        """Return None: every step integrates anew."""
 
     def step(
-        self, energy: Energy, position: Activities, state: None
+        self, energy: Energy, position: Activities, state: None, keys: Keys
     ) -> tuple[Move, None, Progress]:
         """Integrate."""
         samples, gradient = energy.samples_and_gradient(position)
@@ -74,7 +74,8 @@ class GradientFlow(Solver):
         import diffrax
 
         def field(t: Any, z: Activities, args: Any) -> Activities:
-            gradient = energy.activity_gradient(jax.tree.map(lambda leaf: leaf[:, None], z))
+            one = jax.tree.map(lambda leaf: leaf[:, None], z)
+            gradient = energy.samples_and_gradient(one)[1]
             return jax.tree.map(lambda leaf: -leaf[:, 0], gradient)
 
         def steady(t: Any, z: Activities, args: Any, **kwargs: Any) -> Array:

@@ -1,6 +1,6 @@
 """The equilibrium of a deep linear network, in closed form."""
 
-from typing import NamedTuple, cast
+from typing import ClassVar, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,11 @@ from jaxtyping import Array, Float
 
 from mupc.arrays import choose, sample_norms
 from mupc.energies import Energy, FreeEnergy
-from mupc.inference.errors import free
-from mupc.inference.solver import Move, Progress, Solver
+from mupc.inference.solver import Keys, Move, Progress, Solver
 from mupc.inference.tridiagonal import BlockTridiagonal
 from mupc.likelihoods import Gaussian
 from mupc.networks import Activities, Chain
-from mupc.networks.layers import Block
+from mupc.networks.block import Block
 from mupc.regularisers import ActivityDecay, Regulariser
 
 
@@ -31,19 +30,20 @@ class LinearSolve(Solver):
     connection, multiplier and all).
     """
 
-    def init(self, energy: Energy, position: Activities) -> None:
+    takes: ClassVar[type[Energy]] = FreeEnergy
+
+    def init(self, energy: FreeEnergy, position: Activities) -> None:
         """Check that there is a closed form.
 
         Raises:
             ValueError: if the network is not linear, or the energy not quadratic.
         """
-        check_closed_form(free(energy))
+        check_closed_form(energy)
 
     def step(
-        self, energy: Energy, position: Activities, state: None
+        self, energy: FreeEnergy, position: Activities, state: None, keys: Keys
     ) -> tuple[Move, None, Progress]:
-        """Give the equilibrium."""
-        energy = free(energy)
+        """Return the equilibrium."""
         samples, gradient = energy.samples_and_gradient(position)
         moved = linear_equilibrium(energy)
         move = lambda active: choose(active, moved, position)  # noqa: E731
@@ -68,37 +68,52 @@ def check_closed_form(energy: FreeEnergy) -> None:
     network = energy.network
     if not network.linear:
         raise ValueError(
-            "the closed form is for linear networks (activation mupc.identity); take "
+            "the closed form is for linear networks (activation mupc.identity); use "
             "mupc.GaussNewton or mupc.InErrors(mupc.LBFGS()) for this one"
         )
     if not isinstance(energy.likelihood, Gaussian):
         raise ValueError(
             "the closed form is for the Gaussian likelihood: with another one the energy is not "
-            "quadratic; take mupc.GaussNewton"
+            "quadratic; use mupc.GaussNewton"
         )
-    if not isinstance(network, Chain) or len(network.stages) != 1:
+    stages = network.stages if isinstance(network, Chain) else ()
+    if not isinstance(network, Chain) or [len(s.blocks) > 1 for s in stages] != [False]:
         raise ValueError(
-            "the closed form is for a chain of one stage, whose activities have one width; take "
-            "mupc.GaussNewton for several stages"
+            "the closed form is for a chain of one stage with one kind of block, whose activities "
+            "have one width; use mupc.GaussNewton for several"
+        )
+    terms = ("hidden", "output_loss")
+    changed = [name for name in terms if getattr(type(energy), name) is not _TERMS[name]]
+    if changed or energy.factors is not None:
+        raise ValueError(
+            "the closed form is for the terms of mupc.FreeEnergy, with one output precision for "
+            "all samples; use mupc.GaussNewton for others"
         )
     decay_strengths(energy.regularisers, network.depth)
 
 
+_TERMS = {name: getattr(FreeEnergy, name) for name in ("hidden", "output_loss")}
+
+
 def affine_layers(network: Chain, width: int) -> AffineLayers:
     """Read a linear network's matrices and offsets off its layers, of one width."""
+    zero = jnp.zeros(width)
     with jax.default_matmul_precision("highest"):
-        hidden = jax.vmap(lambda block: _affine(block, width))(network.stages[0].blocks)
-        return AffineLayers(*hidden, *_affine(network.readout, width))
+        hidden = [jax.vmap(lambda b: _affine(b, width))(b) for b in network.stages[0].blocks]
+        M, c = hidden[0] if hidden else (jnp.zeros((0, width, width)), jnp.zeros((0, width)))
+        return AffineLayers(M.astype(zero.dtype), c, *_affine(network.readout, width))
 
 
 def linear_hessian(energy: FreeEnergy) -> BlockTridiagonal:
-    r"""Give the activity Hessian A of a deep linear network, the same for every sample.
+    r"""Return the activity Hessian A of a deep linear network, the same for every sample.
 
-    $$A_{ll} = (1 + \lambda_l) I + M_{l+1}^\top M_{l+1}, \quad
-      A_{HH} = (1 + \lambda_H) I + \pi M_L^\top M_L, \quad A_{l,l+1} = -M_{l+1}^\top$$
+    $$A_{ll} = (\pi_l + \lambda_l) I + \pi_{l+1} M_{l+1}^\top M_{l+1}, \quad
+      A_{HH} = (\pi_H + \lambda_H) I + \pi M_L^\top M_L, \quad
+      A_{l,l+1} = -\pi_{l+1} M_{l+1}^\top$$
 
-    with $u_l = M_l z_{l-1} + c_l$ (so $M_l = I + a W_l$ with skips, $a W_l$ without) and λ the
-    activity decay (arXiv 2505.13124, appendix on the activity Hessian).
+    with $u_l = M_l z_{l-1} + c_l$ (so $M_l = I + a W_l$ with skips, $a W_l$ without), $\pi_l$ the
+    hidden precisions (1 unless the energy has others) and λ the activity decay (arXiv 2505.13124,
+    appendix on the activity Hessian).
 
     Raises:
         ValueError: if the network is not linear or of several stages, or the energy not quadratic.
@@ -106,33 +121,41 @@ def linear_hessian(energy: FreeEnergy) -> BlockTridiagonal:
     check_closed_form(energy)
     network = cast(Chain, energy.network)
     seen = jax.eval_shape(network.feedforward, energy.x)
-    width = seen.activities[0].shape[-1]
-    return _hessian(energy, affine_layers(network, width))
+    return _hessian(energy, affine_layers(network, seen.activities[0].shape[-1]))
 
 
 def linear_equilibrium(energy: FreeEnergy) -> Activities:
-    """Give the equilibrium of a deep linear network; it can be differentiated."""
+    """Return the equilibrium of a deep linear network; it can be differentiated."""
     check_closed_form(energy)
     network = cast(Chain, energy.network)
     first = jax.vmap(network.stages[0].entry)(energy.x)
-    layers = affine_layers(network, first.shape[1])
+    layers, precisions = affine_layers(network, first.shape[1]), _precisions(energy)
     with jax.default_matmul_precision("highest"):
-        pull = jnp.einsum("loi,lo->li", layers.M, layers.c)
+        pull = jnp.einsum("l,loi,lo->li", precisions[1:], layers.M, layers.c)
+        own = precisions[1:, None] * layers.c
         b = jnp.zeros((network.depth, *first.shape), first.dtype)
-        b = b.at[0].set(first).at[1:].add(layers.c[:, None]).at[:-1].add(-pull[:, None])
+        b = b.at[0].set(precisions[0] * first)
+        b = b.at[1:].add(own[:, None]).at[:-1].add(-pull[:, None])
         missing = energy.y - layers.offset
-        b = b.at[-1].add(energy.likelihood.precision * missing @ layers.readout)
-    return (_hessian(energy, layers).solve(b),)
+        b = b.at[-1].add(energy.precision * missing @ layers.readout)
+    return network.in_banks(_hessian(energy, layers).solve(b))
+
+
+def _precisions(energy: FreeEnergy) -> Float[Array, " layers"]:
+    one = jnp.ones(()) if energy.precisions is None else energy.precisions
+    return jnp.broadcast_to(one, (cast(Chain, energy.network).depth,))
 
 
 def _hessian(energy: FreeEnergy, layers: AffineLayers) -> BlockTridiagonal:
     depth, width = len(layers.M) + 1, layers.M.shape[-1]
-    decay = decay_strengths(energy.regularisers, depth)
+    precisions = _precisions(energy)
+    diagonal = precisions + decay_strengths(energy.regularisers, depth)
     with jax.default_matmul_precision("highest"):
-        inner = jnp.einsum("loi,loj->lij", layers.M, layers.M)
-        last = energy.likelihood.precision * layers.readout.T @ layers.readout
-    own = (1 + decay)[:, None, None] * jnp.eye(width, dtype=last.dtype)
-    return BlockTridiagonal(own + jnp.concatenate([inner, last[None]]), -layers.M)
+        inner = jnp.einsum("l,loi,loj->lij", precisions[1:], layers.M, layers.M)
+        last = energy.precision * layers.readout.T @ layers.readout
+    own = diagonal[:, None, None] * jnp.eye(width, dtype=last.dtype)
+    lower = -precisions[1:, None, None] * layers.M
+    return BlockTridiagonal(own + jnp.concatenate([inner, last[None]]), lower)
 
 
 def decay_strengths(regularisers: tuple[Regulariser, ...], depth: int) -> Float[Array, " depth"]:
@@ -154,6 +177,6 @@ def decay_strengths(regularisers: tuple[Regulariser, ...], depth: int) -> Float[
 
 
 def _affine(block: Block, width: int) -> tuple[Float[Array, "out in"], Float[Array, " out"]]:
-    """Give the matrix and the offset of a block that is affine."""
+    """Return the matrix and the offset of a block that is affine."""
     zero = jnp.zeros(width)
     return jax.jacobian(block)(zero), block(zero)

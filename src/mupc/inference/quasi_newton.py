@@ -17,7 +17,7 @@ from mupc.arrays import (
     sample_products,
 )
 from mupc.energies import Energy
-from mupc.inference.solver import Move, Progress, Solver
+from mupc.inference.solver import Keys, Move, Progress, Solver
 from mupc.networks import Activities
 
 # The step is accepted if the energy falls by this fraction of what its slope promises (Armijo).
@@ -70,7 +70,7 @@ class LBFGS(Solver):
         as_count(self.history, least=1)
 
     def cost(self, steps: Int[Array, " batch"]) -> Float[Array, " batch"]:
-        """Give four sweeps to look at the start, and two a step."""
+        """Return four sweeps to look at the start, and two a step."""
         return 4.0 + 2.0 * steps
 
     def init(self, energy: Energy, position: Activities) -> _State:
@@ -93,7 +93,7 @@ class LBFGS(Solver):
         )
 
     def step(
-        self, energy: Energy, position: Activities, state: _State
+        self, energy: Energy, position: Activities, state: _State, keys: Keys
     ) -> tuple[Move, _State, Progress]:
         """Try a step, move the samples that accept it, and learn the curvature from all."""
         seen = Progress(state.energy, sample_norms(state.gradient))
@@ -127,7 +127,7 @@ class LBFGS(Solver):
         return move, new, seen
 
     def _direction(self, state: _State) -> Activities:
-        """Give −H∇F by the two-loop recursion, over the pairs from the newest to the oldest."""
+        """Return −H∇F by the two-loop recursion, over the pairs from the newest to the oldest."""
         order = (state.made - 1 - jnp.arange(self.history)) % self.history
         pair = lambda room, i: jax.tree.map(lambda r: r[i], room)  # noqa: E731
 
@@ -153,7 +153,7 @@ def _accepts(
     slope: Float[Array, " batch"],
     new_slope: Float[Array, " batch"],
 ) -> Bool[Array, " batch"]:
-    """Say whether the energy falls enough; where it is flat to round-off, the slope must fall."""
+    """Return whether the energy falls enough; where it is flat, the slope must fall."""
     lower = samples <= state.energy + _DECREASE * state.size * slope
     noise = 16 * jnp.finfo(samples.dtype).eps * jnp.abs(state.energy)
     flat = (samples <= state.energy + noise) & (jnp.abs(new_slope) <= 0.9 * jnp.abs(slope))
@@ -163,7 +163,7 @@ def _accepts(
 def _damped(
     step: Activities, change: Activities, accepted: Bool[Array, " batch"]
 ) -> tuple[Activities, Bool[Array, " batch"], Float[Array, " batch"]]:
-    """Give y with a curvature that is large enough, whether to keep the pair, and y·s / y·y."""
+    """Return y with a curvature that is large enough, whether to keep the pair, and y·s / y·y."""
     product, square = sample_products(step, change), sample_products(step, step)
     enough = product >= _DAMPING * square
     share = jnp.where(enough, 1.0, ratio((1 - _DAMPING) * square, square - product))

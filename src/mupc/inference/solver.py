@@ -3,15 +3,14 @@
 import enum
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from mupc.arrays import as_count
-from mupc.energies import Energy
-from mupc.networks import Activities
+from mupc.energies import Energy, Point
 
 
 class InferenceResult(enum.IntEnum):
@@ -47,47 +46,56 @@ Position = PyTree[Float[Array, "layer batch ..."]]
 """Where a solver stands, in its own coordinates: arrays with the batch on axis 1."""
 
 Move = Callable[[Bool[Array, " batch"]], Any]
-"""Gives the next position, for the samples that are to move; the others stay where they are."""
+"""Returns the next position, for the samples that are to move; the others stay where they are."""
+
+Keys = Key[Array, " batch"]
+"""A random key for each sample, another one at every step."""
 
 
 class Solver(eqx.Module):
     """A method of inference. Samples are independent: what it keeps, it keeps per sample.
 
     A solver moves a position. That is the activities themselves, unless `enter` and `leave` say
-    otherwise; activities come in, and activities go out.
+    otherwise; points come in, and points go out.
     """
 
+    takes: ClassVar[type[Energy]] = Energy
+    """The energies that it can minimise."""
+
+    in_activities: ClassVar[bool] = True
+    """Whether positions are activities, and the residuals of its `Progress` those of `infer`."""
+
     @abstractmethod
-    def init(self, energy: Energy, position: Any) -> PyTree[Any]:
-        """Give the state before the first step."""
+    def init(self, energy: Any, position: Any) -> PyTree[Any]:
+        """Return the state before the first step."""
 
     @abstractmethod
     def step(
-        self, energy: Energy, position: Any, state: PyTree[Any]
+        self, energy: Any, position: Any, state: PyTree[Any], keys: Keys
     ) -> tuple[Move, PyTree[Any], Progress]:
         """Prepare one step; `Progress` is of the position given, in the solver's coordinates.
 
-        Whether a sample is to move is decided by its progress, so the step is given as a function
-        of that. Most solvers make it with `mupc.arrays.choose`.
+        Whether a sample is to move is decided by its progress, so the step is returned as a
+        function of that. Most solvers make it with `mupc.arrays.choose`.
         """
 
-    def cost(self, steps: Int[Array, " batch"]) -> Float[Array, " batch"]:
-        """Give what so many steps cost in sweeps; nan for a solver without a fixed price.
+    def cost(self, steps: Int[Array, " batch"]) -> Float[Array, " batch"] | None:
+        """Return what so many steps cost in sweeps; None for a solver without a fixed price.
 
         A sweep is one pass over all layers with one matrix product per layer. Steps that had to be
         made smaller, and measuring residuals, come on top.
         """
-        return jnp.full(steps.shape, jnp.nan)
+        del steps
+        return None
 
-    def enter(self, energy: Energy, activities: Activities, errors: Activities | None) -> Position:
-        """Give the position of activities; their errors z − u are given where they are known."""
-        del energy, errors
-        return activities
-
-    def leave(self, energy: Energy, position: Any) -> tuple[Activities, Activities | None]:
-        """Give the activities of a position, and their errors if they are known."""
+    def enter(self, energy: Any, point: Point) -> Position:
+        """Return the position of a point."""
         del energy
-        return position, None
+        return point.activities
+
+    def leave(self, energy: Any, position: Any) -> Point:
+        """Return the point of a position."""
+        return energy.at(position)
 
 
 class Schedule(eqx.Module):
@@ -111,45 +119,45 @@ class Schedule(eqx.Module):
         """The largest number of steps of all solvers together."""
         return jnp.sum(jnp.stack([steps for _, steps in self.stages]))
 
-    def cost(self, steps: Int[Array, " batch"]) -> Float[Array, " batch"]:
-        """Give nan: how many steps each solver made is not recorded."""
-        return jnp.full(steps.shape, jnp.nan)
+    def cost(self, steps: Int[Array, " batch"]) -> None:
+        """Return None: how many steps each solver made is not recorded."""
 
 
 def step_limit(solver: Solver | Schedule, max_steps: int | Int[Array, ""] | None) -> Int[Array, ""]:
-    """Give the largest number of steps; a schedule has its own, unless there is a smaller one.
+    """Return the largest number of steps; a schedule has its own, unless there is a smaller one.
 
     Raises:
         ValueError: if it is not given, or not a whole number of at least 1.
     """
     if isinstance(solver, type):
-        raise ValueError(f"give a solver, such as mupc.{solver.__name__}(), and not its class")
+        raise ValueError(
+            f"solver must be an object such as mupc.{solver.__name__}(), not its class"
+        )
     if max_steps is not None:
         return as_count(max_steps, least=1)
     if not isinstance(solver, Schedule):
         raise ValueError(
-            "give max_steps, the largest number of steps: a schedule alone has its own"
+            "max_steps is missing, the largest number of steps: only a schedule has its own"
         )
     return solver.limit
 
 
 class Solution(NamedTuple):
-    """The outcome of inference; all but activities, errors and trace have shape (batch,).
+    """The outcome of inference; all but point and trace have shape (batch,).
 
     Attributes:
-        activities: where the samples came to rest.
-        errors: z − u there, if the solver knows them.
+        point: where the samples came to rest: activities and errors.
         energy: F there.
-        residual: ‖∂F/∂z‖₂ over all layers there (nan if `infer` was not to measure it).
+        residual: ‖∂F/∂z‖₂ over all layers there (infinite if `infer` was not to measure it, as
+            nothing is known of it).
         steps: how many steps the sample made.
         result: how it ended, an `InferenceResult`.
-        initial: energy and residual at the activities that inference was given.
+        initial: energy and residual at the point that inference was given.
         trace: energy and residual before each step, (steps, batch), if asked for; a sample that
-            is done repeats its last figures, steps that were not made are nan.
+            is done repeats its last figures, as do steps that nobody made.
     """
 
-    activities: Activities
-    errors: Activities | None
+    point: Point
     energy: Float[Array, " batch"]
     residual: Float[Array, " batch"]
     steps: Int[Array, " batch"]
@@ -161,4 +169,6 @@ class Solution(NamedTuple):
     def relative_residual(self) -> Float[Array, " batch"]:
         """The residual as a fraction of the initial one (as it is, if that was zero)."""
         began = self.initial.residual
-        return self.residual / jnp.where(began > 0, began, 1)
+        known = jnp.isfinite(self.residual) & jnp.isfinite(began)
+        share = jnp.where(known, self.residual, 0) / jnp.where(known & (began > 0), began, 1)
+        return jnp.where(known, share, jnp.inf)

@@ -1,38 +1,44 @@
 """Predictive coding: infer, then learn from local errors."""
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-import equinox as eqx
+import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
-from mupc.arrays import as_count, as_not_negative
-from mupc.energies import FreeEnergy
+from mupc.arrays import as_count, as_positive
+from mupc.energies import Energy, FreeEnergy, Point
 from mupc.inference import (
-    Beginning,
     FeedforwardStart,
+    FixedSteps,
+    GaussNewton,
     Schedule,
     Solution,
     Solver,
     Start,
+    Stopping,
+    Tolerance,
     infer,
     step_limit,
 )
-from mupc.learning.regime import Held
-from mupc.learning.rule import (
-    Batch,
-    Info,
-    LearningRule,
-    explain_feedforward,
-    explain_gradients,
-)
+from mupc.learning.regime import Precisions, Regime, mean_of, regime_number
+from mupc.learning.rule import Batch, Info, LearningRule
 from mupc.likelihoods import Gaussian, Likelihood
 from mupc.networks import Network
 from mupc.regularisers import Regulariser
 
-# Inference that multiplies the energy by this much, instead of lowering it, has gone wrong.
-_RISE = 10.0
+# How far from backpropagation the default is: near it, where one iteration is accurate enough.
+_RHO = 0.05
+
+
+class _Carry(NamedTuple):
+    """A batch before its update: the energy that is minimised, and where inference begins."""
+
+    energy: Energy
+    start: Point
+    output: Float[Array, "batch ..."]
+    unit: Float[Array, " batch"]
 
 
 class PredictiveCoding(LearningRule):
@@ -41,138 +47,156 @@ class PredictiveCoding(LearningRule):
     Activities settle to a minimum z* of the free energy F, or as near as `max_steps` bring them;
     then the weight gradient is $\partial F / \partial W$ at fixed z*, which is local to each layer.
 
+    Without arguments it is the rule of `mupc train`: one Gauss–Newton iteration, ρ = 0.05 held.
+
     Args:
-        solver: how activities settle; or a schedule of solvers.
-        max_steps: the largest number of solver steps; a schedule has its own, so that it may be
-            left out there.
+        solver: how activities settle, or a schedule of solvers; `mupc.GaussNewton()` unless given.
+        max_steps: the largest number of solver steps: 1 for `mupc.GaussNewton` unless given; a
+            schedule has its own.
         likelihood: the output's energy; `mupc.Gaussian()` unless given.
+        rho: the regime number ρ, which sets the output's precision from the first batch; 0.05
+            unless a likelihood is given, whose own precision counts then.
+        hold: whether the precision of a sample falls so that its regime number does not rise above
+            what it was at first (see `mupc.learning.Regime`); true where there is a ρ, unless told.
         regularisers: further terms of the energy.
-        rtol: relative tolerance of inference, see `mupc.infer`.
-        atol: absolute tolerance of inference.
-        patience: steps without a new lowest energy after which a sample has stalled; 0: never.
+        stopping: when inference is done with a sample; `mupc.FixedSteps()` unless given where there
+            is one step, else `mupc.Tolerance()`.
         start: where inference starts; `mupc.FeedforwardStart()` unless given.
-        hold_regime: whether the precision falls as the network learns, so that the regime number
-            of what is learned does not rise above that of the first batch (else it grows tenfold
-            and more): $\pi_t = \pi \min(1, \rho_0 / \rho_t)$, with ρ from
-            `mupc.theory.learned_regime_number`. Learning differentiates F at the precision $\pi_t$
-            times $\pi / \pi_t$: as if the output kept its precision and the hidden errors weighed
-            more, so that no learning rate is changed. Terms on the weights stay as they are; a
-            decay of activities counts as a hidden term. What a run has measured is in the state:
-            a new one begins anew.
+        energy: builds what is minimised, of network, x, y, likelihood and regularisers:
+            `mupc.FreeEnergy`, a subclass, or a function. Without a ρ any `mupc.Energy` will do.
+
+    Raises:
+        ValueError: if an argument is impossible.
     """
 
     solver: Solver | Schedule
-    max_steps: Int[Array, ""] | None = eqx.field(
-        default=None, converter=lambda value: None if value is None else as_count(value, least=1)
-    )
-    likelihood: Likelihood = eqx.field(default_factory=Gaussian)
-    regularisers: tuple[Regulariser, ...] = eqx.field(default=(), converter=tuple)
-    rtol: Float[Array, ""] = eqx.field(default=1e-3, converter=as_not_negative)
-    atol: Float[Array, ""] = eqx.field(default=0.0, converter=as_not_negative)
-    patience: Int[Array, ""] = eqx.field(default=10, converter=as_count)
-    start: Start = eqx.field(default_factory=FeedforwardStart)
-    hold_regime: bool = eqx.field(default=False, static=True)
+    max_steps: Int[Array, ""] | None
+    likelihood: Likelihood
+    regularisers: tuple[Regulariser, ...]
+    regime: Regime | None
+    stopping: Stopping
+    start: Start
+    energy: Callable[..., Energy]
 
-    def __check_init__(self) -> None:
-        step_limit(self.solver, self.max_steps)
+    def __init__(
+        self,
+        solver: Solver | Schedule | None = None,
+        max_steps: int | Int[Array, ""] | None = None,
+        likelihood: Likelihood | None = None,
+        *,
+        rho: ArrayLike | None = None,
+        hold: bool | None = None,
+        regularisers: tuple[Regulariser, ...] = (),
+        stopping: Stopping | None = None,
+        start: Start | None = None,
+        energy: Callable[..., Energy] = FreeEnergy,
+    ) -> None:
+        self.solver = GaussNewton() if solver is None else solver
+        one = isinstance(self.solver, GaussNewton) and max_steps is None
+        steps = 1 if one else max_steps
+        step_limit(self.solver, steps)
+        self.max_steps = None if steps is None else as_count(steps, least=1)
+        if rho is None and likelihood is None:
+            rho = _RHO
+        self.likelihood = Gaussian() if likelihood is None else likelihood
+        hold = rho is not None if hold is None else hold
+        target = None if rho is None else as_positive(rho)
+        self.regime = Regime(target, hold) if hold or target is not None else None
+        self.regularisers = tuple(regularisers)
+        fixed = isinstance(steps, int) and steps == 1
+        self.stopping = stopping or (FixedSteps() if fixed else Tolerance())
+        self.start = start or FeedforwardStart()
+        self.energy = energy
 
     @property
     def limit(self) -> Int[Array, ""]:
         """The largest number of steps."""
         return step_limit(self.solver, self.max_steps)
 
-    def init(self, network: Network, key: PRNGKeyArray) -> Held | None:
-        """Give the state that holds the regime; else None: batches are independent."""
-        return Held.begin() if self.hold_regime else None
+    def init(self, network: Network, key: PRNGKeyArray) -> Float[Array, ""] | None:
+        """Return what the regime keeps, λ₀; else None: batches are independent."""
+        return None if self.regime is None else self.regime.begin()
+
+    def begin(
+        self, network: Network, batch: Batch, state: Float[Array, ""] | None, key: PRNGKeyArray
+    ) -> tuple[_Carry, Float[Array, ""] | None]:
+        """Run forwards, set every sample's precision, and start inference."""
+        x, y = batch
+        activities, output = network.feedforward(x)
+        energy = self.energy(network, x, y, self.likelihood, self.regularisers)
+        point = Point(activities, jax.tree.map(jnp.zeros_like, activities))
+        unit = jnp.ones(len(x), output.dtype)
+        if self.regime is not None:
+            state, precisions = self._measured(energy, point, state)
+            energy, unit = precisions.of(_free(energy)), precisions.factors
+        return _Carry(energy, self.start(energy, point, key), output, unit), state
 
     def gradients(
         self,
         network: Network,
         batch: Batch,
-        state: PyTree[Any],
+        carry: _Carry,
         key: PRNGKeyArray,
         *,
         measure: bool | Bool[Array, ""] = True,
-    ) -> tuple[Network, PyTree[Any], Info]:
+    ) -> tuple[Network, _Carry, Info]:
         """Infer, then differentiate with respect to the weights."""
-        energy, begin, output, state = self._begin(network, batch, state, key)
-        solution = self._infer(energy, begin, self.max_steps, measure)
-        activities, errors = solution.activities, solution.errors
-        if errors is None:
-            errors = energy.errors(activities)
-        unit = 1.0 if state is None else state.factor
-        gradients = energy.weight_gradient(activities, errors, unit=unit)
-        layers = jnp.mean(energy.layers(activities, errors), axis=1)
-        before = jnp.mean(energy.layers(begin.activities, begin.errors), axis=1)
-        solution = solution._replace(activities=(), errors=None)
+        energy, start, output, unit = carry
+        solution = self._infer(carry, key, measure=measure)
+        gradients = energy.weight_gradient(solution.point, unit=unit)
+        layers = jnp.mean(energy.layers(solution.point), axis=1)
+        before = jnp.mean(energy.layers(start), axis=1)
+        precision = self.likelihood.precision
+        if isinstance(energy, FreeEnergy):
+            precision = jnp.mean(energy.precision)
+        phases = {"inference": solution._replace(point=Point((), ()))}
         sweeps = self.solver.cost(solution.steps)
-        precision = energy.likelihood.precision
-        return gradients, state, Info(output, before, layers, precision, solution, sweeps)
+        return gradients, carry, Info(output, before, layers, precision, phases, sweeps)
+
+    def diagnostics(
+        self, network: Network, batch: Batch, state: Any, key: PRNGKeyArray
+    ) -> Mapping[str, Float[Array, "..."]]:
+        """Return ρ, the mean regime number of the samples at the precisions that they have."""
+        energy = self.begin(network, batch, state, key)[0].energy
+        return {"rho": mean_of(regime_number(energy))} if isinstance(energy, FreeEnergy) else {}
 
     def trace(
-        self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray
-    ) -> Solution:
+        self, network: Network, batch: Batch, state: Any, key: PRNGKeyArray
+    ) -> Solution | None:
         """Infer as for learning, with a record of every step."""
-        energy, begin, _, _ = self._begin(network, batch, state, key)
-        return self._infer(energy, begin, self.max_steps, measure=True, trace=True)
+        return self._infer(self.begin(network, batch, state, key)[0], key, trace=True)
 
-    def explain(self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray) -> str:
-        """Look for the step and the layer where inference goes wrong, if the start does not."""
-        if (sentence := explain_feedforward(network, batch[0])) is not None:
-            return sentence
-        energy, begin, _, _ = self._begin(network, batch, state, key)
-        before = float(jnp.mean(energy.samples(begin.activities)))
-
-        def layers(steps: int) -> np.ndarray:
-            solution = self._infer(energy, begin, steps, measure=False)
-            samples = np.asarray(energy.layers(solution.activities), np.float64)
-            return np.mean(np.nan_to_num(samples, nan=np.inf, posinf=np.inf), axis=1)
-
-        # Bisect for the first step after which the energy is out of bounds.
-        good, bad = 0, int(self.limit)
-        if np.sum(layers(bad)) <= _RISE * before:
-            return explain_gradients(self.gradients(network, batch, state, key)[0])
-        while bad - good > 1:
-            middle = (good + bad) // 2
-            good, bad = (good, middle) if np.sum(layers(middle)) > _RISE * before else (middle, bad)
-        after = layers(bad)
-        return (
-            f"in inference, whose energy rises from {before:.3g} to {np.sum(after):.3g} "
-            f"within {bad} steps, most at layer {int(np.argmax(after)) + 1} of {len(after)}"
-        )
-
-    def _begin(
-        self, network: Network, batch: Batch, state: Held | None, key: PRNGKeyArray
-    ) -> tuple[FreeEnergy, Beginning, Float[Array, "batch ..."], Held | None]:
-        x, y = batch
-        start = network.feedforward(x)
-        energy = FreeEnergy(network, x, y, self.likelihood, self.regularisers)
-        if self.hold_regime:
-            if state is None:
-                raise ValueError("this rule holds the regime: give the state that its init gives")
-            state = state.see(energy, start)
-            precision = state.factor * self.likelihood.precision
-            energy = eqx.tree_at(lambda e: e.likelihood.precision, energy, precision)
-        return energy, self.start(start.activities, key), start.output, state
+    def _measured(self, energy: Energy, point: Point, state: Any) -> tuple[Any, Precisions]:
+        if state is None or self.regime is None:
+            raise ValueError(
+                "this rule holds the regime: begin needs the state that its init gives"
+            )
+        return self.regime.measure(state, _free(energy), point)
 
     def _infer(
         self,
-        energy: FreeEnergy,
-        begin: Beginning,
-        max_steps: int | Int[Array, ""] | None,
-        measure: bool | Bool[Array, ""],
+        carry: _Carry,
+        key: PRNGKeyArray,
         *,
+        measure: bool | Bool[Array, ""] = True,
         trace: bool = False,
     ) -> Solution:
         return infer(
-            energy,
+            carry.energy,
             self.solver,
-            begin.activities,
-            errors=begin.errors,
-            max_steps=max_steps,
-            rtol=self.rtol,
-            atol=self.atol,
-            patience=self.patience,
+            carry.start,
+            max_steps=self.max_steps,
+            stopping=self.stopping,
+            key=key,
             measure=measure,
             trace=trace,
         )
+
+
+def _free(energy: Energy) -> FreeEnergy:
+    if not isinstance(energy, FreeEnergy):
+        raise ValueError(
+            f"a regime number is one of a mupc.FreeEnergy, not of {type(energy).__name__}: give "
+            "a likelihood with a precision, and no rho"
+        )
+    return energy

@@ -1,24 +1,20 @@
 """What training asks of a learning rule."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray, PyTree
 
-from mupc.arrays import layer_square_norms
+from mupc.arrays import AnyArray
 from mupc.inference import Solution
 from mupc.likelihoods import Likelihood
 from mupc.networks import Network
 from mupc.regularisers import Regulariser
 
-# Under mupc activities are of order one at any size, and of order ten late in training.
-_LARGEST_SCALE = 1e4
-
-Batch = tuple[Float[Array, "batch ..."], Float[Array, "batch ..."]]
+Batch = tuple[Num[AnyArray, "batch ..."], Num[AnyArray, "batch ..."]]
 """Inputs and targets."""
 
 
@@ -26,82 +22,99 @@ class Info(NamedTuple):
     """What a reader wants to know of one gradient.
 
     Attributes:
-        output: the feedforward output, (batch, ...), before learning.
+        output: the prediction, (batch, ...), before learning.
         before: mean energy of each layer, (H + 1,), from input to output, where inference began.
         layers: the same after inference.
-        precision: π of the energy that was used.
-        inference: the outcome of inference less activities and errors; None for rules without it.
-        sweeps: what inference cost each sample, in sweeps, (batch,): nan where that is not known,
-            as some solvers have no fixed price.
+        precision: mean π of the energy that was used.
+        phases: the outcome of each inference less its points, by name; none for rules without it.
+        sweeps: what they cost each sample, in sweeps, (batch,); None where that is not known, as
+            some solvers have no fixed price.
     """
 
     output: Float[Array, "batch ..."]
     before: Float[Array, " layers"]
     layers: Float[Array, " layers"]
     precision: Float[Array, ""]
-    inference: Solution | None
+    phases: Mapping[str, Solution]
     sweeps: Float[Array, " batch"] | None
 
 
 class LearningRule(eqx.Module):
-    """Turns a batch into weight gradients. `state` is what the next batch needs."""
+    """Turns a batch into weight gradients.
+
+    `state` is what the next batch needs, `carry` what the next update on the same batch needs.
+    """
 
     likelihood: eqx.AbstractVar[Likelihood]
     regularisers: eqx.AbstractVar[tuple[Regulariser, ...]]
 
-    @abstractmethod
+    @property
+    def updates(self) -> int:
+        """How often the weights change on one batch."""
+        return 1
+
     def init(self, network: Network, key: PRNGKeyArray) -> PyTree[Any]:
-        """Give the state at the start of a run."""
+        """Return the state at the start of a run: None if batches are independent."""
+        del network, key
+        return None
+
+    def begin(
+        self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray
+    ) -> tuple[PyTree[Any], PyTree[Any]]:
+        """Return what the first update on a batch needs, and the state for the next batch."""
+        del network, batch, key
+        return None, state
 
     @abstractmethod
     def gradients(
         self,
         network: Network,
         batch: Batch,
-        state: PyTree[Any],
+        carry: PyTree[Any],
         key: PRNGKeyArray,
         *,
         measure: bool | Bool[Array, ""] = True,
     ) -> tuple[Network, PyTree[Any], Info]:
-        """Give weight gradients (of the batch mean, shaped like the network), state and info.
+        """Return weight gradients (of the batch mean, shaped like the network), carry and info.
 
         With `measure` the info tells residuals of inference too, which cost sweeps of their own.
         """
+
+    def end(self, carry: PyTree[Any], state: PyTree[Any]) -> PyTree[Any]:
+        """Return the state for the next batch, after the last update on this one."""
+        del carry
+        return state
+
+    def predict(self, network: Network, x: Num[AnyArray, "batch ..."]) -> Float[Array, "batch ..."]:
+        """Return what the network predicts: the output of its feedforward pass."""
+        return network.feedforward(x).output
+
+    def diagnostics(
+        self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray
+    ) -> Mapping[str, Float[Array, "..."]]:
+        """Return what a report of one batch shows besides: numbers, or one for each layer."""
+        del network, batch, state, key
+        return {}
 
     def trace(
         self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray
     ) -> Solution | None:
         """Infer with a record of every step; None for a rule without inference."""
+        del network, batch, state, key
         return None
 
-    @abstractmethod
-    def explain(self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray) -> str:
-        """Say in words where the gradient of a batch goes wrong: the move, and the layer."""
 
-
-def explain_feedforward(network: Network, x: Float[Array, "batch ..."]) -> str | None:
-    """Say from which layer on feedforward activities overflow or grow out of bounds, if they do."""
-    activities, output = network.feedforward(x)
-    squares = [jnp.mean(layer_square_norms(z) / z[0, 0].size, axis=1) for z in activities]
-    scales = np.sqrt(np.concatenate([*squares, [jnp.mean(output**2)]]))
-    if (layer := first_beyond(scales, _LARGEST_SCALE)) is None:
-        return None
-    return (
-        f"in the feedforward pass, whose root mean square activity is {scales[layer - 1]:.3g} at "
-        f"layer {layer} of {len(scales)}"
-    )
-
-
-def explain_gradients(gradients: Network) -> str:
-    """Say which weights have the largest gradients."""
-    leaves = [pair for pair in jax.tree_util.tree_leaves_with_path(gradients) if pair[1].size]
-    sizes = [float(jnp.max(jnp.abs(leaf))) for _, leaf in leaves]
-    largest = int(np.argmax(np.nan_to_num(sizes, nan=np.inf, posinf=np.inf)))
-    name = jax.tree_util.keystr(leaves[largest][0])
-    return f"in the weights: network{name} has gradients of up to {sizes[largest]:.3g}"
-
-
-def first_beyond(values: np.ndarray, limit: float) -> int | None:
-    """Give the number (from 1) of the first value that is not finite or lies above the limit."""
-    beyond = np.flatnonzero(~(values <= limit))
-    return int(beyond[0]) + 1 if beyond.size else None
+def first_gradients(
+    rule: LearningRule,
+    network: Network,
+    batch: Batch,
+    state: PyTree[Any],
+    key: PRNGKeyArray,
+    *,
+    measure: bool | Bool[Array, ""] = True,
+) -> tuple[Network, Info]:
+    """Return the gradients of the first update on a batch; no state is kept."""
+    begin_key, update_key = jax.random.split(key)
+    carry, _ = rule.begin(network, batch, state, begin_key)
+    gradients, _, info = rule.gradients(network, batch, carry, update_key, measure=measure)
+    return gradients, info

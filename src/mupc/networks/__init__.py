@@ -1,18 +1,20 @@
 """Networks: layers, stages of stacked blocks, and chains of stages."""
 
+from mupc.networks.block import Activities as Activities
+from mupc.networks.block import Block as Block
+from mupc.networks.block import Dense as Dense
+from mupc.networks.block import Scaled as Scaled
+from mupc.networks.block import ScaledBlock as ScaledBlock
+from mupc.networks.block import identity as identity
+from mupc.networks.block import is_scaled as is_scaled
 from mupc.networks.chain import Chain as Chain
-from mupc.networks.layers import Activities as Activities
-from mupc.networks.layers import Block as Block
-from mupc.networks.layers import Dense as Dense
-from mupc.networks.layers import Scaled as Scaled
-from mupc.networks.layers import ScaledBlock as ScaledBlock
-from mupc.networks.layers import identity as identity
-from mupc.networks.layers import scaled_blocks as scaled_blocks
+from mupc.networks.from_modules import chain_from_mlp as chain_from_mlp
+from mupc.networks.from_modules import chain_from_modules as chain_from_modules
 from mupc.networks.mlp import residual_mlp as residual_mlp
-from mupc.networks.modules import chain_from_mlp as chain_from_mlp
-from mupc.networks.modules import chain_from_modules as chain_from_modules
 from mupc.networks.network import Feedforward as Feedforward
+from mupc.networks.network import Layer as Layer
 from mupc.networks.network import Network as Network
+from mupc.networks.network import check_network as check_network
 from mupc.networks.rates import rate_factors as rate_factors
 from mupc.networks.rates import scale_adam as scale_adam
 from mupc.networks.rates import scale_by as scale_by

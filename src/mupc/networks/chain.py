@@ -1,18 +1,25 @@
 """A chain: stages one after the other, and a readout."""
 
-import jax
-from jaxtyping import Array, Float
+from collections.abc import Sequence
 
-from mupc.networks.layers import Activities, Block
-from mupc.networks.network import Feedforward, Network
-from mupc.networks.stage import Stage, Term, loop_pays, with_gradient
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Num, PyTree
+
+from mupc.arrays import AnyArray
+from mupc.networks.block import Activities, Block
+from mupc.networks.network import Feedforward, Layer, Network
+from mupc.networks.stage import Stage, Term, on_platforms, with_gradient
 
 
 class Chain(Network):
     """A network: `stages`, each reading the last activity of the one before, then a `readout`.
 
-    Matrix products are traced at full float32 precision on every backend, and their derivatives
-    inherit it: with TF32 products μPC stays at chance (its small gradients drown in round-off).
+    Activities have a bank for every entry and every place of a pattern. Matrix products are traced
+    at full float32 precision on every backend, and their derivatives inherit it: with TF32 products
+    μPC stays at chance (its small gradients drown in round-off).
     """
 
     stages: tuple[Stage, ...]
@@ -21,16 +28,37 @@ class Chain(Network):
     @property
     def depth(self) -> int:
         """H, the number of hidden activities."""
-        return sum(stage.size for stage in self.stages)
+        return sum(stage.depth for stage in self.stages)
 
     @property
     def linear(self) -> bool:
         """Whether every layer is affine."""
-        layers = [layer for stage in self.stages for layer in (stage.entry, stage.blocks)]
-        return all(layer.linear for layer in (*layers, self.readout))
+        return all(layer.linear for layer in (*self.stages, self.readout))
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The blocks in the order of the banks, and the readout."""
+        hidden = [
+            Layer(block, stacked=i > 0)
+            for stage in self.stages
+            for i, block in enumerate((stage.entry, *stage.blocks))
+        ]
+        return [*hidden, Layer(self.readout, stacked=False)]
+
+    def in_order(self, banks: Sequence[Array]) -> Array:
+        """Join one array (layer, ...) per bank to one of all layers, from input to output."""
+        joined = jnp.concatenate(list(banks))
+        order = self._order()
+        return joined if np.all(order == np.arange(len(order))) else joined[np.argsort(order)]
+
+    def in_banks(self, layers: AnyArray) -> tuple[Array, ...]:
+        """Part an array of all layers, from input to output, into one for each bank."""
+        layers = jnp.asarray(layers)
+        order, sizes = self._order(), [n for stage in self.stages for n in stage.sizes]
+        return tuple(layers[part] for part in np.split(order, np.cumsum(sizes)[:-1]))
 
     def feedforward(
-        self, x: Float[Array, "batch ..."], errors: Activities | None = None
+        self, x: Num[AnyArray, "batch ..."], errors: Activities | None = None
     ) -> Feedforward:
         r"""Run the network forwards: $z_l = u_l(z_{l-1}) + e_l$, with $e = 0$ unless given.
 
@@ -38,90 +66,152 @@ class Chain(Network):
             x: the input, (batch, ...).
             errors: hidden errors, shaped like activities.
         """
-        if errors is not None:
-            self._check(x, errors)
+        own = [None] * len(self.stages) if errors is None else self._parted(x, errors)
         with jax.default_matmul_precision("highest"):
             activities: Activities = ()
-            before = x
-            for i, stage in enumerate(self.stages):
-                z = stage.feedforward(before, None if errors is None else errors[i])
-                activities, before = (*activities, z), z[-1]
+            before = jnp.asarray(x)
+            for stage, e in zip(self.stages, own, strict=True):
+                z = stage.feedforward(before, e)
+                activities, before = (*activities, *z), z[-1][-1]
             return Feedforward(activities, jax.vmap(self.readout)(before))
 
     def predictions(
-        self, x: Float[Array, "batch ..."], activities: Activities
+        self, x: Num[AnyArray, "batch ..."], activities: Activities
     ) -> tuple[Activities, Float[Array, "batch ..."]]:
         r"""Predict each activity from the one below, $u_l(z_{l-1})$, $z_0 = x$, and the output.
 
         Raises:
             ValueError: if the activities are not those of this network for this x.
         """
-        self._check(x, activities)
+        parts = self._parted(x, activities)
         with jax.default_matmul_precision("highest"):
-            befores = (x, *(z[-1] for z in activities))
-            predicted = tuple(
-                stage.predictions(before, z)
-                for stage, before, z in zip(self.stages, befores[:-1], activities, strict=True)
-            )
-            return predicted, jax.vmap(self.readout)(befores[-1])
+            triples = zip(self.stages, _befores(x, parts), parts, strict=True)
+            predicted = [stage.predictions(before, z) for stage, before, z in triples]
+            return sum(predicted, ()), jax.vmap(self.readout)(activities[-1][-1])
 
     def pushforward(
-        self, x: Float[Array, "batch ..."], activities: Activities, changes: Activities
+        self, x: Num[AnyArray, "batch ..."], activities: Activities, changes: Activities
     ) -> Float[Array, "batch ..."]:
-        r"""Give $J d$: how the output of `feedforward(x, errors)` changes with its errors."""
-        self._check(x, activities)
-        self._check(x, changes)
+        r"""Return $J d$: how the output of `feedforward(x, errors)` changes with its errors."""
+        parts, own = self._parted(x, activities), self._parted(x, changes)
         with jax.default_matmul_precision("highest"):
-            befores, change = (x, *(z[-1] for z in activities)), None
-            for stage, before, z, own in zip(
-                self.stages, befores[:-1], activities, changes, strict=True
+            change = None
+            for stage, before, z, d in zip(
+                self.stages, _befores(x, parts), parts, own, strict=True
             ):
-                change = stage.pushforward(before, z, change, own)
-            return jax.jvp(jax.vmap(self.readout), (befores[-1],), (change,))[1]
+                change = stage.pushforward(before, z, change, d)
+            return jax.jvp(jax.vmap(self.readout), (activities[-1][-1],), (change,))[1]
 
     def pullback(
         self,
-        x: Float[Array, "batch ..."],
+        x: Num[AnyArray, "batch ..."],
         activities: Activities,
         output: Float[Array, "batch ..."],
         gradients: Activities | None = None,
     ) -> Activities:
-        r"""Give $J^\top v$: gradients by the errors of `feedforward(x, errors)`."""
-        self._check(x, activities)
+        r"""Return $J^\top v$: gradients by the errors of `feedforward(x, errors)`."""
+        parts = self._parted(x, activities)
+        own = [None] * len(parts) if gradients is None else self._parted(x, gradients)
         with jax.default_matmul_precision("highest"):
-            above, from_above, adjoints = self.readout, output, ()
-            for i in reversed(range(len(self.stages))):
-                (last,) = jax.vjp(jax.vmap(above), activities[i][-1])[1](from_above)
-                own = None if gradients is None else gradients[i]
-                adjoints = (self.stages[i].pullback(activities[i], last, own), *adjoints)
-                above, from_above = self.stages[i].entry, adjoints[0][0]
+            above, adjoint, adjoints = self.readout, output, ()
+            for stage, z, g in reversed([*zip(self.stages, parts, own, strict=True)]):
+                (last,) = jax.vjp(jax.vmap(above), z[-1][-1])[1](adjoint)
+                adjoints = (*stage.pullback(z, last, g), *adjoints)
+                above, adjoint = stage.entry, adjoints[0][0]
             return adjoints
 
     def local_gradient(
-        self, hidden: Term, output: Term, x: Float[Array, "batch ..."], activities: Activities
-    ) -> tuple[Float[Array, " batch"], Activities] | None:
-        """Sum local terms and differentiate them in one loop over layers, where that is faster."""
-        self._check(x, activities)
-        if not any(loop_pays(z) for z in activities):
-            return None
+        self,
+        hidden: Term,
+        output: Term,
+        x: Num[AnyArray, "batch ..."],
+        activities: Activities,
+        numbers: Sequence[PyTree[Float[Array, " layer"]]],
+    ) -> tuple[Float[Array, " batch"], Activities]:
+        """Sum local terms and differentiate the sum, in one loop over layers where that pays."""
+        parts = self._parted(x, activities)
+        pairs = zip(self.stages, parts, strict=True)
+        platforms = {p for stage, z in pairs for p in stage.loops_on(z)}
+
+        def loop(activities: Activities) -> tuple[Float[Array, " batch"], Activities]:
+            return self._looped(hidden, output, x, activities, numbers)
+
+        def together(activities: Activities) -> tuple[Float[Array, " batch"], Activities]:
+            every = super(Chain, self).local_gradient
+            return every(hidden, output, x, activities, numbers)
+
+        return on_platforms(tuple(sorted(platforms)), loop, together, activities)
+
+    def parameter_gradient(
+        self,
+        x: Num[AnyArray, "batch ..."],
+        activities: Activities,
+        cotangents: Activities,
+        output: Float[Array, "batch ..."],
+    ) -> "Chain":
+        r"""Return $\sum_l (\partial u_l / \partial W)^\top c_l$, and that of the output."""
+        parts, own = self._parted(x, activities), self._parted(x, cotangents)
         with jax.default_matmul_precision("highest"):
-            befores = (x, *(z[-1] for z in activities))
-            samples, (down,) = with_gradient(
-                lambda z: output(jax.vmap(self.readout)(z)), befores[-1]
-            )
+            groups = zip(self.stages, _befores(x, parts), parts, own, strict=True)
+            stages = [stage.parameter_gradient(at, z, c) for stage, at, z, c in groups]
+            params, rest = eqx.partition(self.readout, eqx.is_inexact_array)
+            run = lambda params: jax.vmap(eqx.combine(params, rest))(activities[-1][-1])  # noqa: E731
+            readout = jax.vjp(run, params)[1](output)
+            like = eqx.filter(self, eqx.is_inexact_array)
+            return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves((stages, readout)))
+
+    def _looped(
+        self,
+        hidden: Term,
+        output: Term,
+        x: Num[AnyArray, "batch ..."],
+        activities: Activities,
+        numbers: Sequence[PyTree[Float[Array, " layer"]]],
+    ) -> tuple[Float[Array, " batch"], Activities]:
+        parts = self._parted(x, activities)
+        given = _grouped(self.stages, numbers)
+        with jax.default_matmul_precision("highest"):
+            run = lambda z: output(jax.vmap(self.readout)(z))  # noqa: E731
+            samples, (above,) = with_gradient(run, activities[-1][-1])
             gradient: Activities = ()
-            for stage, before, z in reversed(
-                [*zip(self.stages, befores[:-1], activities, strict=True)]
-            ):
-                part = stage.local_gradient(hidden, before, z)
-                gradient = (part.activities.at[-1].add(down), *gradient)
-                samples, down = samples + part.samples, part.before
+            groups = zip(self.stages, _befores(x, parts), parts, given, strict=True)
+            for stage, before, z, own in reversed([*groups]):
+                part = stage.local_gradient(hidden, before, z, above, own)
+                gradient = (*part.activities, *gradient)
+                samples, above = samples + part.samples, part.before
             return samples, gradient
 
-    def _check(self, x: Float[Array, "batch ..."], activities: Activities) -> None:
-        wanted = [(stage.size, x.shape[0]) for stage in self.stages]
+    def _order(self) -> np.ndarray:
+        """Return for each layer of the joined banks its place from input to output."""
+        places: list[np.ndarray] = []
+        begin = 0
+        for stage in self.stages:
+            pattern = len(stage.blocks)
+            hidden = begin + 1 + np.arange(stage.depth - 1).reshape(-1, max(pattern, 1))
+            places += [np.array([begin]), *(hidden[:, p] for p in range(pattern))]
+            begin += stage.depth
+        return np.concatenate(places)
+
+    def _parted(self, x: Num[AnyArray, "batch ..."], activities: Activities) -> list[Activities]:
+        """Return the banks of each stage.
+
+        Raises:
+            ValueError: if there are not as many banks, layers and samples as there should be.
+        """
+        wanted = [(n, x.shape[0]) for stage in self.stages for n in stage.sizes]
         if (given := [z.shape[:2] for z in activities]) != wanted:
             raise ValueError(
-                f"activities (or errors) must be one array (layer, batch, ...) per stage, "
+                "activities (or errors) must be one array (layer, batch, ...) per bank, "
                 f"beginning with {wanted} for this network and x of shape {x.shape}, not {given}"
             )
+        return _grouped(self.stages, activities)
+
+
+def _grouped(stages: Sequence[Stage], banks: Sequence[PyTree[Array]]) -> list[tuple[Array, ...]]:
+    ends = np.cumsum([len(stage.sizes) for stage in stages])
+    return [tuple(banks[end - len(s.sizes) : end]) for s, end in zip(stages, ends, strict=True)]
+
+
+def _befores(x: AnyArray, parts: Sequence[Activities]) -> list[Array]:
+    """Return what each stage reads: x, then the last activity of the stage before."""
+    return [jnp.asarray(x), *(z[-1][-1] for z in parts[:-1])]

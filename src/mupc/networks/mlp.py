@@ -7,10 +7,10 @@ import jax
 from jaxtyping import Array, PRNGKeyArray
 
 from mupc import parameterisations
+from mupc.networks.block import Activation, Dense, identity
 from mupc.networks.chain import Chain
-from mupc.networks.layers import Activation, Dense, identity
 from mupc.networks.stage import Stage
-from mupc.parameterisations import Parameterisation
+from mupc.parameterisations import Parameterisation, Shape
 
 
 def residual_mlp(
@@ -54,17 +54,16 @@ def residual_mlp(
     make = functools.partial(
         Dense.initialise,
         parameterisation=parameterisation or parameterisations.mupc(),
-        width=width,
-        length=depth + 1,
-        skips=skips,
+        shape=Shape(width, depth + 1),
         biases=biases,
     )
 
     def block(key: Array) -> Dense:
-        return make((width, width), "hidden", activation, key=key)
+        return make((width, width), "hidden", activation, skip=skips, key=key)
 
     entry_key, blocks_key, readout_key = jax.random.split(key, 3)
-    entry = make((width, inputs), "input", identity, key=entry_key)
-    blocks = eqx.filter_vmap(block)(jax.random.split(blocks_key, depth - 1))
-    readout = make((outputs, width), "readout", activation, key=readout_key)
+    entry = make((width, inputs), "input", identity, skip=False, key=entry_key)
+    readout = make((outputs, width), "readout", activation, skip=False, key=readout_key)
+    keys = jax.random.split(blocks_key, depth - 1)
+    blocks = (eqx.filter_vmap(block)(keys),) if depth > 1 else ()
     return Chain(stages=(Stage(entry, blocks),), readout=readout)

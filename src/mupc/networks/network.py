@@ -1,15 +1,17 @@
 """What energies, solvers and rules ask of a network."""
 
 from abc import abstractmethod
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num, PyTree
 
-from mupc.networks.layers import Activities
-from mupc.networks.stage import Term
+from mupc.arrays import AnyArray
+from mupc.networks.block import Activities, Block
+from mupc.networks.stage import Term, with_gradient
 
 
 class Feedforward(NamedTuple):
@@ -19,17 +21,41 @@ class Feedforward(NamedTuple):
     output: Float[Array, "batch ..."]
 
 
+class Layer(NamedTuple):
+    """A block of a network, and whether its arrays have a leading layer axis."""
+
+    block: Block
+    stacked: bool
+
+
 class Network(eqx.Module):
-    """A network that can be run forwards, and whose layers can be predicted one by one."""
+    """A network that can be run forwards, and whose layers can be predicted one by one.
+
+    What is not abstract follows from what is, by automatic differentiation; a network that knows
+    its layers does the same faster.
+    """
 
     @property
     @abstractmethod
     def linear(self) -> bool:
         """Whether every layer is affine."""
 
+    @property
+    @abstractmethod
+    def layers(self) -> list[Layer]:
+        """The blocks in the order of the banks of activities, and last the readout."""
+
+    @abstractmethod
+    def in_order(self, banks: Sequence[Array]) -> Array:
+        """Join one array (layer, ...) per bank to one of all layers, from input to output."""
+
+    @abstractmethod
+    def in_banks(self, layers: AnyArray) -> tuple[Array, ...]:
+        """Part an array of all layers, from input to output, into one for each bank."""
+
     @abstractmethod
     def feedforward(
-        self, x: Float[Array, "batch ..."], errors: Activities | None = None
+        self, x: Num[AnyArray, "batch ..."], errors: Activities | None = None
     ) -> Feedforward:
         r"""Run the network forwards: $z_l = u_l(z_{l-1}) + e_l$, with $e = 0$ unless given.
 
@@ -40,14 +66,14 @@ class Network(eqx.Module):
 
     @abstractmethod
     def predictions(
-        self, x: Float[Array, "batch ..."], activities: Activities
+        self, x: Num[AnyArray, "batch ..."], activities: Activities
     ) -> tuple[Activities, Float[Array, "batch ..."]]:
         r"""Predict each activity from the one below, $u_l(z_{l-1})$, $z_0 = x$, and the output."""
 
     def pushforward(
-        self, x: Float[Array, "batch ..."], activities: Activities, changes: Activities
+        self, x: Num[AnyArray, "batch ..."], activities: Activities, changes: Activities
     ) -> Float[Array, "batch ..."]:
-        r"""Give $J d$: how the output of `feedforward(x, errors)` changes with its errors.
+        r"""Return $J d$: how the output of `feedforward(x, errors)` changes with its errors.
 
         $$\delta_l = \frac{\partial u_l}{\partial z_{l-1}} \delta_{l-1} + d_l, \quad
           J d = \frac{\partial \hat y}{\partial z_H} \delta_H, \quad \delta_0 = 0$$
@@ -64,12 +90,12 @@ class Network(eqx.Module):
 
     def pullback(
         self,
-        x: Float[Array, "batch ..."],
+        x: Num[AnyArray, "batch ..."],
         activities: Activities,
         output: Float[Array, "batch ..."],
         gradients: Activities | None = None,
     ) -> Activities:
-        r"""Give $J^\top v$: gradients by the errors of `feedforward(x, errors)`.
+        r"""Return $J^\top v$: gradients by the errors of `feedforward(x, errors)`.
 
         $$a_H = g_H + \frac{\partial \hat y}{\partial z_H}^\top v, \quad
           a_l = g_l + \frac{\partial u_{l+1}}{\partial z_l}^\top a_{l+1}$$
@@ -85,19 +111,74 @@ class Network(eqx.Module):
         zeros = jax.tree.map(jnp.zeros_like, activities)
         return down(Feedforward(zeros if gradients is None else gradients, output))[0]
 
-    def _errors(self, x: Float[Array, "batch ..."], activities: Activities) -> Activities:
-        return jax.tree.map(jnp.subtract, activities, self.predictions(x, activities)[0])
-
     def local_gradient(
-        self, hidden: Term, output: Term, x: Float[Array, "batch ..."], activities: Activities
-    ) -> tuple[Float[Array, " batch"], Activities] | None:
+        self,
+        hidden: Term,
+        output: Term,
+        x: Num[AnyArray, "batch ..."],
+        activities: Activities,
+        numbers: Sequence[PyTree[Float[Array, " layer"]]],
+    ) -> tuple[Float[Array, " batch"], Activities]:
         r"""Sum local terms, and differentiate the sum over the batch by the activities.
 
-        $$\sum_l \text{hidden}(u_l(z_{l-1}), z_l) + \text{output}(\hat y)$$
+        $$\sum_l \text{hidden}(u_l(z_{l-1}), z_l, n_l) + \text{output}(\hat y)$$
+
+        Args:
+            hidden: each sample's term of one layer: of its prediction, activity and number.
+            output: each sample's term of the output.
+            x: the input, (batch, ...).
+            activities: where to differentiate.
+            numbers: n, for each bank one for each layer (or None).
 
         Returns:
-            Each sample's sum, (batch,), and the gradient; None where layer by layer is no faster
-            than automatic differentiation of all predictions at once.
+            Each sample's sum, (batch,), and the gradient.
         """
-        del hidden, output, x, activities
-        return None
+
+        def total(*activities: Array) -> Float[Array, " batch"]:
+            predicted, y = self.predictions(x, activities)
+            banks = zip(predicted, activities, numbers, strict=True)
+            return sum((jnp.sum(jax.vmap(hidden)(*bank), axis=0) for bank in banks), output(y))
+
+        return with_gradient(total, *activities)
+
+    def parameter_gradient(
+        self,
+        x: Num[AnyArray, "batch ..."],
+        activities: Activities,
+        cotangents: Activities,
+        output: Float[Array, "batch ..."],
+    ) -> "Network":
+        r"""Return the gradient of $\sum_l c_l^\top u_l + v^\top \hat y$ by the parameters.
+
+        Activities are fixed, so that a layer's part depends on the activity below it and on its
+        own cotangent: it is local.
+
+        Args:
+            x: the input, (batch, ...).
+            activities: z, below every layer.
+            cotangents: c, shaped like the activities.
+            output: v, shaped like the output.
+        """
+        params, rest = eqx.partition(self, eqx.is_inexact_array)
+
+        def run(params: Any) -> tuple[Activities, Array]:
+            return eqx.combine(params, rest).predictions(x, activities)
+
+        return jax.vjp(run, params)[1]((cotangents, output))[0]
+
+    def _errors(self, x: Num[AnyArray, "batch ..."], activities: Activities) -> Activities:
+        return jax.tree.map(jnp.subtract, activities, self.predictions(x, activities)[0])
+
+
+def check_network(network: object) -> None:
+    """Check that something is a network.
+
+    Raises:
+        TypeError: if not.
+    """
+    if not isinstance(network, Network):
+        what = network.__name__ if isinstance(network, type) else type(network).__name__
+        raise TypeError(
+            f"expected a network such as mupc.residual_mlp(…), got {what}; mupc.chain_from_modules "
+            "makes one of Equinox modules"
+        )

@@ -8,16 +8,17 @@ import jax
 import optax
 from jaxtyping import PyTree
 
-from mupc.networks.layers import is_scaled
-from mupc.parameterisations import Factors, Scale
+from mupc.networks.block import is_scaled
+from mupc.parameterisations import Scale
 
 
 def scale_adam(network: PyTree[Any]) -> optax.GradientTransformation:
     """Multiply updates by the *mup* rule's factors for Adam; chain it after `optax.adam`.
 
-    Under `mupc` with skips the residual weights' factor is √(N₀L₀/(NL)), their biases' L₀/L, all
-    others 1 (times γ, but for the readout bias); under `standard` and `ntk` all are 1. Without
-    this transformation the rule is *raw*: one rate for all layers, as in the μPC paper.
+    Under `mupc` with skips the residual weights' factor is √(N₀L₀/(NL)) (N their own fan-in), that
+    of biases beside the branch L₀/L, of biases within it √(L₀/L), all others 1 (times γ, but for
+    the readout bias); under `standard` and `ntk` all are 1. Without this transformation the rule is
+    *raw*: one rate for all layers, as in the μPC paper.
     """
     return scale_by(rate_factors(network, lambda scale: scale.adam))
 
@@ -25,7 +26,8 @@ def scale_adam(network: PyTree[Any]) -> optax.GradientTransformation:
 def scale_sgd(network: PyTree[Any]) -> optax.GradientTransformation:
     """Multiply updates by the *mup* rule's factors for plain SGD; chain it after `optax.sgd`.
 
-    Under `mupc`: weights and the input bias γ²N/N₀, residual biases γ²NL₀/(N₀L), readout bias 1.
+    Under `mupc`: weights, biases within a branch and the input bias γ²N/N₀, biases beside a branch
+    γ²NL₀/(N₀L), readout bias 1.
     """
     return scale_by(rate_factors(network, lambda scale: scale.sgd))
 
@@ -49,37 +51,23 @@ def scale_by(factors: PyTree[float]) -> optax.GradientTransformation:
     return optax.stateless(update)
 
 
-def rate_factors(network: PyTree[Any], choose: Callable[[Scale], Factors]) -> PyTree[float]:
-    """Give the learning-rate factor of every trainable array, in the network's own structure.
+def rate_factors(network: PyTree[Any], choose: Callable[[Scale], float]) -> PyTree[float]:
+    """Return the learning-rate factor of every trainable array, in the network's own structure.
 
     Raises:
         ValueError: if a trainable array lies in no scaled block.
     """
-    return jax.tree.map(
-        lambda node: _factors(node, choose),
-        network,
-        is_leaf=is_scaled,
-    )
+    return jax.tree.map(lambda node: _factors(node, choose), network, is_leaf=is_scaled)
 
 
-def _factors(node: Any, choose: Callable[[Scale], Factors]) -> Any:
-    """Give the factor of each trainable array of a scaled block, None for what does not train."""
-    if not is_scaled(node):
-        if eqx.is_inexact_array(node):
-            raise ValueError(
-                f"an array of shape {node.shape} lies in no scaled block, so it has no "
-                "learning-rate factor; wrap the module it belongs to in mupc.Scaled"
-            )
-        return None
-    factors = choose(node.scale)
-    trainable = eqx.filter(node, eqx.is_inexact_array)
-
-    def fill(tree: PyTree[Any], factor: float) -> PyTree[Any]:
-        return jax.tree.map(lambda _: factor, tree)
-
-    return eqx.tree_at(
-        lambda block: (block.weights, block.biases),
-        trainable,
-        (fill(trainable.weights, factors.weight), fill(trainable.biases, factors.bias)),
-        is_leaf=lambda leaf: leaf is None,
-    )
+def _factors(node: Any, choose: Callable[[Scale], float]) -> Any:
+    """Return the factor of each trainable array of a block, None for what does not train."""
+    if is_scaled(node):
+        structure = jax.tree.structure(eqx.filter(node, eqx.is_inexact_array))
+        return jax.tree.unflatten(structure, [choose(scale) for scale in node.scales])
+    if eqx.is_inexact_array(node):
+        raise ValueError(
+            f"an array of shape {node.shape} lies in no scaled block, so it has no "
+            "learning-rate factor; make a block of the module it belongs to by mupc.Scaled"
+        )
+    return None

@@ -1,4 +1,4 @@
-"""A stage: an entry layer and a stack of identical blocks, with depth as an array axis."""
+"""A stage: an entry and repetitions of a pattern of blocks, with depth as an array axis."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -6,173 +6,281 @@ from typing import Any, NamedTuple, cast
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Num, PyTree
 
-from mupc.networks.layers import Block
+from mupc.networks.block import Activities, Block
 
 Term = Callable[..., Float[Array, " batch"]]
 """A part of an energy: each sample's value, from arrays of one layer (batch, ...)."""
-
-# Elements of a layer's activity from which a loop over layers pays on a CPU: at batch 64 an
-# inference step takes a tenth less time at width 128, but a fifth more at width 64.
-_LARGE_LAYER = 64 * 128
 
 
 class LocalGradient(NamedTuple):
     """The sum of a stage's terms, (batch,), and its gradient by the stage's two arguments."""
 
     samples: Float[Array, " batch"]
-    before: Float[Array, "batch ..."]
-    activities: Float[Array, "layer batch ..."]
+    before: Array
+    activities: Activities
 
 
 class Stage(eqx.Module):
-    """Layers whose activities have one shape, and are one array.
+    """An entry, and n repetitions of a pattern of blocks after it.
 
-    `blocks` is a single block whose arrays carry a leading layer axis (as `equinox.filter_vmap` of
-    a constructor gives). Activities are (1 + number of blocks, batch, ...): the entry's come first.
+    Each place in the pattern has a bank of activities of its own, (n, batch, ...), of its own
+    shape; the entry's bank holds one layer. The last place has the shape of the entry.
+
+    Args:
+        entry: reads the activity before the stage.
+        blocks: one for each place of the pattern, whose arrays carry a leading axis of length n (as
+            `equinox.filter_vmap` of a constructor gives); a single block is a pattern of one; none
+            make a stage of the entry alone.
     """
 
     entry: Block
-    blocks: Block
+    blocks: tuple[Block, ...] = eqx.field(
+        default=(), converter=lambda given: (given,) if isinstance(given, Block) else tuple(given)
+    )
+
+    def __check_init__(self) -> None:
+        sizes = [_length(block) for block in self.blocks]
+        if len(set(sizes)) > 1 or 0 in sizes:
+            raise ValueError(
+                f"the blocks of a pattern are repeated equally often, at least once: their arrays "
+                f"must have one leading axis of the same length, not {sizes}"
+            )
 
     @property
-    def size(self) -> int:
-        """How many activities the stage holds: one for the entry, one for each block."""
-        return 1 + jax.tree.leaves(eqx.filter(self.blocks, eqx.is_array))[0].shape[0]
+    def repetitions(self) -> int:
+        """n, how often the pattern is repeated."""
+        return _length(self.blocks[0]) if self.blocks else 0
 
-    def feedforward(
-        self, before: Float[Array, "batch ..."], errors: Float[Array, "layer batch ..."] | None
-    ) -> Float[Array, "layer batch ..."]:
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many layers each of the stage's banks holds."""
+        return (1, *(self.repetitions for _ in self.blocks))
+
+    @property
+    def depth(self) -> int:
+        """How many activities the stage holds."""
+        return sum(self.sizes)
+
+    @property
+    def linear(self) -> bool:
+        """Whether every layer is affine."""
+        return all(block.linear for block in (self.entry, *self.blocks))
+
+    def feedforward(self, before: Num[Array, "batch ..."], errors: Activities | None) -> Activities:
         """Run the layers in turn, adding to each prediction its error if there are errors."""
-        arrays, rest = eqx.partition(self.blocks, eqx.is_array)
-        first = jax.vmap(self.entry)(before)
+        z = jax.vmap(self.entry)(before)
         if errors is not None:
-            first = first + errors[0]
-
-        def layer(
-            z: Float[Array, "batch ..."], block_and_error: tuple[Any, Array | None]
-        ) -> tuple[Array, Array]:
-            block, error = block_and_error
-            u = jax.vmap(cast(Block, eqx.combine(block, rest)))(z)
-            z = u if error is None else u + error
-            return z, z
-
-        _, others = jax.lax.scan(layer, first, (arrays, None if errors is None else errors[1:]))
-        return jnp.concatenate([first[None], others])
-
-    def predictions(
-        self, before: Float[Array, "batch ..."], activities: Float[Array, "layer batch ..."]
-    ) -> Float[Array, "layer batch ..."]:
-        """Predict every activity from the one below it, all layers at once."""
-        first = jax.vmap(self.entry)(before)
+            z = z + errors[0][0]
+        if not self.blocks:
+            return (z[None],)
         arrays, rest = eqx.partition(self.blocks, eqx.is_array)
 
-        def layer(block: Any, z: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
-            return jax.vmap(cast(Block, eqx.combine(block, rest)))(z)
+        def repetition(z: Array, layer: tuple[Any, Activities | None]) -> tuple[Array, Activities]:
+            parts, own = layer
+            activities: Activities = ()
+            for place, block in enumerate(eqx.combine(parts, rest)):
+                u = jax.vmap(block)(z)
+                z = u if own is None else u + own[place]
+                activities = (*activities, z)
+            return z, activities
 
-        return jnp.concatenate([first[None], jax.vmap(layer)(arrays, activities[:-1])])
+        _, banks = jax.lax.scan(repetition, z, (arrays, None if errors is None else errors[1:]))
+        return (z[None], *banks)
+
+    def predictions(self, before: Num[Array, "batch ..."], activities: Activities) -> Activities:
+        """Predict every activity from the one below it."""
+        predict = lambda block, z: jax.vmap(block)(z)  # noqa: E731
+        first = jax.vmap(self.entry)(before)[None]
+        belows = self._belows(activities)
+        pairs = zip(self.blocks, belows, strict=True)
+        return (first, *(_each(predict, block, z) for block, z in pairs))
 
     def pushforward(
         self,
-        before: Float[Array, "batch ..."],
-        activities: Float[Array, "layer batch ..."],
-        change: Float[Array, "batch ..."] | None,
-        changes: Float[Array, "layer batch ..."],
+        before: Num[Array, "batch ..."],
+        activities: Activities,
+        change: Array | None,
+        changes: Activities,
     ) -> Float[Array, "batch ..."]:
-        r"""Give how the last activity changes with those before it and with its errors.
+        r"""Return how the last activity changes with those before it and with its errors.
 
         $$\delta_l = (\partial u_l / \partial z_{l-1})\, \delta_{l-1} + d_l$$
 
         `change` is $\delta_0$, of the activity before the stage (None for zero), `changes` is d.
         """
-        arrays, rest = eqx.partition(self.blocks, eqx.is_array)
-        first = changes[0]
+        first = changes[0][0]
         if change is not None:
             first = first + jax.jvp(jax.vmap(self.entry), (before,), (change,))[1]
+        if not self.blocks:
+            return first
+        arrays, rest = eqx.partition(self.blocks, eqx.is_array)
 
-        def layer(change: Array, block_and_index: tuple[Any, Array]) -> tuple[Array, None]:
-            block, i = block_and_index
-            block = cast(Block, eqx.combine(block, rest))
-            z, own = _at(activities, i), _at(changes, i + 1)
-            return jax.jvp(jax.vmap(block), (z,), (change,))[1] + own, None
+        def repetition(carry: tuple[Array, Array], layer: tuple[Any, ...]) -> tuple[Any, None]:
+            (below, change), (parts, z, own) = carry, layer
+            for place, block in enumerate(eqx.combine(parts, rest)):
+                change = jax.jvp(jax.vmap(block), (below,), (change,))[1] + own[place]
+                below = z[place]
+            return (below, change), None
 
-        return jax.lax.scan(layer, first, (arrays, jnp.arange(self.size - 1)))[0]
+        layers = (arrays, activities[1:], changes[1:])
+        return jax.lax.scan(repetition, (activities[0][0], first), layers)[0][1]
 
     def pullback(
-        self,
-        activities: Float[Array, "layer batch ..."],
-        last: Float[Array, "batch ..."],
-        gradients: Float[Array, "layer batch ..."] | None,
-    ) -> Float[Array, "layer batch ..."]:
+        self, activities: Activities, last: Float[Array, "batch ..."], gradients: Activities | None
+    ) -> Activities:
         r"""Propagate a gradient down: $a_l = (\partial u_{l+1} / \partial z_l)^\top a_{l+1} + g_l$.
 
         `last` is what reaches the last activity from beyond the stage, `gradients` is g.
         """
+        top = last if gradients is None else last + gradients[-1][-1]
+        if not self.blocks:
+            return (top[None],)
         arrays, rest = eqx.partition(self.blocks, eqx.is_array)
-        top = last if gradients is None else last + gradients[-1]
+        below_own = None if gradients is None else self._belows(gradients)
 
-        def layer(
-            carry: tuple[Array, Array], block_and_index: tuple[Any, Array]
-        ) -> tuple[tuple[Array, Array], None]:
-            (above, adjoints), (block, i) = carry, block_and_index
-            _, down = jax.vjp(jax.vmap(cast(Block, eqx.combine(block, rest))), _at(activities, i))
-            (adjoint,) = down(above)
-            if gradients is not None:
-                adjoint = adjoint + _at(gradients, i)
-            return (adjoint, adjoints.at[i].set(adjoint)), None
+        def repetition(above: Array, layer: tuple[Any, ...]) -> tuple[Array, Activities]:
+            parts, own, i = layer
+            adjoints: Activities = ()
+            blocks = eqx.combine(parts, rest)
+            for place in reversed(range(len(blocks))):
+                adjoints = (above, *adjoints)
+                z = self._below(activities, place, i)
+                (above,) = jax.vjp(jax.vmap(blocks[place]), z)[1](above)
+                above = above if own is None else above + own[place]
+            return above, adjoints
 
-        begin = (top, jnp.zeros_like(activities).at[-1].set(top))
-        indices = jnp.arange(self.size - 1)
-        return jax.lax.scan(layer, begin, (arrays, indices), reverse=True)[0][1]
+        layers = (arrays, below_own, jnp.arange(self.repetitions))
+        first, banks = jax.lax.scan(repetition, top, layers, reverse=True)
+        return (first[None], *banks)
 
     def local_gradient(
-        self, term: Term, before: Float[Array, "batch ..."], activities: Float[Array, "layer ..."]
+        self,
+        term: Term,
+        before: Num[Array, "batch ..."],
+        activities: Activities,
+        above: Float[Array, "batch ..."],
+        numbers: PyTree[Float[Array, " layer"]],
     ) -> LocalGradient:
         r"""Differentiate $\sum_l \text{term}(u_l(z_{l-1}), z_l)$ by the activities, in one loop.
 
         A term is local: its gradient by z_l and by z_{l-1} is known as soon as the layer has been
         predicted. So nothing but the gradient leaves the loop, and a layer stays in the cache.
+
+        Args:
+            term: of a layer's prediction, its activity, and one of the numbers.
+            before: what the stage reads.
+            activities: of the stage.
+            above: the gradient by its last activity of what lies beyond the stage.
+            numbers: for each bank, one for each layer (or None).
         """
+
+        def local(block: Block, below: Array, z: Array, number: Any) -> tuple[Any, ...]:
+            one = lambda below, z: term(jax.vmap(block)(below), z, number)  # noqa: E731
+            samples, (down, own) = with_gradient(one, below, z)
+            return samples, down, own
+
         arrays, rest = eqx.partition(self.blocks, eqx.is_array)
 
-        def local(block: Block, below: Array, z: Array) -> tuple[Array, tuple[Array, ...]]:
-            return with_gradient(lambda below, z: term(jax.vmap(block)(below), z), below, z)
+        def repetition(
+            carry: tuple[Array, Array], layer: tuple[Any, ...]
+        ) -> tuple[tuple[Array, Array], Activities]:
+            (samples, above), (parts, z, number, i) = carry, layer
+            blocks, gradients = eqx.combine(parts, rest), ()
+            for place in reversed(range(len(blocks))):
+                below = self._below(activities, place, i)
+                value, down, own = local(blocks[place], below, z[place], number[place])
+                samples, gradients = samples + value, (own + above, *gradients)
+                above = down
+            return (samples, above), gradients
 
-        def layer(
-            carry: tuple[Array, Array, Array, Array], block_and_index: tuple[Any, Array]
-        ) -> tuple[tuple[Array, Array, Array, Array], None]:
-            samples, below, upward, gradient = carry
-            block, i = block_and_index
-            z = _at(activities, i + 1)
-            value, (down, own) = local(cast(Block, eqx.combine(block, rest)), below, z)
-            gradient = gradient.at[i].set(upward + down)
-            return (samples + value, z, own, gradient), None
+        first = jax.tree.map(lambda values: values[0], numbers[0])
+        samples, down, own = local(self.entry, before, activities[0][0], first)
+        if not self.blocks:
+            return LocalGradient(samples, down, ((own + above)[None],))
+        layers = (arrays, activities[1:], numbers[1:], jnp.arange(self.repetitions))
+        (samples, above), banks = jax.lax.scan(repetition, (samples, above), layers, reverse=True)
+        return LocalGradient(samples, down, ((own + above)[None], *banks))
 
-        samples, (by_before, own) = local(self.entry, before, activities[0])
-        begin = (samples, activities[0], own, jnp.zeros_like(activities))
-        (samples, _, own, gradient), _ = jax.lax.scan(
-            layer, begin, (arrays, jnp.arange(self.size - 1))
-        )
-        return LocalGradient(samples, by_before, gradient.at[-1].set(own))
+    def parameter_gradient(
+        self, before: Num[Array, "batch ..."], activities: Activities, cotangents: Activities
+    ) -> "Stage":
+        r"""Return $\sum_l (\partial u_l / \partial W_l)^\top c_l$ at fixed activities.
+
+        Every layer's part is its own: of the activity below it and of its cotangent c.
+        """
+        entry = _by_parameters(self.entry, before, cotangents[0][0])
+        belows = self._belows(activities)
+        layers = zip(self.blocks, belows, cotangents[1:], strict=True)
+        blocks = [_each(_by_parameters, *own) for own in layers]
+        like = eqx.filter(self, eqx.is_inexact_array)
+        return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves((entry, blocks)))
+
+    def loops_on(self, activities: Activities) -> tuple[str, ...]:
+        """Return the platforms on which a block of the stage asks for a loop over layers."""
+        pairs = zip(self.blocks, activities[1:], strict=True)
+        platforms = [block.loops_on(z[0].size, local=True) for block, z in pairs]
+        return tuple(sorted({platform for some in platforms for platform in some}))
+
+    def _belows(self, arrays: Activities) -> Activities:
+        """Return for each place of the pattern what lies below it, layer by layer."""
+        if not self.blocks:
+            return ()
+        return (jnp.concatenate([arrays[0], arrays[-1][:-1]]), *arrays[1:-1])
+
+    def _below(self, arrays: Activities, place: int, i: Int[Array, ""]) -> Array:
+        """Return what lies below a place in repetition i, without a copy of all the others."""
+        if place:
+            return _at(arrays[place], i)
+        return jnp.where(i > 0, _at(arrays[-1], jnp.maximum(i - 1, 0)), arrays[0][0])
 
 
-def _at(arrays: Float[Array, "layer batch ..."], i: Array) -> Float[Array, "batch ..."]:
-    """Give one layer's array: scanned over by its index, a stack is never copied."""
+def _at(arrays: Float[Array, "layer batch ..."], i: Int[Array, ""]) -> Float[Array, "batch ..."]:
     return jax.lax.dynamic_index_in_dim(arrays, i, keepdims=False)
 
 
-def loop_pays(activities: Float[Array, "layer batch ..."]) -> bool:
-    """Say whether a loop over a stage's layers is faster than all of them at once.
+def _length(block: Block) -> int:
+    """Return the length of the leading axis of a stacked block's arrays."""
+    leaves = jax.tree.leaves(eqx.filter(block, eqx.is_array))
+    lengths = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
+    if len(lengths) != 1 or None in lengths:
+        raise ValueError(
+            f"the arrays of a stacked block must share a leading axis, one entry for each layer; "
+            f"build {type(block).__name__} under equinox.filter_vmap"
+        )
+    return cast(int, lengths.pop())
 
-    Where the elementwise work between matrix products is bound by memory, it is: on a CPU, if a
-    layer is large.
-    """
-    return jax.default_backend() == "cpu" and activities[0].size >= _LARGE_LAYER
+
+def _each(function: Callable[..., Any], block: Block, *arrays: Array) -> Any:
+    """Map a function of a layer and its arrays over a stack, in the way that the block asks for."""
+    parts, rest = eqx.partition(block, eqx.is_array)
+    one = lambda layer: function(eqx.combine(layer[0], rest), *layer[1:])  # noqa: E731
+    loop = lambda *layers: jax.lax.map(one, layers)  # noqa: E731
+    together = lambda *layers: jax.vmap(one)(layers)  # noqa: E731
+    platforms = block.loops_on(arrays[0][0].size, local=False)
+    return on_platforms(platforms, loop, together, parts, *arrays)
+
+
+def on_platforms(
+    platforms: tuple[str, ...], loop: Callable[..., Any], together: Callable[..., Any], *arrays: Any
+) -> Any:
+    """Compute by a loop on some platforms, and all at once on others, chosen when it is lowered."""
+    if not platforms:
+        return together(*arrays)
+    ways = dict.fromkeys(platforms, loop)
+    return jax.lax.platform_dependent(*arrays, default=together, **ways)
+
+
+def _by_parameters(block: Block, below: Array, cotangent: Array) -> Block:
+    """Return the gradient of ⟨cotangent, u⟩ by a block's trainable arrays."""
+    params, rest = eqx.partition(block, eqx.is_inexact_array)
+    predict = lambda params: jax.vmap(cast(Block, eqx.combine(params, rest)))(below)  # noqa: E731
+    return jax.vjp(predict, params)[1](cotangent)[0]
 
 
 def with_gradient(term: Term, *arrays: Array) -> tuple[Float[Array, " batch"], tuple[Array, ...]]:
-    """Give each sample's value of a term, and the gradient of their sum by every array.
+    """Return each sample's value of a term, and the gradient of their sum by every array.
 
     An array of integers (the input may be one) has no gradient, and gets none.
     """

@@ -221,7 +221,7 @@ _SAID = {
     "regime number ρ at first": lambda run: (
         "" if run.regime.get("rho") is None else f"{run.regime['rho']:.3g}"
     ),
-    "ρ of what is learned": _last_seen("rho"),
+    "gradient-weighted ρ": _last_seen("rho"),
     "residual of inference": _last_seen("residual"),
     "share of samples at equilibrium (residual at most 0.01)": _last_seen("at_equilibrium"),
     "inference steps": _last_seen("inference_steps"),

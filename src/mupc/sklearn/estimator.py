@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, Literal, NamedTuple, Self, cast
@@ -19,6 +19,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mupc.data import Dataset, Split, steps_per_epoch
+from mupc.hyperparameters import as_module
+from mupc.learning import Batch
 from mupc.networks import Chain
 from mupc.training.build import shapes_of
 from mupc.training.checks import spelt_in_python
@@ -30,7 +32,8 @@ from mupc.training.regime import Regime, measure_regime
 from mupc.training.resolution import resolve
 from mupc.training.results import Ended, TrainRecord, ValidationRecord
 from mupc.training.setup import Setup, check_warmup, set_up
-from mupc.training.step import Inputs, State, begin, copy_arrays, train_step
+from mupc.training.step import State, copy_arrays, init, train_step
+from mupc.training.trainer import first_batch
 
 # Fields for which an estimator has a parameter, or no use.
 _NOT_IN_SETTINGS = {
@@ -136,7 +139,7 @@ class Estimator(BaseEstimator):
         data = Dataset(type(self).__name__, train, validation, None, "none")
         epoch = steps_per_epoch(len(train.x), config.batch_size)
         steps = max(1, round(self.epochs * epoch))
-        setup = self._begin(config, data, steps, network)
+        setup = self._begin(config, data, steps, network, None)
         # Where it would come too late to end anything, it would be refused.
         stops = validation is not None and (self.n_iter_no_change + 1) * epoch < steps
         progress = Progress(steps, config.batch_size) if self.verbose else None
@@ -170,19 +173,17 @@ class Estimator(BaseEstimator):
         if stream is None:
             config = self._configured(self._seed(), schedule="constant")
             data = Dataset(type(self).__name__, Split(x, y), None, None, "none")
-            setup = self._begin(config, data, 1, getattr(self, "network_", None))
+            first = tuple(part[_batches(config, 0, len(x))[0]] for part in (x, y))
+            setup = self._begin(config, data, 1, getattr(self, "network_", None), first)
             stream = _Stream(setup, _first(setup), 0)
             self._config, self._outputs = config, y.shape[1]
             self.regime_, self.n_iter_ = setup.regime, 0
         (member, _), state, made = stream
         state = copy_arrays(state)  # steps consume it: an interruption leaves what was there
-        size = self._config.batch_size
-        order = np.random.default_rng((self._config.seed, made)).permutation(len(x))
-        for chosen in np.split(order, range(size, len(x), size)):
-            batch = (jnp.asarray(x[chosen], float), jnp.asarray(y[chosen], float))
-            step, measure = jnp.asarray(made), jnp.asarray(False)
-            inputs = Inputs(member.rule, member.optimiser, batch, step, measure, member.key)
-            state, metrics = train_step(inputs, state)
+        for chosen in _batches(self._config, made, len(x)):
+            batch = _arrays((x[chosen], y[chosen]))
+            optimiser, measure = as_module(member.optimiser), jnp.asarray(False)
+            state, metrics = train_step((batch, member.rule, optimiser, measure), state)
             made, self.loss_ = made + 1, float(metrics.loss)
         if int(state.failed) >= 0:
             warnings.warn(
@@ -224,23 +225,35 @@ class Estimator(BaseEstimator):
             raise
 
     def _begin(
-        self, config: TrainConfig, data: Dataset, steps: int, network: Chain | None
+        self,
+        config: TrainConfig,
+        data: Dataset,
+        steps: int,
+        network: Chain | None,
+        first: tuple[np.ndarray, ...] | None,
     ) -> Setup:
         """Set training up, of a new network or of one that was trained before.
+
+        Its regime is that of its `first` batch, which is that of `fit` if none is given.
 
         Raises:
             ConfigError: if the learning rate would still rise when training ends.
             RunError: if that one is not of the sizes and functions that the parameters name.
         """
         check_warmup(config, steps)
-        if network is None:
-            return set_up(config, data, steps)
-        named = shapes_of(config, data.inputs, data.outputs)
-        refusal = "the network that was fitted before is not what the parameters and the data say"
-        fill(named, named_arrays(network), refusal)
-        require_same(named_settings(network), named_settings(named), refusal)
-        setup = set_up(config, data, steps, measure_regime(config, network, data))
-        return setup._replace(member=setup.member._replace(network=network))
+        if network is not None:
+            named = shapes_of(config, data.inputs, data.outputs)
+            refusal = (
+                "the network that was fitted before is not what the parameters and the data say"
+            )
+            fill(named, named_arrays(network), refusal)
+            require_same(named_settings(network), named_settings(named), refusal)
+        member, _ = set_up(config, data, steps, Regime(1.0, None))
+        member = member if network is None else member._replace(network=network)
+        batch = (
+            first_batch(data, config.batch_size, member.key) if first is None else _arrays(first)
+        )
+        return Setup(member, measure_regime(config, member.network, batch))
 
     def _set_up(self, config: TrainConfig, regime: Regime) -> Setup:
         """Give the parts of training that a configuration names; their arrays do not matter."""
@@ -311,9 +324,20 @@ class Estimator(BaseEstimator):
         return np.concatenate(outputs)[:count].astype(np.float64)
 
 
+def _batches(config: TrainConfig, made: int, samples: int) -> list[np.ndarray]:
+    """Give the indices of each batch of a pass that begins after so many steps."""
+    order = np.random.default_rng((config.seed, made)).permutation(samples)
+    return np.split(order, range(config.batch_size, samples, config.batch_size))
+
+
+def _arrays(batch: Sequence[np.ndarray]) -> Batch:
+    x, y = (jnp.asarray(part, float) for part in batch)
+    return x, y
+
+
 def _first(setup: Setup) -> State:
     member = setup.member
-    return begin(member.network, member.rule, member.optimiser, member.key)
+    return init(member.network, member.rule, member.optimiser, member.key)
 
 
 @eqx.filter_jit

@@ -2,7 +2,10 @@
 
 from mupc.inference.linear import linear_hessian as linear_hessian
 from mupc.inference.tridiagonal import BlockTridiagonal as BlockTridiagonal
-from mupc.learning.regime import learned_regime_number as learned_regime_number
+from mupc.learning.regime import mean_of as mean_of
+from mupc.learning.regime import precision_for as precision_for
+from mupc.learning.regime import regime_number as regime_number
+from mupc.learning.regime import sensitivity as sensitivity
 from mupc.theory.alignment import Alignment as Alignment
 from mupc.theory.alignment import alignment as alignment
 from mupc.theory.alignment import gradient_alignment as gradient_alignment
@@ -20,7 +23,5 @@ from mupc.theory.hessian import activity_hessian as activity_hessian
 from mupc.theory.hessian import extreme_eigenvalues as extreme_eigenvalues
 from mupc.theory.hessian import largest_eigenvalues as largest_eigenvalues
 from mupc.theory.hessian import spectrum as spectrum
-from mupc.theory.regime import precision_for as precision_for
-from mupc.theory.regime import regime_number as regime_number
 from mupc.theory.steps import measured_step_limit as measured_step_limit
 from mupc.theory.steps import predicted_step_limit as predicted_step_limit

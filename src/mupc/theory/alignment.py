@@ -5,18 +5,19 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
-from mupc.learning import Backpropagation, Batch, LearningRule
-from mupc.networks import Network, scaled_blocks
+from mupc.arrays import ratio
+from mupc.learning import Backpropagation, Batch, LearningRule, first_gradients
+from mupc.networks import Layer, Network, is_scaled
 
 
 class Alignment(NamedTuple):
-    """One gradient compared with another, layer by layer; nan where one is zero.
+    """One gradient compared with another, layer by layer.
 
     Attributes:
-        cosine: between the two.
-        ratio: of the first's norm to the other's.
+        cosine: between the two; zero where one of them is.
+        ratio: of the first's norm to the other's; zero or infinite where one is zero.
     """
 
     cosine: Float[Array, " layers"]
@@ -24,33 +25,31 @@ class Alignment(NamedTuple):
 
 
 def layer_products(a: Network, b: Network) -> Float[Array, " layers"]:
-    """Give the inner product of two networks' weights, (L,): one number for each weight layer."""
-    products: list[Array] = []
-    for (one, stacked), (other, _) in zip(scaled_blocks(a), scaled_blocks(b), strict=True):
-        pairs = zip(jax.tree.leaves(one.weights), jax.tree.leaves(other.weights), strict=True)
-        parts = [jnp.sum(v * w, axis=_axes(v, stacked=stacked)) for v, w in pairs]
-        products.append(jnp.atleast_1d(sum(parts)))
-    return jnp.concatenate(products)
+    """Return the inner product of two networks' weights, (L,): one number for each weight layer."""
+    return _products(a, [_weights(layer) for layer in a.layers], [_weights(i) for i in b.layers])
 
 
 def alignment(a: Network, b: Network) -> Alignment:
     """Compare gradients layer by layer: the cosine between them, and the ratio of their norms."""
     # Squares of the smallest gradients would underflow: bring each layer to size one first.
-    (a, largest_a), (b, largest_b) = _normalised(a), _normalised(b)
-    squares, others = layer_products(a, a), layer_products(b, b)
-    cosine = layer_products(a, b) / jnp.sqrt(squares * others)
-    return Alignment(cosine, largest_a / largest_b * jnp.sqrt(squares / others))
+    (u, largest_a), (v, largest_b) = _normalised(a), _normalised(b)
+    squares, others = _products(a, u, u), _products(b, v, v)
+    cosine = ratio(_products(a, u, v), jnp.sqrt(squares * others))
+    sizes = largest_a * jnp.sqrt(squares), largest_b * jnp.sqrt(others)
+    beyond = (sizes[0] > 0) & (sizes[1] == 0)
+    return Alignment(cosine, jnp.where(beyond, jnp.inf, ratio(*sizes)))
 
 
 def relative_change(before: Network, after: Network) -> Float[Array, " layers"]:
-    r"""Give $\|\Delta W_l\| / \|W_l\|$ of each weight layer."""
+    r"""Return $\|\Delta W_l\| / \|W_l\|$ of each weight layer."""
     arrays = eqx.filter(after, eqx.is_inexact_array), eqx.filter(before, eqx.is_inexact_array)
     change = jax.tree.map(jnp.subtract, *arrays)
-    return jnp.sqrt(layer_products(change, change) / layer_products(before, before))
+    sizes = layer_products(before, before)
+    return jnp.sqrt(layer_products(change, change) / jnp.where(sizes > 0, sizes, 1))
 
 
 def yardstick(rule: LearningRule) -> Backpropagation:
-    """Give backpropagation with a rule's own likelihood and regularisers."""
+    """Return backpropagation with a rule's own likelihood and regularisers."""
     return Backpropagation(rule.likelihood, rule.regularisers)
 
 
@@ -68,36 +67,58 @@ def gradient_alignment(
     """
     key = jax.random.key(0)
     gradients = [
-        one.gradients(network, batch, one.init(network, key), key, measure=False)[0]
+        first_gradients(one, network, batch, one.init(network, key), key, measure=False)[0]
         for one in (rule, other or yardstick(rule))
     ]
     return alignment(*gradients)
 
 
-def _normalised(network: Network) -> tuple[Network, Float[Array, " layers"]]:
-    """Divide a layer's arrays by their largest entry, and give that of each layer."""
-    largest = [
-        _largest(block.weights, stacked=stacked) for block, stacked in scaled_blocks(network)
+def _products(
+    network: Network, u: list[list[Array]], v: list[list[Array]]
+) -> Float[Array, " layers"]:
+    rows = [
+        _sum([jnp.sum(a * b, axis=_axes(a, layer)) for a, b in zip(*own, strict=True)], layer)
+        for layer, *own in zip(network.layers, u, v, strict=True)
     ]
-    divided = [
-        jax.tree.map(lambda w, by=by: w / _shaped(jnp.where(by > 0, by, 1), w), block.weights)
-        for (block, _), by in zip(scaled_blocks(network), largest, strict=True)
-    ]
-    where = lambda n: [block.weights for block, _ in scaled_blocks(n)]  # noqa: E731
-    rows = jnp.concatenate([jnp.atleast_1d(by) for by in largest])
-    return eqx.tree_at(where, network, divided), rows
+    return _ordered(network, rows)
 
 
-def _largest(weights: PyTree[Array], *, stacked: bool) -> Array:
-    """Give the largest entry of one layer, or of each layer of a stack."""
-    leaves = jax.tree.leaves(weights)
-    parts = [jnp.max(jnp.abs(w), axis=_axes(w, stacked=stacked), initial=0) for w in leaves]
-    return jnp.max(jnp.stack(parts), axis=0)
+def _normalised(network: Network) -> tuple[list[list[Array]], Float[Array, " layers"]]:
+    """Divide a layer's weights by their largest entry, and return that of each layer."""
+    divided, rows = list[list[Array]](), list[Array]()
+    for layer in network.layers:
+        weights = _weights(layer)
+        parts = [jnp.max(jnp.abs(w), axis=_axes(w, layer), initial=0) for w in weights]
+        largest = jnp.max(jnp.stack(parts), axis=0) if parts else _sum([], layer)
+        rows.append(largest)
+        divided.append([w / _shaped(jnp.where(largest > 0, largest, 1), w) for w in weights])
+    return divided, _ordered(network, rows)
 
 
-def _axes(array: Array, *, stacked: bool) -> tuple[int, ...]:
-    """Give the axes of one layer's array: all but the leading one of a stack."""
-    return tuple(range(1 if stacked else 0, array.ndim))
+def _weights(layer: Layer) -> list[Array]:
+    """Return a layer's arrays that count: its weights, or all if it has no scales."""
+    if is_scaled(layer.block):
+        return [p.array for p in layer.block.parameters if p.scale.kind == "weight"]
+    return jax.tree.leaves(eqx.filter(layer.block, eqx.is_inexact_array))
+
+
+def _sum(parts: list[Array], layer: Layer) -> Array:
+    """Add up the parts of a layer, or of each layer of a stack; a layer may have no parameters."""
+    if parts:
+        return sum(parts[1:], parts[0])
+    leaves = jax.tree.leaves(eqx.filter(layer.block, eqx.is_array))
+    return jnp.zeros(leaves[0].shape[0] if layer.stacked else ())
+
+
+def _ordered(network: Network, rows: list[Array]) -> Float[Array, " layers"]:
+    """Join one number for every layer, from input to output."""
+    *hidden, readout = (jnp.atleast_1d(row) for row in rows)
+    return jnp.concatenate([network.in_order(hidden), readout])
+
+
+def _axes(array: Array, layer: Layer) -> tuple[int, ...]:
+    """Return the axes of one layer's array: all but the leading one of a stack."""
+    return tuple(range(1 if layer.stacked else 0, array.ndim))
 
 
 def _shaped(values: Array, like: Array) -> Array:

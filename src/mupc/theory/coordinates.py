@@ -25,13 +25,14 @@ class Coordinates(NamedTuple):
     changes: Float[Array, " layers"]
 
 
-def layer_scales(seen: Feedforward) -> Float[Array, " layers"]:
-    """Give the root mean square of each activity and of the output, (H + 1,).
+def layer_scales(network: Network, seen: Feedforward) -> Float[Array, " layers"]:
+    """Return the root mean square of each activity and of the output, (H + 1,).
 
     Along depth it is the scale of the residual stream.
     """
     squares = [jnp.mean(layer_square_norms(z), axis=1) / z[0, 0].size for z in seen.activities]
-    return jnp.sqrt(jnp.concatenate([*squares, jnp.mean(seen.output**2)[None]]))
+    hidden = network.in_order(squares)
+    return jnp.sqrt(jnp.concatenate([hidden, jnp.mean(seen.output**2)[None]]))
 
 
 @eqx.filter_jit
@@ -61,7 +62,9 @@ def coordinate_check(
     def update(_: int, carry: tuple[Network, Any, Any]) -> tuple[Network, Any, Any]:
         params, moments, state = carry
         here = eqx.combine(params, static)
-        gradients, state, _info = rule.gradients(here, batch, state, key, measure=False)
+        carry, state = rule.begin(here, batch, state, key)
+        gradients, carry, _info = rule.gradients(here, batch, carry, key, measure=False)
+        state = rule.end(carry, state)
         steps, moments = optimiser.update(cast(Any, gradients), moments, cast(Any, params))
         return jax.tree.map(jnp.add, params, steps), moments, state
 
@@ -70,4 +73,4 @@ def coordinate_check(
     before = network.feedforward(batch[0])
     after = eqx.combine(moved, static).feedforward(batch[0])
     change = jax.tree.map(jnp.subtract, after, before)
-    return Coordinates(layer_scales(before), layer_scales(change))
+    return Coordinates(layer_scales(network, before), layer_scales(network, change))

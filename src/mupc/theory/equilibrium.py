@@ -19,7 +19,7 @@ class Equilibrated(NamedTuple):
 
 
 def equilibrium(energy: FreeEnergy) -> Activities:
-    r"""Give the equilibrium of a deep linear network, $z^* = A^{-1} b$ (see `mupc.LinearSolve`).
+    r"""Return the equilibrium of a deep linear network, $z^* = A^{-1} b$ (see `mupc.LinearSolve`).
 
     It can be differentiated, by weights, input, target and precision.
 
@@ -30,7 +30,7 @@ def equilibrium(energy: FreeEnergy) -> Activities:
 
 
 def equilibrated_energy(energy: FreeEnergy) -> Equilibrated:
-    r"""Give the energy of a deep linear network at equilibrium.
+    r"""Return the energy of a deep linear network at equilibrium.
 
     $$F^* = \tfrac12 r^\top S^{-1} r, \quad r = y - \hat y, \quad
       S = I / \pi + \sum_{l=1}^{H} P_l P_l^\top, \quad P_l = M_L M_H \cdots M_{l+1}$$
@@ -46,10 +46,10 @@ def equilibrated_energy(energy: FreeEnergy) -> Equilibrated:
             likelihood, several stages.
     """
     check_closed_form(energy)
-    if not energy.hidden_is_errors:
+    if not energy.hidden_is_errors or energy.precisions is not None:
         raise ValueError(
-            "with activity decay the energy at equilibrium is not a function of the output's "
-            "residual alone: take energy.samples(equilibrium(energy))"
+            "with activity decay or hidden precisions the energy at equilibrium is not this "
+            "function of the output's residual: use energy.samples(energy.at(equilibrium(energy)))"
         )
     activities, output = energy.network.feedforward(energy.x)
     layers = affine_layers(cast(Chain, energy.network), activities[0].shape[-1])
@@ -61,7 +61,7 @@ def equilibrated_energy(energy: FreeEnergy) -> Equilibrated:
 
     with jax.default_matmul_precision("highest"):
         top = layers.readout
-        begin = jnp.eye(len(top)) / energy.likelihood.precision + top @ top.T
+        begin = jnp.eye(len(top)) / energy.precision + top @ top.T
         (_, S), _ = jax.lax.scan(layer, (top, begin), layers.M, reverse=True)
         r = energy.y - output
         return Equilibrated(0.5 * jnp.sum(r * jnp.linalg.solve(S, r.T).T, axis=1), S)

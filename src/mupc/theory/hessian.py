@@ -1,7 +1,7 @@
 """The activity Hessian of any network: as an operator, and its extreme eigenvalues and spectrum."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,7 +11,6 @@ from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
 from mupc.energies import Energy, FreeEnergy
-from mupc.inference.errors import free
 from mupc.networks import Activities
 from mupc.theory.lanczos import lanczos
 
@@ -57,7 +56,7 @@ class Spectrum(NamedTuple):
 
 
 def activity_hessian(energy: Energy, activities: Activities) -> Callable[[Activities], Activities]:
-    """Give the Hessian of the energy by the activities as an operator, for any network.
+    """Return the Hessian of the energy by the activities as an operator, for any network.
 
     It is symmetric, and block diagonal over samples: samples do not interact. A product costs
     about three sweeps. Linear networks have it in closed form too, `linear_hessian`.
@@ -66,7 +65,7 @@ def activity_hessian(energy: Energy, activities: Activities) -> Callable[[Activi
         energy: of a batch.
         activities: where to differentiate.
     """
-    return jax.linearize(energy.activity_gradient, activities)[1]
+    return jax.linearize(lambda z: energy.samples_and_gradient(z)[1], activities)[1]
 
 
 @eqx.filter_jit
@@ -140,18 +139,18 @@ def spectrum(
     return Spectrum(values.ravel(), weights.ravel() / len(values))
 
 
-def _sample(energy: Energy, activities: Activities, i: Array) -> tuple[Energy, Activities]:
+def _sample(energy: Any, activities: Activities, i: Array) -> tuple[Any, Activities]:
     return energy.of_sample(i), jax.tree.map(lambda z: z[:, i][:, None], activities)
 
 
 def _flat(energy: Energy, z: Activities) -> tuple[Operator, Callable[[Array], Activities], int]:
-    """Give the Hessian of one sample on flat vectors, how to shape them, and their length."""
+    """Return the Hessian of one sample on flat vectors, how to shape them, and their length."""
     hessian = activity_hessian(energy, z)
     flat, shaped = ravel_pytree(z)
     return lambda v: ravel_pytree(hessian(shaped(v)))[0], shaped, flat.size
 
 
-def _extremes(energy: Energy, z: Activities, steps: int) -> Extremes:
+def _extremes(energy: FreeEnergy, z: Activities, steps: int) -> Extremes:
     operator, shaped, size = _flat(energy, z)
     steps = min(steps, size)
     start = jax.random.normal(jax.random.key(0), (size,))
@@ -180,7 +179,7 @@ def _extremes(energy: Energy, z: Activities, steps: int) -> Extremes:
 
 
 def _rayleigh(operator: Operator, v: Float[Array, " n"]) -> tuple[Array, Array]:
-    """Give the Rayleigh quotient of a vector, and how far it is from an eigenvector."""
+    """Return the Rayleigh quotient of a vector, and how far it is from an eigenvector."""
     norm = jnp.linalg.norm(v)
     v = v / norm
     product = operator(v)
@@ -191,19 +190,20 @@ def _rayleigh(operator: Operator, v: Float[Array, " n"]) -> tuple[Array, Array]:
 
 
 def _inverse(
-    energy: Energy, z: Activities, operator: Operator, shaped: Callable[[Array], Activities]
+    energy: FreeEnergy, z: Activities, operator: Operator, shaped: Callable[[Array], Activities]
 ) -> Operator:
     r"""Invert A, or A shifted, by conjugate gradients preconditioned by its Gauss–Newton part.
 
     $$G (I + C^\top C)^{-1} G^\top, \quad C = B^\top J, \quad
       (I + C^\top C)^{-1} = I - C^\top (I + C C^\top)^{-1} C$$
     """
-    energy = free(energy)
-    network, x = energy.network, energy.x
-    _, push = jax.linearize(lambda e: network.feedforward(x, e).activities, energy.errors(z))
-    pull = jax.linear_transpose(push, z)
-    _, output = network.predictions(x, z)
-    down = energy.gauss_newton(z).down
+    point = energy.at(z)
+    maps, output = energy.gauss_newton(point), energy.output(point)
+    # In whitened errors the Gauss–Newton part is the identity and CᵀC.
+    run = lambda e: energy.run(maps.whiten(e)).activities  # noqa: E731
+    unwhitened = jax.tree.map(jnp.divide, point.errors, maps.whiten(_ones(point.errors)))
+    _, push = jax.linearize(run, unwhitened)
+    pull, down = jax.linear_transpose(push, z), maps.down
     units = jnp.eye(output.size).reshape(output.size, *output.shape)
     C = jax.lax.map(lambda unit: ravel_pytree(down(unit))[0], units)
     inner = jax.scipy.linalg.cho_factor(jnp.eye(len(C)) + C @ C.T)
@@ -216,3 +216,7 @@ def _inverse(
     # Errors of eigenvalues are of the order of the square.
     tolerance = float(jnp.finfo(C.dtype).eps) ** 0.5
     return lambda v: cg(operator, v, M=precondition, tol=tolerance, maxiter=_CG_STEPS)[0]
+
+
+def _ones(like: Activities) -> Activities:
+    return jax.tree.map(jnp.ones_like, like)

@@ -17,7 +17,7 @@ _RANGE = 8.0
 def predicted_step_limit(
     energy: Energy, activities: Activities, *, steps: int = 200
 ) -> Float[Array, " batch"]:
-    r"""Give $2 / \lambda_{\max}$ of each sample: larger steps of gradient descent diverge.
+    r"""Return $2 / \lambda_{\max}$ of each sample: larger steps of gradient descent diverge.
 
     It is exact where the energy is quadratic (linear networks), and else a statement about small
     moves around these activities.
@@ -65,7 +65,7 @@ def measured_step_limit(
 
     def distance(step_size: Float[Array, " batch"]) -> Float[Array, " batch"]:
         def descend(z: Activities) -> Activities:
-            gradient = energy.activity_gradient(z)
+            gradient = energy.samples_and_gradient(z)[1]
             return jax.tree.map(lambda z, g: z - over_samples(step_size, z) * g, z, gradient)
 
         one, other = jax.lax.fori_loop(

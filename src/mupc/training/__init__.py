@@ -14,4 +14,6 @@ from mupc.training.results import TraceRecord as TraceRecord
 from mupc.training.results import TrainRecord as TrainRecord
 from mupc.training.results import ValidationRecord as ValidationRecord
 from mupc.training.results import scalars as scalars
+from mupc.training.step import Metrics as Metrics
+from mupc.training.step import State as State
 from mupc.training.tensorboard import TensorBoard as TensorBoard

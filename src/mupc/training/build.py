@@ -15,6 +15,7 @@ from mupc.hyperparameters import traced
 from mupc.inference import (
     LBFGS,
     FeedforwardStart,
+    FixedSteps,
     GaussNewton,
     GradientDescent,
     GradientFlow,
@@ -25,14 +26,16 @@ from mupc.inference import (
     Solver,
     StableStep,
     Start,
+    Stopping,
+    Tolerance,
     ZeroStart,
 )
 from mupc.learning import Backpropagation, LearningRule, PredictiveCoding
 from mupc.likelihoods import Categorical, Gaussian, Likelihood
 from mupc.networks import Chain, identity, rate_factors, residual_mlp, scale_by
-from mupc.parameterisations import Factors, Scale
+from mupc.parameterisations import Scale
 from mupc.regularisers import ActivityDecay, Regulariser, SpectralPenalty, WeightDecay
-from mupc.training.config import ConfigError, TrainConfig
+from mupc.training.config import ConfigError, TrainConfig, of_fixed_steps
 
 T = TypeVar("T")
 
@@ -147,21 +150,28 @@ def build_start(config: TrainConfig) -> Start:
     return {"feedforward": FeedforwardStart, "zeros": ZeroStart}[config.start or "feedforward"]()
 
 
-def build_rule(config: TrainConfig, precision: ArrayLike) -> LearningRule:
-    """Build the learning rule, with the precision given or that follows from ρ."""
-    likelihood, regularisers = build_likelihood(config, precision), build_regularisers(config)
+def build_stopping(config: TrainConfig) -> Stopping:
+    """Build what says when inference is done."""
+    if of_fixed_steps(config):
+        return FixedSteps()
+    return Tolerance(_given(config.rtol), _given(config.atol), _given(config.patience))
+
+
+def build_rule(config: TrainConfig) -> LearningRule:
+    """Build the learning rule."""
+    likelihood = build_likelihood(config, 1.0 if config.precision is None else config.precision)
+    regularisers = build_regularisers(config)
     if config.rule == "backpropagation":
         return Backpropagation(likelihood, regularisers)
     return PredictiveCoding(
         solver=build_solver(config),
         max_steps=_given(config.max_steps),
         likelihood=likelihood,
+        rho=config.rho,
+        hold=bool(config.hold_regime),
         regularisers=regularisers,
-        rtol=_given(config.rtol),
-        atol=_given(config.atol),
-        patience=_given(config.patience),
+        stopping=build_stopping(config),
         start=build_start(config),
-        hold_regime=bool(config.hold_regime),
     )
 
 
@@ -181,7 +191,7 @@ def build_optimiser(
     return traced(_factory(config.optimiser), **numbers)
 
 
-def _chooser(config: TrainConfig) -> Callable[[Scale], Factors]:
+def _chooser(config: TrainConfig) -> Callable[[Scale], float]:
     if config.learning_rate_rule == "uniform":
         return lambda scale: scale.uniform
     return (lambda scale: scale.sgd) if config.optimiser == "sgd" else (lambda scale: scale.adam)
@@ -210,4 +220,5 @@ def warmup_cosine(count: Array, warmup: Array, steps: Array) -> Array:
     It is `optax.warmup_cosine_decay_schedule`, which takes no traced lengths.
     """
     fall = optax.cosine_decay_schedule(1.0, 1)
-    return jnp.where(count < warmup, count / warmup, fall((count - warmup) / (steps - warmup)))
+    rise = count / jnp.maximum(warmup, 1)
+    return jnp.where(count < warmup, rise, fall((count - warmup) / (steps - warmup)))

@@ -58,8 +58,8 @@ class TrainConfig:
     """Regime number ρ: 0.02 is near backpropagation, 1 is far; it sets the precision, from the
     network and the first batch (default 0.05, unless the precision is given; paper: none)."""
     hold_regime: bool | None = None
-    """Hold ρ in training: as the network learns, the precision falls (default true where ρ is given
-    and the likelihood is gaussian)."""
+    """Hold ρ in training: as the network learns, the precision of every sample falls so that none
+    rises above it (default true where ρ is given)."""
     precision: float | None = None
     """Output precision π, instead of ρ (default 1 for backpropagation and the paper's preset)."""
     solver: (
@@ -199,11 +199,18 @@ KEEPING = (
 """Fields that say where and how a run is kept: whatever they are, it is the same run."""
 
 
+def of_fixed_steps(config: TrainConfig) -> bool:
+    """Say whether inference makes one step whatever the residual, which it need not measure."""
+    return config.max_steps == 1 and config.rtol == config.atol == 0
+
+
 def program(config: TrainConfig) -> TrainConfig:
     """Give what decides the compiled training step: all but `NUMBERS`, and but where it is kept."""
     numbers = {name: getattr(config, name) for name in NUMBERS}
     # A word (`stable`) or nothing in a number's place makes another program.
     kinds = {n: v if v is None or isinstance(v, str) else 0 for n, v in numbers.items()}
+    if of_fixed_steps(config):
+        kinds["rtol"] = None
     unkept = {name: getattr(TrainConfig(), name) for name in KEEPING if name != "data_dir"}
     return dataclasses.replace(config, **kinds, **unkept)
 

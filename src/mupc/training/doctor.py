@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mupc.arrays import sample_products
 from mupc.data import available
 from mupc.energies import FreeEnergy
-from mupc.inference import GradientDescent, StableStep, infer
+from mupc.inference import GradientDescent, StableStep, Tolerance, infer
 from mupc.likelihoods import Gaussian
 from mupc.networks import residual_mlp
 from mupc.records import environment
@@ -50,7 +51,7 @@ def _check_products() -> tuple[bool, str]:
     first, second, _ = (np.asarray(w, np.float64) for w in jax.tree.leaves(network))
     z = x @ first.T / 16
     z = z + np.maximum(z, 0) @ second[0].T / np.sqrt(256 * 3)
-    seen = network.feedforward(jnp.asarray(x, float)).activities[0][-1]
+    seen = network.feedforward(jnp.asarray(x, float)).activities[-1][-1]
     error = float(np.max(np.abs(seen - z)))
     return error < 1e-4, f"matrix products, at precision highest, are off by at most {error:.1e}"
 
@@ -60,12 +61,16 @@ def _check_gradients() -> tuple[bool, str]:
     network = residual_mlp(16, 4, width=16, depth=32, activation=jnp.tanh, key=jax.random.key(0))
     x, y = (jnp.asarray(v, float) for v in _batch(16))
     energy = FreeEnergy(network, x, y, Gaussian())
-    z = jax.random.normal(jax.random.key(1), (32, 8, 16))
-    direction = jax.random.normal(jax.random.key(2), z.shape)
+    z, direction = (
+        network.in_banks(jax.random.normal(jax.random.key(seed), (32, 8, 16))) for seed in (1, 2)
+    )
     step = 1e-2
-    rise = energy.samples((z + step * direction,)) - energy.samples((z - step * direction,))
-    (gradient,) = energy.activity_gradient((z,))
-    slope = jnp.sum(gradient * direction, axis=(0, 2))
+    above, below = (
+        energy.samples(energy.at(jax.tree.map(lambda a, d, s=s: a + s * d, z, direction)))
+        for s in (step, -step)
+    )
+    rise = above - below
+    slope = sample_products(energy.activity_gradient(energy.at(z)), direction)
     error = float(jnp.max(jnp.abs(rise / (2 * step) - slope) / jnp.abs(slope).max()))
     return error < 1e-2, f"activity gradients agree with differences to {error:.1e}"
 
@@ -75,8 +80,8 @@ def _check_energy() -> tuple[bool, str]:
     network = residual_mlp(16, 4, width=16, depth=4, activation=jnp.tanh, key=jax.random.key(0))
     x, y = (jnp.asarray(v, float) for v in _batch(16))
     energy = FreeEnergy(network, x, y, Gaussian())
-    start = network.feedforward(x).activities
-    solution = infer(energy, GradientDescent(StableStep()), start, max_steps=500, rtol=1e-2)
+    solver = GradientDescent(StableStep())
+    solution = infer(energy, solver, energy.run(), max_steps=500, stopping=Tolerance(1e-2))
     residual = float(jnp.max(solution.relative_residual))
     return (
         residual <= 1e-2,

@@ -1,20 +1,20 @@
 """The regime report: what inference and learning do with one batch, layer by layer."""
 
+import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
-from mupc.energies import FreeEnergy
 from mupc.inference import InferenceResult
-from mupc.learning import Batch, LearningRule
+from mupc.learning import Batch, LearningRule, first_gradients
 from mupc.networks import Network
 from mupc.theory import (
     alignment,
     layer_scales,
-    learned_regime_number,
     relative_change,
     yardstick,
 )
@@ -38,8 +38,11 @@ def look(
     It costs a step of the rule, one of backpropagation, and the sweeps of residuals.
     """
     seen = _look(model, batch, key)
-    values = {name: short(np.asarray(value, float)) for name, value in seen.items()}
-    return RegimeRecord(step=step, seconds=seconds, **values)
+    diagnostics = _shortened(seen.pop("diagnostics"))
+    rho: Any = diagnostics.pop("rho", None)
+    return RegimeRecord(
+        step=step, seconds=seconds, rho=rho, diagnostics=diagnostics, **_shortened(seen)
+    )
 
 
 def look_inside(model: Model, batch: Batch, key: PRNGKeyArray, *, step: int) -> TraceRecord | None:
@@ -58,40 +61,46 @@ def look_inside(model: Model, batch: Batch, key: PRNGKeyArray, *, step: int) -> 
 
 
 @eqx.filter_jit
-def _look(model: Model, batch: Batch, key: PRNGKeyArray) -> dict[str, Array]:
+def _look(model: Model, batch: Batch, key: PRNGKeyArray) -> dict[str, Any]:
     first, network, rule, state = model
-    gradients, _, info = rule.gradients(network, batch, state, key)
-    start = network.feedforward(batch[0])
-    always = {
+    gradients, info = first_gradients(rule, network, batch, state, key)
+    seen: dict[str, Any] = {
         "precision": info.precision,
         "energy_before": info.before,
         "energy_after": info.layers,
-        "scale": layer_scales(start),
+        "scale": layer_scales(network, network.feedforward(batch[0])),
         "change": relative_change(first, network),
+        "inference_steps": jnp.zeros(()),
+        "diagnostics": dict(rule.diagnostics(network, batch, state, key)),
     }
-    nan = jnp.full((), jnp.nan)
-    if (inference := info.inference) is None or info.sweeps is None:
-        missing = ("rho", "sweeps", "residual", "at_equilibrium", "diverged", "cosine", "ratio")
-        return always | dict.fromkeys(missing, nan) | {"inference_steps": jnp.zeros(())}
-    relative = inference.relative_residual
-    exact, _, _ = yardstick(rule).gradients(network, batch, None, key)
+    if not info.phases:
+        return seen
+    exact, _ = first_gradients(yardstick(rule), network, batch, None, key)
     cosine, ratio = alignment(gradients, exact)
-    energy = FreeEnergy(network, *batch, rule.likelihood)
-    unit = info.precision / rule.likelihood.precision
-    return always | {
-        "rho": unit * learned_regime_number(energy, start),
-        "inference_steps": jnp.mean(inference.steps),
-        "sweeps": jnp.mean(info.sweeps),
-        "residual": jnp.median(jnp.where(jnp.isnan(relative), jnp.inf, relative)),
+    solutions = info.phases.values()
+    relative = jnp.max(jnp.stack([s.relative_residual for s in solutions]), axis=0)
+    result = jnp.stack([s.result for s in solutions])
+    seen |= {} if info.sweeps is None else {"sweeps": jnp.mean(info.sweeps)}
+    return seen | {
+        "inference_steps": sum(jnp.mean(s.steps) for s in solutions),
+        "residual": jnp.median(relative),
         "at_equilibrium": jnp.mean(relative <= EQUILIBRIUM),
-        "diverged": jnp.mean(inference.result == InferenceResult.DIVERGED),
-        "cosine": cosine,
+        "diverged": jnp.mean(jnp.any(result == InferenceResult.DIVERGED, axis=0)),
+        # Without a gradient there is no direction: unknown, in the record.
+        "cosine": jnp.where((ratio > 0) & jnp.isfinite(ratio), cosine, jnp.inf),
         "ratio": ratio,
     }
 
 
+def _shortened(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: short(np.asarray(value, float)) for name, value in values.items()}
+
+
 def short(values: np.ndarray) -> Any:
-    """Give a number or a tuple of them, to four digits: records stay small. One nan is None."""
+    """Return a number or a tuple of them, to four digits: records stay small.
+
+    What is not finite is unknown: None, or nan in a tuple.
+    """
     if values.ndim == 0:
-        return None if np.isnan(values) else float(f"{values:.4g}")
-    return tuple(float(f"{value:.4g}") for value in values)
+        return float(f"{values:.4g}") if np.isfinite(values) else None
+    return tuple(float(f"{value:.4g}") if np.isfinite(value) else math.nan for value in values)

@@ -1,9 +1,11 @@
 """The training loop."""
 
+import functools
 import signal
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral, Real
 from types import FrameType, NoneType
 from typing import Any, TypedDict, Unpack
 
@@ -11,13 +13,13 @@ import jax
 import optax
 from jaxtyping import PRNGKeyArray
 
-from mupc.data import Dataset, steps_per_epoch
+from mupc.data import Dataset, check_dataset, steps_per_epoch
 from mupc.learning import LearningRule
-from mupc.networks import Network
+from mupc.networks import Network, check_network
 from mupc.training.checkpoint import Checkpoints
 from mupc.training.results import FitResult, Record
-from mupc.training.step import Inputs, copy_arrays, train_step, train_steps
-from mupc.training.trainer import Interruption, Intervals, Member, Request, Run, Trainer
+from mupc.training.step import entry, stack, train_step, train_steps
+from mupc.training.trainer import Interruption, Intervals, Member, Run, Trainer
 
 
 class Options(TypedDict):
@@ -104,16 +106,37 @@ def _check_kinds(rule: Any, optimiser: Any, callback: Any, checkpoints: Any, key
         TypeError: if something is.
     """
     kinds: list[tuple[str, Any, Any, str]] = [
-        ("rule", rule, LearningRule, "mupc.PredictiveCoding(…)"),
-        ("optimiser", optimiser, optax.GradientTransformation, "optax.adam(0.02)"),
+        ("rule", rule, LearningRule, "a mupc.LearningRule, e.g. mupc.PredictiveCoding()"),
+        (
+            "optimiser",
+            optimiser,
+            optax.GradientTransformation,
+            "an optax.GradientTransformation, e.g. optax.adam(0.02)",
+        ),
         ("callback", callback, (Callable, NoneType), "a function of a record"),
         ("checkpoints", checkpoints, (Checkpoints, NoneType), "mupc.Checkpoints(…)"),
-        ("key", key, jax.Array, "jax.random.key(0)"),
+        ("key", key, jax.Array, "a random key, e.g. jax.random.key(0)"),
     ]
     for name, value, wanted, example in kinds:
         if not isinstance(value, wanted):
             what = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
-            raise TypeError(f"{name} must be such as {example}, not {what}")
+            raise TypeError(f"{name} must be {example}; got {what}")
+
+
+def _check_numbers(numbers: Mapping[str, Any]) -> None:
+    """Name what is not a whole number of at least 1, where one is given.
+
+    Raises:
+        TypeError: if one is of another type.
+        ValueError: if one is too small.
+    """
+    for name, value in numbers.items():
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise TypeError(f"{name} must be a whole number, got {value!r}")
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
 
 
 def fit_together(
@@ -141,6 +164,8 @@ def fit_together(
     """
     if not members:
         raise ValueError("there is nothing to train: give at least one member")
+    for member in members:
+        check_network(member.network)
     total, intervals = _plan(
         data,
         epochs=epochs,
@@ -154,7 +179,9 @@ def fit_together(
     trainers = [Trainer(member, data, batch_size) for member in members]
     with _interruptible() as interruption:
         runs = [trainer.train(total, intervals, interruption) for trainer in trainers]
-        return [_alone(runs[0])] if len(runs) == 1 else _in_step(runs)
+        if len(runs) == 1:
+            return [_alone(trainers[0], runs[0])]
+        return _in_step(trainers, runs)
 
 
 def check_saved(member: Member, data: Dataset, **options: Unpack[Options]) -> None:
@@ -174,6 +201,8 @@ def _plan(
 ) -> tuple[int, Intervals]:
     """Check the arguments of `fit`; give the number of steps, and the steps between its moves."""
     evaluate_every, early_stopping = options["evaluate_every"], options["early_stopping"]
+    check_dataset(data)
+    _check_numbers(options)
     epoch = steps_per_epoch(len(data.train.x), options["batch_size"])
     total = _total_steps(epochs, options["steps"], epoch)
     if data.validation is None and (evaluate_every, early_stopping) != (None, None):
@@ -184,47 +213,41 @@ def _plan(
     given = Intervals(
         evaluate_every or epoch, early_stopping, options["log_every"], options["report_every"]
     )
-    for name, value in {**given._asdict(), "evaluate_every": evaluate_every}.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
     check_evaluations(total, epoch, evaluate_every, early_stopping)
     return total, given
 
 
-def _alone(run: Run) -> FitResult:
+def _alone(trainer: Trainer, run: Run) -> FitResult:
     """Make every step that a run asks for."""
     try:
-        request = next(run)
+        inputs = next(run)
         while True:
-            request = run.send(train_step(*request))
+            trainer.state, metrics = train_step(inputs, trainer.state)
+            inputs = run.send(metrics)
     except StopIteration as end:
         return end.value
 
 
-def _in_step(runs: Sequence[Run]) -> list[FitResult]:
+def _in_step(trainers: Sequence[Trainer], runs: Sequence[Run]) -> list[FitResult]:
     """Make the steps of several runs, each of all of them at once, until every run has ended."""
     results: list[FitResult | None] = [None] * len(runs)
-    requests = [next(run) for run in runs]
+    inputs = [next(run) for run in runs]
+    states = stack([trainer.state for trainer in trainers])
     while any(result is None for result in results):
-        answers = train_steps(*map(tuple, zip(*requests, strict=True)))
-        for i, answer in enumerate(answers):
-            if results[i] is None:
-                try:
-                    requests[i] = runs[i].send(answer)
-                    continue
-                except StopIteration as end:
-                    results[i] = end.value
-            # It takes part in the others' steps, on buffers that are not those of its result.
-            requests[i] = requests[i]._replace(state=copy_arrays(answer[0]))
-        going = [requests[i].inputs for i, result in enumerate(results) if result is None]
-        requests = [_at(request, going[0]) for request in requests] if going else requests
+        states, metrics = train_steps(tuple(inputs), states)
+        for i, (trainer, run) in enumerate(zip(trainers, runs, strict=True)):
+            if results[i] is not None:  # it takes part in the others' steps
+                continue
+            trainer.follow(functools.partial(entry, states, i))
+            try:
+                inputs[i] = run.send(entry(metrics, i))
+            except StopIteration as end:
+                results[i] = end.value
+        # All are at the same step: those that have ended measure what the others do.
+        going = [i for i, result in enumerate(results) if result is None]
+        if going:
+            inputs = [(*own[:-1], inputs[going[0]][-1]) for own in inputs]
     return [result for result in results if result is not None]
-
-
-def _at(request: Request, other: Inputs) -> Request:
-    """Ask for the same step as another does."""
-    same = request.inputs._replace(step=other.step, measure=other.measure)
-    return request._replace(inputs=same)
 
 
 def check_evaluations(
@@ -252,6 +275,8 @@ def check_evaluations(
 def _total_steps(epochs: float | None, steps: int | None, epoch: int) -> int:
     if (epochs is None) == (steps is None):
         raise ValueError("give either epochs or steps, and not both")
+    if epochs is not None and not (isinstance(epochs, Real) and 0 < epochs < float("inf")):
+        raise ValueError(f"epochs must be a number above 0, not {epochs!r}")
     total = steps if epochs is None else round(epochs * epoch)
     if total is None or total < 1:
         raise ValueError(f"training must make at least one step, not {total}")

@@ -1,19 +1,24 @@
-"""Evaluation: accuracy and loss of the feedforward pass over all samples of a part."""
+"""Evaluation: accuracy and loss of the predictions over all samples of a split."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
-from mupc.data import Split, evaluation_batches
-from mupc.likelihoods import Gaussian, Likelihood, losses
-from mupc.networks import Network
+from mupc.data import Split, check_split, evaluation_batches
+from mupc.learning import Backpropagation, LearningRule
+from mupc.likelihoods import Likelihood, losses
+from mupc.networks import Network, check_network
+from mupc.training.results import FitResult
 
 
 class Evaluation(NamedTuple):
-    """Accuracy is a fraction (None if the targets are not classes), loss a mean over samples."""
+    """Accuracy is a fraction of positions, of one a sample where there are no others.
+
+    It is None if the targets are not classes. The loss is a mean over samples.
+    """
 
     accuracy: float | None
     loss: float
@@ -21,36 +26,44 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    network: Network,
+    trained: Network | FitResult,
     split: Split,
     *,
+    rule: LearningRule | None = None,
     likelihood: Likelihood | None = None,
     batch_size: int = 1000,
 ) -> Evaluation:
-    """Evaluate a network on every sample of a part of the data, the last partial batch included.
+    """Evaluate a network on every sample of a split, the last partial batch included.
 
-    The prediction is the output of the feedforward pass: at test time there is no target to
-    clamp, and without one the feedforward activities are the equilibrium (energy zero).
+    The prediction is the rule's: the output of the feedforward pass, unless the rule has another
+    one. At test time there is no target to clamp, and without one the feedforward activities are
+    the equilibrium of a predictive coding energy (which is zero there).
 
     Args:
-        network: what to evaluate.
+        trained: what to evaluate: the result of `mupc.fit`, which knows its rule, or a network.
         split: x and y.
-        likelihood: gives the loss (at unit precision); `mupc.Gaussian()` unless given.
+        rule: predicts; backpropagation's feedforward pass unless there is another.
+        likelihood: gives the loss (at unit precision); the rule's own unless given.
         batch_size: how many samples at a time.
 
     Raises:
-        TypeError: if it is no part.
+        TypeError: if it is no network, or no split.
+        ValueError: if they do not go together.
     """
-    given: Any = split
-    if not isinstance(given, Split):
-        raise TypeError(f"give a part such as data.test, not {type(given).__name__}")
-    likelihood = likelihood or Gaussian()
-    loss, correct = 0.0, 0
+    check_split(split, "split")
+    if isinstance(trained, FitResult):
+        network, rule = trained.network, trained.rule if rule is None else rule
+    else:
+        network = trained
+    check_network(network)
+    rule = Backpropagation() if rule is None else rule
+    likelihood = likelihood or rule.likelihood
+    loss, correct = 0.0, 0.0
     for x, y in evaluation_batches(split, batch_size):
         batch_loss, batch_correct = _evaluate_batch(
-            network, likelihood, jnp.asarray(x, float), jnp.asarray(y, float)
+            network, rule, likelihood, as_input(x), jnp.asarray(y, float)
         )
-        loss, correct = loss + float(batch_loss), correct + int(batch_correct)
+        loss, correct = loss + float(batch_loss), correct + float(batch_correct)
     samples = len(split.x)
     accuracy = correct / samples if is_one_hot(split.y) else None
     return Evaluation(accuracy, loss / samples, samples)
@@ -59,24 +72,34 @@ def evaluate(
 @eqx.filter_jit
 def _evaluate_batch(
     network: Network,
+    rule: LearningRule,
     likelihood: Likelihood,
-    x: Float[Array, "batch ..."],
+    x: Num[Array, "batch ..."],
     y: Float[Array, "batch ..."],
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    output = network.feedforward(x).output
+    output = rule.predict(network, x)
     return jnp.sum(losses(likelihood, y, output)), jnp.sum(hits(output, y))
 
 
-def hits(output: Float[Array, "batch ..."], y: Float[Array, "batch ..."]) -> Array:
-    """Say of each sample whether the largest output is the target's largest entry."""
-    return jnp.argmax(output, axis=-1) == jnp.argmax(y, axis=-1)
+def as_input(x: Num[np.ndarray, "..."]) -> Num[Array, "..."]:
+    """Return inputs as JAX computes with them: whole numbers stay such, as they may be tokens."""
+    return jnp.asarray(x) if x.dtype.kind in "iu" else jnp.asarray(x, float)
 
 
-def is_one_hot(y: Float[np.ndarray, "n outputs"]) -> bool:
-    """Say whether targets are classes: every row has a single 1, and zeros elsewhere."""
+def hits(output: Float[Array, "batch ..."], y: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
+    """Return the fraction of a sample's positions whose largest output is the target's.
+
+    An output without positions has one: it is right or wrong.
+    """
+    right = jnp.argmax(output, axis=-1) == jnp.argmax(y, axis=-1)
+    return jnp.mean(right.reshape(len(right), -1).astype(output.dtype), axis=1)
+
+
+def is_one_hot(y: Num[np.ndarray, "n ..."]) -> bool:
+    """Return whether targets are classes: every row has a single 1, and zeros elsewhere."""
     return bool(np.all((y == 0) | (y == 1)) and np.all(np.sum(y, axis=-1) == 1))
 
 
-def is_distribution(y: Float[np.ndarray, "n outputs"]) -> bool:
-    """Say whether every row of targets is a distribution: none negative, and their sum 1."""
+def is_distribution(y: Num[np.ndarray, "n ..."]) -> bool:
+    """Return whether every row of targets is a distribution: none negative, and their sum 1."""
     return bool(np.all(y >= 0) and np.allclose(np.sum(y, axis=-1), 1, atol=1e-5))

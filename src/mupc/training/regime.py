@@ -2,13 +2,13 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
+import equinox as eqx
+from jaxtyping import Array, Float
 
-from mupc.data import Dataset
 from mupc.energies import FreeEnergy
-from mupc.learning import Batch
+from mupc.learning import Batch, mean_of, sensitivity
+from mupc.likelihoods import Likelihood
 from mupc.networks import Network
-from mupc.theory import regime_number
 from mupc.training.build import build_likelihood
 from mupc.training.config import ConfigError, TrainConfig
 
@@ -25,22 +25,23 @@ class Regime(NamedTuple):
     rho: float | None
 
 
-def first_batch(config: TrainConfig, data: Dataset) -> Batch:
-    """Give the first samples of the training part, a batch of them."""
-    x, y = (part[: config.batch_size] for part in data.train)
-    return jnp.asarray(x, float), jnp.asarray(y, float)
+@eqx.filter_jit
+def _unit_regime(network: Network, batch: Batch, likelihood: Likelihood) -> Float[Array, ""]:
+    energy = FreeEnergy(network, *batch, likelihood)
+    return mean_of(sensitivity(energy, energy.run()))
 
 
-def measure_regime(config: TrainConfig, network: Network, data: Dataset) -> Regime:
-    """Measure the regime number, or choose the precision that gives the one asked for.
+def measure_regime(config: TrainConfig, network: Network, batch: Batch) -> Regime:
+    """Measure the regime number on the first batch, or the precision at which it is as asked for.
+
+    It is what the rule will measure there: one sweep.
 
     Raises:
         ConfigError: if no precision does.
     """
     if config.rule == "backpropagation":
         return Regime(config.precision or 1.0, None)
-    x, y = first_batch(config, data)
-    unit = float(jnp.mean(regime_number(FreeEnergy(network, x, y, build_likelihood(config)))))
+    unit = float(_unit_regime(network, batch, build_likelihood(config)))
     if config.rho is not None and not unit > 0:
         raise ConfigError(
             "no precision gives this --rho, since no hidden activity bears on the output of the "

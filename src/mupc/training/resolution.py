@@ -70,7 +70,7 @@ _CONDITIONALS: dict[str, _Conditional] = {
     "hold_regime": _Conditional(
         lambda c: c.rho is not None,
         "no regime number ρ is given",
-        lambda c: c.likelihood == "gaussian",
+        lambda c: True,
     ),
     "solver": _Conditional(_pc, _NO_INFERENCE, _paper("gradient-descent", "gauss-newton")),
     "coordinates": _Conditional(
@@ -193,7 +193,8 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         _POSITIVE.split(), ("above 0", lambda v: v == "stable" or 0 < v < float("inf"))
     ),
     **dict.fromkeys(_NOT_NEGATIVE.split(), ("at least 0", lambda v: 0 <= v < float("inf"))),
-    "seed": ("at least 0 and below 2 to the 63rd", lambda v: 0 <= v < 2**63),
+    # JAX's keys take 32 bits: larger seeds would repeat smaller ones.
+    "seed": ("at least 0 and below 2 to the 32nd", lambda v: 0 <= v < 2**32),
     **dict.fromkeys(_FRACTIONS.split(), ("at least 0 and below 1", lambda v: 0 <= v < 1)),
 }
 

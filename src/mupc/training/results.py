@@ -5,10 +5,11 @@ import enum
 import math
 import statistics
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from jaxtyping import PyTree
 
+from mupc.learning import LearningRule
 from mupc.networks import Network
 from mupc.records import layers_that_learned
 
@@ -73,8 +74,8 @@ class RegimeRecord:
 
     Attributes:
         step: how many steps had been made.
-        precision: π of this batch.
-        rho: the regime number of what is learned, `mupc.theory.learned_regime_number`, at π.
+        precision: π of this batch, mean over samples.
+        rho: the regime number, `mupc.theory.regime_number`, mean over samples at their precisions.
         inference_steps: mean over samples.
         sweeps: what they cost, mean over samples; None for solvers without a fixed price.
         residual: relative to where inference began, median over samples.
@@ -86,23 +87,27 @@ class RegimeRecord:
         ratio: of their norms, at one unit of energy.
         change: ‖ΔW‖/‖W‖ since the first step.
         seconds: since training began.
+        diagnostics: what else the rule shows, by name: numbers, or one for each layer.
     """
 
     step: int
     precision: float
-    rho: float | None
     inference_steps: float
-    sweeps: float | None
-    residual: float | None
-    at_equilibrium: float | None
-    diverged: float | None
     energy_before: tuple[float, ...]
     energy_after: tuple[float, ...]
     scale: tuple[float, ...]
-    cosine: tuple[float, ...] | None
-    ratio: tuple[float, ...] | None
     change: tuple[float, ...]
     seconds: float
+    rho: float | None = None
+    sweeps: float | None = None
+    residual: float | None = None
+    at_equilibrium: float | None = None
+    diverged: float | None = None
+    cosine: tuple[float, ...] | None = None
+    ratio: tuple[float, ...] | None = None
+    diagnostics: Mapping[str, float | tuple[float, ...] | None] = dataclasses.field(
+        default_factory=dict[str, Any]
+    )
     kind: str = "regime"
 
     @property
@@ -125,15 +130,17 @@ class RegimeRecord:
         """Say it in one line of words."""
         parts: list[str] = []
         if self.rho is not None:
-            parts.append(f"ρ of what is learned {self.rho:.2g} (precision {self.precision:.2g})")
-        if self.residual is not None:
+            parts.append(f"gradient-weighted ρ {self.rho:.2g} (precision {self.precision:.2g})")
+        parts += [_told(name, value) for name, value in self.diagnostics.items()]
+        if self.at_equilibrium is not None:
+            left = "not finite" if self.residual is None else f"{self.residual:.2g}"
             cost = "" if self.sweeps is None else f" ({self.sweeps:.0f} sweeps)"
             fall = "" if self.drop is None else f", energy lowered by {self.drop:.1%}"
             lost = f", diverged in {self.diverged:.0%} of samples" if self.diverged else ""
             made = counted(self.inference_steps, "step")
             parts.append(
-                f"inference: residual {self.residual:.2g} after {made}"
-                f"{cost}, {self.at_equilibrium or 0:.0%} of samples at equilibrium{fall}{lost}"
+                f"inference: residual {left} after {made}"
+                f"{cost}, {self.at_equilibrium:.0%} of samples at equilibrium{fall}{lost}"
             )
         if self.cosine is not None and (seen := [c for c in self.cosine if not math.isnan(c)]):
             none = len(self.cosine) - len(seen)
@@ -148,6 +155,17 @@ class RegimeRecord:
                 f"(changed by {min(self.hidden):.2g} to {max(self.hidden):.2g})"
             )
         return "; ".join(parts)
+
+
+def _told(name: str, value: float | tuple[float, ...] | None) -> str:
+    """Say a rule's own figure: a number, or the least and the largest of those of the layers."""
+    layers = value if isinstance(value, tuple) else () if value is None else (value,)
+    known = [one for one in layers if not math.isnan(one)]
+    if not known:
+        return f"{name} unknown"
+    if isinstance(value, tuple):
+        return f"{name} {min(known):.2g}–{max(known):.2g}"
+    return f"{name} {known[0]:.2g}"
 
 
 def counted(number: float, noun: str) -> str:
@@ -181,12 +199,18 @@ def record_from(values: Mapping[str, Any]) -> Record:
     """Rebuild a record from what `dataclasses.asdict` made of it, or from its line in a file."""
     made: dict[str, Any] = {
         # JSON has no nan: among numbers it is null.
-        name: tuple(math.nan if one is None else one for one in value)
-        if isinstance(value, list)
-        else value
+        name: {key: _listed(one) for key, one in value.items()}
+        if isinstance(value, dict)
+        else _listed(value)
         for name, value in values.items()
     }
     return _KINDS[values["kind"]](**made)
+
+
+def _listed(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    return tuple(math.nan if one is None else one for one in cast(list[Any], value))
 
 
 def scalars(record: Record) -> dict[str, float]:
@@ -198,7 +222,9 @@ def scalars(record: Record) -> dict[str, float]:
     found: dict[str, float] = {}
     if isinstance(record, TraceRecord):
         return found
-    for name, value in dataclasses.asdict(record).items():
+    values = dataclasses.asdict(record)
+    values |= values.pop("diagnostics", {})
+    for name, value in values.items():
         if isinstance(value, tuple):
             layers = [one for one in value if math.isfinite(one)]
             if layers:
@@ -215,6 +241,7 @@ class FitResult:
     Attributes:
         network: the best on the validation part; without one the last, and after divergence the
             one before the step that failed.
+        rule: what it was trained by.
         state: what the learning rule had kept by then, for its next batch.
         step: how many steps that network was trained for.
         steps: how many steps were made.
@@ -224,6 +251,7 @@ class FitResult:
     """
 
     network: Network
+    rule: LearningRule
     state: PyTree[Any]
     step: int
     steps: int

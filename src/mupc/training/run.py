@@ -12,9 +12,6 @@ import jax
 
 from mupc.data import Dataset
 from mupc.records import RunError, RunFolder, check_new, environment
-from mupc.training.build import (
-    build_likelihood,
-)
 from mupc.training.checkpoint import Checkpoints
 from mupc.training.config import (
     KEEPING,
@@ -236,11 +233,9 @@ def _finish(start: Start, result: FitResult) -> Run:
         return Run(folder, config, data, result, None, None, None)
     about = f"{data.name}: {data.normalisation}"
     origin = Origin(config, data.inputs, data.outputs, about)
-    likelihood = build_likelihood(config)
     parts = {"test": data.test, "validation": data.validation}
     seen = {
-        name: None if split is None else evaluate(result.network, split, likelihood=likelihood)
-        for name, split in parts.items()
+        name: None if split is None else evaluate(result, split) for name, split in parts.items()
     }
     try:
         save_network(folder.network, result.network, origin=origin)

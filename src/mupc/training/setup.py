@@ -11,7 +11,7 @@ from mupc.training.loop import check_evaluations
 from mupc.training.metrics import is_distribution
 from mupc.training.regime import Regime, measure_regime
 from mupc.training.tensorboard import check_tensorboard
-from mupc.training.trainer import Member
+from mupc.training.trainer import Member, first_batch
 
 
 class Setup(NamedTuple):
@@ -28,9 +28,10 @@ def set_up(config: TrainConfig, data: Dataset, steps: int, regime: Regime | None
     """
     network_key, fit_key = jax.random.split(jax.random.key(config.seed))
     network = draw_network(config, data.inputs, data.outputs, network_key)
-    regime = regime or measure_regime(config, network, data)
-    rule = build_rule(config, regime.precision)
-    return Setup(Member(network, rule, build_optimiser(config, network, steps), fit_key), regime)
+    if regime is None:
+        regime = measure_regime(config, network, first_batch(data, config.batch_size, fit_key))
+    optimiser = build_optimiser(config, network, steps)
+    return Setup(Member(network, build_rule(config), optimiser, fit_key), regime)
 
 
 def load_data(config: TrainConfig) -> Dataset:
@@ -46,6 +47,7 @@ def check_data(config: TrainConfig, data: Dataset) -> int:
     """
     if config.tensorboard:
         check_tensorboard()
+    check_targets(data)
     if config.likelihood == "categorical" and not is_distribution(data.train.y):
         raise ConfigError(
             f"--likelihood categorical needs targets that are distributions over classes, and "
@@ -67,6 +69,19 @@ def check_data(config: TrainConfig, data: Dataset) -> int:
             raise ConfigError(str(error)) from error
     check_warmup(config, steps)
     return steps
+
+
+def check_targets(data: Dataset) -> None:
+    """Check that targets are of the form that the command's networks predict.
+
+    Raises:
+        ConfigError: if they have positions.
+    """
+    if (shape := data.train.y.shape[1:]) != (data.outputs,):
+        raise ConfigError(
+            f"the targets of {data.name} are of shape {shape} per sample, and the command's "
+            "networks predict one row: train one of your own with mupc.fit"
+        )
 
 
 def check_warmup(config: TrainConfig, steps: int) -> None:

@@ -1,6 +1,6 @@
 """One training step: a single compiled program, whatever the depth and the hyperparameters."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 import equinox as eqx
@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from mupc.inference import InferenceResult
+from mupc.hyperparameters import as_module, update_with
+from mupc.inference import InferenceResult, Solution
 from mupc.learning import Batch, Info, LearningRule
 from mupc.likelihoods import losses
 from mupc.networks import Network
@@ -22,29 +23,21 @@ _EXPLOSION = 1e4
 
 
 class State(eqx.Module):
-    """What one step hands to the next."""
+    """What one step hands to the next; several of one kind stack into an ensemble."""
 
     network: Network
     optimiser: PyTree[Any]
     rule: PyTree[Any]
+    key: PRNGKeyArray
+    steps: Int[Array, ""]
+    """How many steps were made, refused ones included."""
     first_loss: Float[Array, ""]
     failed: Int[Array, ""]
     """The first step whose update was refused, because something was not finite; -1 if none."""
 
 
-class Inputs(NamedTuple):
-    """What a step is given besides the state."""
-
-    rule: LearningRule
-    optimiser: optax.GradientTransformation
-    batch: Batch
-    step: Int[Array, ""]
-    measure: Bool[Array, ""]
-    key: PRNGKeyArray
-
-
 class Metrics(NamedTuple):
-    """Batch means; see `TrainRecord`. What was not measured is nan."""
+    """Batch means; see `TrainRecord`. Residual and convergence are known if it was `measured`."""
 
     loss: Float[Array, ""]
     accuracy: Float[Array, ""]
@@ -55,39 +48,108 @@ class Metrics(NamedTuple):
     converged: Float[Array, ""]
     diverged: Float[Array, ""]
     precision: Float[Array, ""]
+    measured: Bool[Array, ""]
 
 
 MEASURED = ("residual", "converged")
-"""The figures that only steps with `measure` know; they are nan in others."""
+"""The figures that only steps with `measure` know, of rules with inference."""
+
+
+def init(
+    network: Network, rule: LearningRule, optimiser: optax.GradientTransformation, key: PRNGKeyArray
+) -> State:
+    """Return the state before the first step.
+
+    Its arrays are copies: a step may consume its state without harm to the network.
+
+    Args:
+        network: what to train.
+        rule: gives the weight gradients.
+        optimiser: makes updates of them.
+        key: draws whatever the rule draws.
+    """
+    rule_key, key = jax.random.split(key)
+    own = copy_arrays(network)
+    moments = optimiser.init(eqx.filter(own, eqx.is_inexact_array))
+    return State(
+        network=own,
+        optimiser=copy_arrays(moments),  # some optimisers keep the parameters themselves
+        rule=rule.init(own, rule_key),
+        key=key,
+        steps=jnp.zeros((), int),
+        first_loss=jnp.zeros(()),
+        failed=jnp.full((), -1, int),
+    )
+
+
+def step(
+    state: State,
+    batch: Batch,
+    rule: LearningRule,
+    optimiser: optax.GradientTransformation,
+    *,
+    measure: bool | Bool[Array, ""] = True,
+) -> tuple[State, Metrics]:
+    r"""Make one training step: inference, weight gradients, and an update of the weights.
+
+    It is pure: the same state, batch, rule and optimiser give the same. A step whose loss, energy
+    or gradients are out of bounds is refused: it leaves the network as it was, as do all steps
+    after it, and `failed` is its number. Weights that an update makes infinite are found by the
+    step after it. `jax.vmap` over stacked states (and batches, or rules) trains an ensemble.
+
+    Args:
+        state: from `mupc.init`, or from the step before.
+        batch: inputs and targets, (batch, ...) each.
+        rule: gives the weight gradients.
+        optimiser: from optax; build it with `mupc.traced` to change numbers without recompiling.
+        measure: whether to measure the residuals of inference, which costs sweeps.
+    """
+    return _pure_step((batch, rule, as_module(optimiser), jnp.asarray(measure)), state)
+
+
+Inputs = tuple[Batch, LearningRule, optax.GradientTransformation, Bool[Array, ""]]
+"""What a step is given besides the state."""
+
+
+@eqx.filter_jit
+def _pure_step(inputs: Inputs, state: State) -> tuple[State, Metrics]:
+    return make_step(inputs, state)
 
 
 @eqx.filter_jit(donate="all-except-first")
 def train_step(inputs: Inputs, state: State) -> tuple[State, Metrics]:
-    """Make one step, unless loss, energy or gradients are out of bounds.
-
-    A step that is refused leaves the network as it was, and no step is made after it. Weights that
-    an update makes infinite are found by the step after it, and by `fit` after the last.
-    """
-    return _step(inputs, state)
+    """Make one step, as `step` does, and reuse the memory of the state."""
+    return make_step(inputs, state)
 
 
 @eqx.filter_jit(donate="all-except-first")
-def train_steps(
-    inputs: tuple[Inputs, ...], states: tuple[State, ...]
-) -> list[tuple[State, Metrics]]:
-    """Make a step of several runs at once: `train_step` of each, as one program.
+def train_steps(inputs: tuple[Inputs, ...], states: State) -> tuple[State, Metrics]:
+    """Make a step of an ensemble, as one program; residuals are measured of all or of none.
 
-    All are at the same step, and differ in nothing but arrays.
+    Its members differ in nothing but arrays; their states are one, stacked.
     """
-    own = jax.tree.map(lambda leaf: 0 if eqx.is_array(leaf) else None, inputs[0])
-    # One number for all: mapped, the condition on it would become a computation of both branches.
-    own = own._replace(step=None, measure=None)
-    stacked = _stack(inputs)._replace(step=inputs[0].step, measure=inputs[0].measure)
-    new, metrics = eqx.filter_vmap(_step, in_axes=(own, eqx.if_array(0)))(stacked, _stack(states))
-    return [_entry((new, metrics), i) for i in range(len(states))]
+    own, fixed = eqx.partition(stack(inputs), eqx.is_array)
+    # One for all: mapped, the condition on it would become a computation of both branches.
+    measure = inputs[0][-1]
+
+    def one(own: Any, state: State) -> tuple[State, Metrics]:
+        given = eqx.combine(own, fixed)
+        return make_step((*given[:-1], measure), state)
+
+    return eqx.filter_vmap(one)(own, states)
 
 
-def _stack(trees: Sequence[_Tree]) -> _Tree:
+def entry(tree: _Tree, i: int) -> _Tree:
+    """Return member i of stacked trees."""
+    return jax.tree.map(lambda leaf: leaf[i] if eqx.is_array(leaf) else leaf, tree)
+
+
+def stack(trees: Sequence[_Tree]) -> _Tree:
+    """Stack trees that differ in nothing but arrays.
+
+    Raises:
+        ValueError: if they differ in more.
+    """
     arrays, rest = zip(*(eqx.partition(tree, eqx.is_array) for tree in trees), strict=True)
     if not all(eqx.tree_equal(rest[0], other) for other in rest[1:]):
         raise ValueError(
@@ -97,31 +159,67 @@ def _stack(trees: Sequence[_Tree]) -> _Tree:
     return eqx.combine(jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays), rest[0])
 
 
-def _entry(tree: _Tree, i: int) -> _Tree:
-    return jax.tree.map(lambda leaf: leaf[i] if eqx.is_array(leaf) else leaf, tree)
-
-
-def _step(inputs: Inputs, state: State) -> tuple[State, Metrics]:
-    rule, optimiser, batch, step, measure, key = inputs
-    gradients, rule_state, info = rule.gradients(
-        state.network, batch, state.rule, jax.random.fold_in(key, step), measure=measure
-    )
-    metrics = _metrics(rule, batch, info)
-    first_loss = jnp.where(step == 0, metrics.loss, state.first_loss)
+def make_step(inputs: Inputs, state: State) -> tuple[State, Metrics]:
+    """Make one step within a compiled program."""
+    batch, rule, optimiser, measure = inputs
+    key = jax.random.fold_in(state.key, state.steps)
+    begin_key, key = jax.random.split(key)
+    carry, rule_state = rule.begin(state.network, batch, state.rule, begin_key)
     params, static = eqx.partition(state.network, eqx.is_inexact_array)
-    bounded = metrics.loss <= _EXPLOSION * jnp.maximum(first_loss, 1)
-    sound = bounded & _finite((gradients, info.layers))
-    failed = jnp.where(sound | (state.failed >= 0), state.failed, step)
 
-    def update() -> tuple[Network, PyTree[Any], PyTree[Any]]:
-        updates, moments = optimiser.update(cast(Any, gradients), state.optimiser, params)
-        return jax.tree.map(jnp.add, params, updates), moments, rule_state
+    def update(
+        params: Any, moments: PyTree[Any], carry: PyTree[Any], key: PRNGKeyArray, failed: Any
+    ) -> tuple[Any, PyTree[Any], PyTree[Any], Metrics, Bool[Array, ""]]:
+        network = cast(Network, eqx.combine(params, static))
+        gradients, carry, info = rule.gradients(network, batch, carry, key, measure=measure)
+        metrics = _metrics(rule, batch, info, measure)
+        first_loss = jnp.where(state.steps == 0, metrics.loss, state.first_loss)
+        bounded = metrics.loss <= _EXPLOSION * jnp.maximum(first_loss, 1)
+        sound = ~failed & bounded & _finite((gradients, info.layers))
+        params, moments = jax.lax.cond(
+            sound,
+            lambda: _updated(optimiser, gradients, moments, params, metrics.loss),
+            lambda: (params, moments),
+        )
+        return params, moments, carry, metrics, ~sound
 
-    # A branch, where a selection would read and write the weights and their moments once more.
-    params, moments, rule_state = jax.lax.cond(
-        sound & (state.failed < 0), update, lambda: (params, state.optimiser, state.rule)
+    begun = (params, state.optimiser, carry)
+    failed = state.failed >= 0
+    if rule.updates == 1:
+        params, moments, carry, metrics, failed = update(*begun, key, failed)
+    else:
+
+        def body(carried: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
+            params, moments, carry, failed = carried
+            params, moments, carry, metrics, failed = update(params, moments, carry, key, failed)
+            return (params, moments, carry, failed), metrics
+
+        keys = jax.random.split(key, rule.updates)
+        (params, moments, carry, failed), every = jax.lax.scan(body, (*begun, failed), keys)
+        metrics = _of_updates(every)
+    rule_state = rule.end(carry, rule_state)
+    refused = jnp.where(failed & (state.failed < 0), state.steps, state.failed)
+    new = State(
+        network=cast(Network, eqx.combine(params, static)),
+        optimiser=moments,
+        rule=jax.tree.map(lambda a, b: jnp.where(failed, b, a), rule_state, state.rule),
+        key=state.key,
+        steps=state.steps + 1,
+        first_loss=jnp.where(state.steps == 0, metrics.loss, state.first_loss),
+        failed=refused,
     )
-    return State(eqx.combine(params, static), moments, rule_state, first_loss, failed), metrics
+    return new, metrics
+
+
+def _updated(
+    optimiser: optax.GradientTransformation,
+    gradients: PyTree[Any],
+    moments: PyTree[Any],
+    params: PyTree[Any],
+    loss: Float[Array, ""],
+) -> tuple[PyTree[Any], PyTree[Any]]:
+    updates, moments = update_with(optimiser, gradients, moments, params, loss)
+    return jax.tree.map(lambda p, u: jnp.asarray(p + u, p.dtype), params, updates), moments
 
 
 def copy_arrays(tree: _Tree) -> _Tree:
@@ -129,45 +227,64 @@ def copy_arrays(tree: _Tree) -> _Tree:
     return jax.tree.map(lambda leaf: jnp.array(leaf) if eqx.is_array(leaf) else leaf, tree)
 
 
-def begin(
-    network: Network, rule: LearningRule, optimiser: optax.GradientTransformation, key: PRNGKeyArray
-) -> State:
-    """Give the state before the first step, on copies: steps consume their buffers."""
-    own = copy_arrays(network)
-    return State(
-        network=own,
-        optimiser=optimiser.init(eqx.filter(own, eqx.is_inexact_array)),
-        rule=rule.init(own, key),
-        first_loss=jnp.zeros(()),
-        failed=jnp.full((), -1),
-    )
-
-
 def _finite(tree: PyTree[Any]) -> Bool[Array, ""]:
     leaves = jax.tree.leaves(tree)
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
-def _metrics(rule: LearningRule, batch: Batch, info: Info) -> Metrics:
-    _, y = batch
-    energy, zero = jnp.sum(info.layers), jnp.zeros(())
-    loss = jnp.mean(losses(rule.likelihood, y, info.output))
-    accuracy = jnp.mean(hits(info.output, y))
-    if (seen := info.inference) is None:
-        nan = jnp.full((), jnp.nan)
-        return Metrics(loss, accuracy, energy, energy, zero, nan, nan, zero, info.precision)
-    return Metrics(
-        loss,
-        accuracy,
-        energy_before=jnp.mean(seen.initial.energy),
-        energy_after=energy,
-        inference_steps=jnp.mean(seen.steps),
-        residual=jnp.mean(seen.relative_residual),
-        converged=jnp.where(
-            jnp.isnan(seen.residual[0]),
-            jnp.nan,
-            jnp.mean(seen.result == InferenceResult.CONVERGED),
-        ),
-        diverged=jnp.mean(seen.result == InferenceResult.DIVERGED),
-        precision=info.precision,
+def _of_updates(every: Metrics) -> Metrics:
+    """Return a batch's metrics: the prediction before its first update, the steps of all."""
+    first, last = (jax.tree.map(lambda values, i=i: values[i], every) for i in (0, -1))
+    return last._replace(
+        loss=first.loss,
+        accuracy=first.accuracy,
+        energy_before=first.energy_before,
+        inference_steps=jnp.sum(every.inference_steps),
+        diverged=jnp.max(every.diverged),
     )
+
+
+def _metrics(rule: LearningRule, batch: Batch, info: Info, measure: Bool[Array, ""]) -> Metrics:
+    _, y = batch
+    return Metrics(
+        loss=jnp.mean(losses(rule.likelihood, y, info.output)),
+        accuracy=jnp.mean(hits(info.output, y).astype(info.output.dtype)),
+        energy_before=jnp.sum(info.before),
+        energy_after=jnp.sum(info.layers),
+        precision=info.precision,
+        measured=measure & bool(info.phases),
+        **_of_phases(info.phases),
+    )
+
+
+def _of_phases(phases: Mapping[str, Solution]) -> dict[str, Array]:
+    """Return the steps of all inferences of a batch, and the worst of their ends."""
+    if not phases:
+        nothing, unknown = jnp.zeros(()), jnp.full((), jnp.inf)
+        return {
+            "inference_steps": nothing,
+            "residual": unknown,
+            "converged": nothing,
+            "diverged": nothing,
+        }
+
+    def share(solution: Solution, result: InferenceResult) -> Array:
+        return jnp.mean((solution.result == result).astype(float))
+
+    ends = [
+        (
+            jnp.mean(solution.steps.astype(float)),
+            jnp.mean(solution.relative_residual),
+            1 - share(solution, InferenceResult.CONVERGED),
+            share(solution, InferenceResult.DIVERGED),
+        )
+        for solution in phases.values()
+    ]
+    steps, *worst = zip(*ends, strict=True)
+    residual, others, diverged = (jnp.max(jnp.stack(values)) for values in worst)
+    return {
+        "inference_steps": jnp.sum(jnp.stack(steps)),
+        "residual": residual,
+        "converged": 1 - others,
+        "diverged": diverged,
+    }

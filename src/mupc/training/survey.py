@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -16,9 +16,9 @@ from jaxtyping import Array
 
 from mupc.arrays import sample_norms
 from mupc.data import Dataset, Split, load, steps_per_epoch
-from mupc.energies import FreeEnergy
-from mupc.inference import LBFGS, InErrors, infer
-from mupc.learning import Backpropagation, Batch
+from mupc.energies import FreeEnergy, Point
+from mupc.inference import LBFGS, InErrors, Tolerance, infer
+from mupc.learning import Backpropagation, Batch, first_gradients, mean_of, regime_number
 from mupc.likelihoods import Gaussian
 from mupc.networks import Chain, Network, scale_adam
 from mupc.records import RunFolder, environment
@@ -27,15 +27,15 @@ from mupc.theory import (
     coordinate_check,
     equilibrium,
     extreme_eigenvalues,
-    regime_number,
     spectrum,
 )
 from mupc.training.config import PRESETS, Activation, ConfigError, PresetName, TrainConfig, option
 from mupc.training.look import short
 from mupc.training.loop import fit_together
+from mupc.training.metrics import as_input
 from mupc.training.resolution import resolve
 from mupc.training.results import Ended
-from mupc.training.setup import set_up
+from mupc.training.setup import check_targets, set_up
 
 _RATE, _EPS = 0.01, 1e-12  # of the coordinate check's Adam
 _STEPS, _RTOL = 500, 1e-6  # of the search for the equilibrium
@@ -188,25 +188,26 @@ def measure(case: Case, batch: Batch, config: TheoryConfig) -> TheoryRecord:
 @eqx.filter_jit
 def _measure(network: Chain, batch: Batch, likelihood: Gaussian, hessians: int) -> dict[str, Array]:
     energy = FreeEnergy(network, *batch, likelihood)
-    start = network.feedforward(batch[0]).activities
-    z, residual = _equilibrium(energy, start)
+    start = energy.run()
+    end, residual = _equilibrium(energy, start)
     few = FreeEnergy(network, batch[0][:hessians], batch[1][:hessians], likelihood)
-    where = jax.tree.map(lambda v: v[:, :hessians], z)
+    where = jax.tree.map(lambda v: v[:, :hessians], end.activities)
     extremes = extreme_eigenvalues(few, where)
     density = spectrum(few, where, probes=2, steps=100)
-    exact, _, _ = Backpropagation(likelihood).gradients(network, batch, None, jax.random.key(0))
-    learned = energy.weight_gradient(z)
+    rule = Backpropagation(likelihood)
+    exact, _ = first_gradients(rule, network, batch, None, jax.random.key(0))
+    learned = energy.weight_gradient(end)
     cosine, ratio = alignment(learned, exact)
     largest = jnp.median(extremes.largest)
     return {
-        "rho": jnp.mean(regime_number(energy)),
+        "rho": mean_of(regime_number(energy)),
         "smallest": jnp.median(extremes.smallest),
         "largest": largest,
         "bounds": jnp.max(extremes.bounds),
         "condition_number": jnp.median(extremes.condition_number),
         "step_limit": 2 / largest,
         "residual": jnp.max(residual),
-        "energy_ratio": jnp.sum(energy.samples(z)) / jnp.sum(energy.samples(start)),
+        "energy_ratio": jnp.sum(energy.samples(end)) / jnp.sum(energy.samples(start)),
         "cosine": cosine,
         "ratio": ratio,
         "whole_cosine": _cosine(learned, exact),
@@ -215,14 +216,15 @@ def _measure(network: Chain, batch: Batch, likelihood: Gaussian, hessians: int) 
     }
 
 
-def _equilibrium(energy: FreeEnergy, start: Any) -> tuple[Any, Array]:
+def _equilibrium(energy: FreeEnergy, start: Point) -> tuple[Point, Array]:
     """Give the equilibrium, in closed form or by L-BFGS in errors, and its relative residual."""
     if energy.network.linear:
-        z = equilibrium(energy)
-        ends = [sample_norms(energy.activity_gradient(at)) for at in (z, start)]
-        return z, ends[0] / ends[1]
-    solution = infer(energy, InErrors(LBFGS()), start, max_steps=_STEPS, rtol=_RTOL, patience=50)
-    return solution.activities, solution.relative_residual
+        end = energy.at(equilibrium(energy))
+        ends = [sample_norms(energy.activity_gradient(at)) for at in (end, start)]
+        return end, ends[0] / ends[1]
+    stopping = Tolerance(_RTOL, patience=50)
+    solution = infer(energy, InErrors(LBFGS()), start, max_steps=_STEPS, stopping=stopping)
+    return solution.point, solution.relative_residual
 
 
 def _cosine(a: Network, b: Network) -> Array:
@@ -288,6 +290,7 @@ def _check(config: TheoryConfig) -> Dataset:
     if not 0 < config.precision < float("inf"):
         raise ConfigError(f"--precision must be above 0, not {config.precision}")
     data = load(config.dataset, data_dir=config.data_dir)
+    check_targets(data)
     for name, most in {"samples": len(data.train.x), "hessians": config.samples}.items():
         if not 1 <= getattr(config, name) <= most:
             asked = getattr(config, name)
@@ -303,7 +306,7 @@ def _check(config: TheoryConfig) -> Dataset:
 
 def _batch(split: Split, samples: int) -> Batch:
     x, y = (part[:samples] for part in split)
-    return jnp.asarray(x, float), jnp.asarray(y, float)
+    return as_input(x), jnp.asarray(y, float)
 
 
 def _folder() -> Path:

@@ -15,11 +15,12 @@ import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from mupc.data import Dataset, Split, batch_indices
-from mupc.learning import Batch, LearningRule
+from mupc.hyperparameters import as_module
+from mupc.learning import Batch, LearningRule, explain
 from mupc.networks import Network
 from mupc.training.checkpoint import Checkpoints, Saved, Snapshot, check_identity
 from mupc.training.look import Model, look, look_inside
-from mupc.training.metrics import evaluate, is_one_hot
+from mupc.training.metrics import as_input, evaluate, is_one_hot
 from mupc.training.named import described, fill
 from mupc.training.results import (
     Ended,
@@ -30,7 +31,7 @@ from mupc.training.results import (
     counted,
     record_from,
 )
-from mupc.training.step import MEASURED, Inputs, Metrics, State, begin, copy_arrays
+from mupc.training.step import MEASURED, Inputs, Metrics, State, copy_arrays, init
 
 
 class Member(NamedTuple):
@@ -68,14 +69,7 @@ class Intervals(NamedTuple):
     report_every: int | None
 
 
-class Request(NamedTuple):
-    """A step that a run asks for; the state is consumed."""
-
-    inputs: Inputs
-    state: State
-
-
-Run = Generator[Request, tuple[State, Metrics], FitResult]
+Run = Generator[Inputs, Metrics, FitResult]
 """A run asks for its steps one by one, is sent what each gave, and returns its result."""
 
 
@@ -97,11 +91,11 @@ class Trainer:
 
     def __init__(self, member: Member, data: Dataset, batch_size: int) -> None:
         network, rule, optimiser, key, callback, self.checkpoints, self.saved = member
-        order_key, self.key = jax.random.split(key)
-        self.seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max))
-        self.first, self.data, self.rule, self.optimiser = network, data, rule, optimiser
+        self.seed, own_key = _parted(key)
+        self.first, self.data, self.rule = network, data, rule
+        self.optimiser, self.opened = optimiser, as_module(optimiser)
         self.batch_size, self.callback = batch_size, callback
-        self.state = begin(network, rule, optimiser, self.key)
+        self.state = init(network, rule, optimiser, own_key)
         self.classes = is_one_hot(data.train.y)
         self.records: list[Record] = []
         self.best, self.best_step, self.best_score = (network, None), 0, (-np.inf, -np.inf)
@@ -124,7 +118,7 @@ class Trainer:
                 self._look(self.state.network, self.state.rule, self.steps)
             due = self.steps + 1
             measure = due == total or due % log_every == 0
-            self._made(*(yield Request(self._inputs(self.steps, measure=measure), self.state)))
+            self._made((yield self._inputs(self.steps, measure=measure)))
             last = self.steps == total
             log = last or self.steps % log_every == 0
             validate = validation is not None and (last or self.steps % evaluate_every == 0)
@@ -153,6 +147,21 @@ class Trainer:
         if self.checkpoints is not None:
             self.checkpoints.close()
         return dataclasses.replace(result, records=tuple(self.records))
+
+    @property
+    def state(self) -> State:
+        """Where the run stands."""
+        if callable(self._state):
+            self._state = self._state()
+        return self._state
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._state: State | Callable[[], State] = state
+
+    def follow(self, find: Callable[[], State]) -> None:
+        """Find the state when it is asked for: as part of an ensemble's it is rarely needed."""
+        self._state = find
 
     def _failed(self) -> bool:
         return int(self.state.failed) >= 0
@@ -233,7 +242,7 @@ class Trainer:
         """Report the regime, on the batch that comes after `step` steps."""
         begun = time.perf_counter()
         model = Model(self.first, network, self.rule, state)
-        key = jax.random.fold_in(self.key, step)
+        key = jax.random.fold_in(self.state.key, step)
         seconds = begun - self.began
         batch = self._batch(step)
         self._report(seen := look(model, batch, key, step=step, seconds=seconds))
@@ -247,17 +256,13 @@ class Trainer:
         self.logged += time.perf_counter() - begun  # not a part of the time of training steps
 
     def _batch(self, step: int) -> Batch:
-        x, y = self.data.train
-        chosen = batch_indices(self.seed, step, len(x), self.batch_size)
-        return jnp.asarray(x[chosen], float), jnp.asarray(y[chosen], float)
+        return _batch(self.data, self.batch_size, self.seed, step)
 
     def _inputs(self, step: int, *, measure: bool = False) -> Inputs:
-        batch, count = self._batch(step), jnp.asarray(step)
-        return Inputs(self.rule, self.optimiser, batch, count, jnp.asarray(measure), self.key)
+        return self._batch(step), self.rule, self.opened, jnp.asarray(measure)
 
-    def _made(self, state: State, metrics: Metrics) -> None:
+    def _made(self, metrics: Metrics) -> None:
         """Note that a step was made."""
-        self.state = state
         self.pending.append(metrics)
         self.steps, self.timed = self.steps + 1, self.timed + 1
         if not self.compiled:  # the first step compiled: that is no measure of speed
@@ -267,7 +272,7 @@ class Trainer:
 
     def _log(self) -> None:
         """Record the batches since the last record."""
-        means = {name: _mean(name, self.pending) for name in Metrics._fields}
+        means = {name: _mean(name, self.pending) for name in Metrics._fields if name != "measured"}
         accuracy = means["accuracy"] if self.classes else None
         now = time.perf_counter()
         # A first record of one step has nothing but the step that compiled.
@@ -286,8 +291,7 @@ class Trainer:
     def _validate(self, validation: Split) -> None:
         """Evaluate the validation part, and keep the network if it is the best so far."""
         begun = time.perf_counter()
-        likelihood = self.rule.likelihood
-        seen = evaluate(self.state.network, validation, likelihood=likelihood)
+        seen = evaluate(self.state.network, validation, rule=self.rule)
         # On a small part many networks have the same accuracy: the lower loss decides.
         score = (0.0 if seen.accuracy is None else seen.accuracy, -seen.loss)
         best = score > self.best_score
@@ -307,7 +311,7 @@ class Trainer:
     def _sound(self) -> bool:
         """Say whether the last step left a network whose loss is finite: no later step looks."""
         x, y = self._batch(self.steps - 1)
-        seen = evaluate(self.state.network, Split(np.asarray(x), np.asarray(y)))
+        seen = evaluate(self.state.network, Split(np.asarray(x), np.asarray(y)), rule=self.rule)
         return bool(np.isfinite(seen.loss))
 
     def _result(self, ended: Ended) -> FitResult:
@@ -318,9 +322,10 @@ class Trainer:
         message = f"training ended after {counted(steps, 'step')}: {ended.value}"
         if failed >= 0:
             ended = Ended.DIVERGED
-            inputs = self._inputs(failed)
-            key = jax.random.fold_in(self.key, failed)
-            where = self.rule.explain(self.state.network, inputs.batch, self.state.rule, key)
+            key = jax.random.fold_in(self.state.key, failed)
+            where = explain(
+                self.rule, self.state.network, self._batch(failed), self.state.rule, key
+            )
             message = (
                 f"training diverged at step {failed + 1}: it began {where}. Try a smaller "
                 "learning rate, a smaller inference step size (or the stable one), a smaller "
@@ -329,7 +334,25 @@ class Trainer:
         (network, state), step = (self.state.network, self.state.rule), steps
         if self.best_step:
             (network, state), step = self.best, self.best_step
-        return FitResult(network, state, step, steps, ended, message, tuple(self.records))
+        records = tuple(self.records)
+        return FitResult(network, self.rule, state, step, steps, ended, message, records)
+
+
+def first_batch(data: Dataset, batch_size: int, key: PRNGKeyArray) -> Batch:
+    """Return the first batch that `fit` trains on, with this key."""
+    return _batch(data, batch_size, _parted(key)[0], 0)
+
+
+def _parted(key: PRNGKeyArray) -> tuple[int, PRNGKeyArray]:
+    """Return the seed of the order of the data, and the key of the steps."""
+    order, own = jax.random.split(key)
+    return int(jax.random.randint(order, (), 0, np.iinfo(np.int32).max)), own
+
+
+def _batch(data: Dataset, batch_size: int, seed: int, step: int) -> Batch:
+    x, y = data.train
+    chosen = batch_indices(seed, step, len(x), batch_size)
+    return as_input(x[chosen]), jnp.asarray(y[chosen], float)
 
 
 def _checksums(split: Split) -> str:
@@ -339,8 +362,6 @@ def _checksums(split: Split) -> str:
 
 def _mean(name: str, steps: list[Metrics]) -> float | None:
     """Average a figure over the steps that measured it."""
-    values = np.array([float(getattr(metrics, name)) for metrics in steps])
-    if name not in MEASURED:
-        return float(np.mean(values))
-    measured = values[~np.isnan(values)]
-    return float(np.mean(measured)) if measured.size else None
+    known = [metrics for metrics in steps if name not in MEASURED or bool(metrics.measured)]
+    values = [float(getattr(metrics, name)) for metrics in known]
+    return float(np.mean(values)) if values else None

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from mupc.arrays import over_samples, sample_norms, scalar_that_is
 from mupc.energies import Energy
-from mupc.inference.gradient import StepSize
+from mupc.inference.gradient_descent import StepSize
 from mupc.networks import Activities
 
 
@@ -21,7 +21,7 @@ def largest_eigenvalue(
     one random start, so that a sample's estimate does not depend on its batch. An iteration costs
     about two sweeps.
     """
-    _, hessian = jax.linearize(energy.activity_gradient, activities)
+    _, hessian = jax.linearize(lambda z: energy.samples_and_gradient(z)[1], activities)
     keys = jax.random.split(jax.random.key(0), len(activities))
     start = tuple(
         jnp.broadcast_to(jax.random.normal(key, (z.shape[0], 1, *z.shape[2:]), z.dtype), z.shape)

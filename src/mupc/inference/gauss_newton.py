@@ -1,37 +1,47 @@
 """Gauss–Newton in error space: one small linear system per sample, whatever width and depth."""
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mupc.arrays import as_count, over_samples, ratio, reduced, sample_norms, sample_products
-from mupc.energies import Energy, FreeEnergy, GaussNewtonMaps
-from mupc.inference.errors import free
-from mupc.inference.solver import Move, Progress, Solver
+from mupc.arrays import (
+    any_sample,
+    as_count,
+    over_rows,
+    over_samples,
+    ratio,
+    reduced,
+    sample_norms,
+    sample_products,
+)
+from mupc.energies import Energy, ErrorEnergy, GaussNewtonMaps, Point
+from mupc.inference.solver import Keys, Move, Progress, Solver
 from mupc.networks import Activities
 
 # How often a step that does not lower a sample's energy is shrunk before the sample stays.
 _SHRINKS = 6
 
 
-class _Position(NamedTuple):
-    """Activities and their errors, kept together: what one knows, the other need not compute."""
+class _State(NamedTuple):
+    """The gradient by errors where the first step begins, and whether that is still to be made."""
 
-    activities: Activities
-    errors: Activities
+    gradient: Activities
+    first: Bool[Array, ""]
 
 
 class GaussNewton(Solver):
     r"""Gauss–Newton steps on the hidden errors, each solved in output space (per sample).
 
-    With $h = \partial F / \partial e$, J the Jacobian of the output by the errors and
-    $\Lambda = B B^\top$ the likelihood's Hessian by the output, a step solves
+    With $h = \partial F / \partial e$, J the Jacobian of the output by the errors, D the hidden
+    precisions (1, unless the energy has others) and $\Lambda = B B^\top$ the likelihood's Hessian
+    by the output, a step solves
 
-    $$(I + J^\top \Lambda J)\, \delta = -h, \qquad
-      \delta = -h + J^\top B s, \quad (I + B^\top J J^\top B)\, s = B^\top J h,$$
+    $$(D + J^\top \Lambda J)\, \delta = -h, \qquad
+      \delta = D^{-1} (-h + J^\top B s), \quad
+      (I + B^\top J D^{-1} J^\top B)\, s = B^\top J D^{-1} h,$$
 
     a system as small as the output (Woodbury's identity; for a Gaussian likelihood
     $B = \sqrt\pi I$, for a categorical one $B B^\top = \pi(\text{diag}\, p - p p^\top)$), by
@@ -45,51 +55,54 @@ class GaussNewton(Solver):
         cg_steps: conjugate gradient steps per iteration, at least 1.
     """
 
+    takes: ClassVar[type[Energy]] = ErrorEnergy
+    in_activities: ClassVar[bool] = False
     cg_steps: int = eqx.field(default=1, static=True)
 
     def __check_init__(self) -> None:
         as_count(self.cg_steps, least=1)
 
     def cost(self, steps: Int[Array, " batch"]) -> Float[Array, " batch"]:
-        """Give the sweeps of iterations none of which was shrunk."""
+        """Return the sweeps of iterations none of which was shrunk."""
         return (2.0 + 2.0 * self.cg_steps) * steps
 
-    def enter(self, energy: Energy, activities: Activities, errors: Activities | None) -> _Position:
-        """Give the activities with their errors."""
-        return _Position(activities, free(energy).errors(activities) if errors is None else errors)
+    def enter(self, energy: ErrorEnergy, point: Point) -> Point:
+        """Return the point: what its activities know, its errors need not compute."""
+        del energy
+        return point
 
-    def leave(self, energy: Energy, position: _Position) -> tuple[Activities, Activities | None]:
-        """Give the activities and their errors."""
+    def leave(self, energy: ErrorEnergy, position: Point) -> Point:
+        """Return the point."""
         del energy
         return position
 
-    def init(self, energy: Energy, position: _Position) -> None:
-        """Check that the hidden part of the energy is ½‖e‖².
+    def init(self, energy: ErrorEnergy, position: Point) -> _State:
+        """Differentiate where the first step begins.
 
-        Raises:
-            ValueError: if it is not.
+        Outside of the loop over steps: a rule that has measured the same there (the regime number
+        is that gradient's norm) shares it, since the compiler computes what is equal once.
         """
-        if not free(energy).hidden_is_errors:
-            raise ValueError(
-                "GaussNewton takes no activity decay, which makes the hidden part of the energy "
-                "more than ½‖e‖²: take mupc.InErrors(mupc.GradientDescent(…)) with it"
-            )
+        return _State(energy.error_gradient(position), jnp.ones((), bool))
 
-    def step(self, energy: Energy, position: _Position, state: None) -> tuple[Move, None, Progress]:
+    def step(
+        self, energy: ErrorEnergy, position: Point, state: _State, keys: Keys
+    ) -> tuple[Move, _State, Progress]:
         """Prepare one iteration."""
-        energy = free(energy)
-        activities, errors = position
-        samples = energy.samples(activities, errors)
-        gradient = energy.error_gradient(activities, errors)
-        maps = energy.gauss_newton(activities)
-        correction = self._correction(maps, gradient)
-        step = jax.tree.map(jnp.subtract, correction, gradient)
+        samples = energy.samples(position)
+        gradient = jax.lax.cond(
+            state.first, lambda: state.gradient, lambda: energy.error_gradient(position)
+        )
+        maps = energy.gauss_newton(position)
+        inner = maps.whiten(gradient)
+        correction = self._correction(maps, inner)
+        step = maps.whiten(jax.tree.map(jnp.subtract, correction, inner))
         slope = sample_products(gradient, step)
         move = lambda active: _descend(energy, position, samples, step, slope, active)  # noqa: E731
+        state = state._replace(first=jnp.zeros((), bool))
         return move, state, Progress(samples, sample_norms(gradient))
 
     def _correction(self, maps: GaussNewtonMaps, gradient: Activities) -> Activities:
-        """Give JᵀBs after some conjugate gradient steps on (I + BᵀJJᵀB) s = BᵀJh.
+        """Return JᵀBs after some conjugate gradient steps on (I + BᵀJJᵀB) s = BᵀJh, all whitened.
 
         Where a direction d is followed by w = JᵀBd, d·(I + BᵀJJᵀB)d is ‖d‖² + ‖w‖²: so the last
         step needs no second sweep.
@@ -108,10 +121,10 @@ class GaussNewton(Solver):
         def iterate(_: int, carry: _Conjugate) -> _Conjugate:
             carry, down, size = follow(carry)
             product = carry.direction + maps.up(down)
-            residual = carry.residual - _rows(size, product) * product
+            residual = carry.residual - over_rows(size, product) * product
             square = _squares(residual)
             turn = ratio(square, carry.square)
-            direction = residual + _rows(turn, residual) * carry.direction
+            direction = residual + over_rows(turn, residual) * carry.direction
             return _Conjugate(carry.total, residual, direction, square)
 
         if self.cg_steps > 1:  # an empty loop would still be compiled
@@ -129,18 +142,18 @@ class _Conjugate(NamedTuple):
 class _Trial(NamedTuple):
     tries: Array
     size: Float[Array, " batch"]
-    position: _Position
+    position: Point
     accepted: Bool[Array, " batch"]
 
 
 def _descend(
-    energy: FreeEnergy,
-    position: _Position,
+    energy: ErrorEnergy,
+    position: Point,
     samples: Float[Array, " batch"],
     step: Activities,
     slope: Float[Array, " batch"],
     active: Bool[Array, " batch"],
-) -> _Position:
+) -> Point:
     """Move each active sample by its step, shrunk until its energy falls; else it stays."""
 
     def advance(e: Array, d: Array, size: Float[Array, " batch"]) -> Array:
@@ -149,19 +162,19 @@ def _descend(
 
     def attempt(trial: _Trial) -> _Trial:
         errors = jax.tree.map(lambda e, d: advance(e, d, trial.size), position.errors, step)
-        activities = energy.network.feedforward(energy.x, errors).activities
-        reached = energy.samples(activities, errors)
+        point = energy.run(errors)
+        reached = energy.samples(point)
         accepted = trial.accepted | (reached <= ceiling)
         smaller = reduced(trial.size, reached - samples, slope)
         smaller = jnp.where(trial.tries < _SHRINKS, smaller, 0)
         size = jnp.where(accepted, trial.size, smaller)
-        return _Trial(trial.tries + 1, size, _Position(activities, errors), accepted)
+        return _Trial(trial.tries + 1, size, point, accepted)
 
     def failed(trial: _Trial) -> Bool[Array, ""]:
-        return (trial.tries <= _SHRINKS + 1) & ~jnp.all(trial.accepted)
+        return (trial.tries <= _SHRINKS + 1) & any_sample(~trial.accepted)
 
     # At a minimum energies differ by round-off alone.
-    ceiling = samples * (1 + 8 * jnp.finfo(samples.dtype).eps)
+    ceiling = samples + 8 * jnp.finfo(samples.dtype).eps * jnp.abs(samples)
     size = jnp.where(active, 1.0, 0.0)
     begin = _Trial(jnp.zeros((), int), size, position, ~active)
     return jax.lax.while_loop(failed, attempt, begin).position
@@ -169,7 +182,3 @@ def _descend(
 
 def _squares(v: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
     return jnp.sum(v**2, axis=tuple(range(1, v.ndim)))
-
-
-def _rows(values: Float[Array, " batch"], like: Float[Array, "batch ..."]) -> Array:
-    return values.reshape(-1, *([1] * (like.ndim - 1)))

@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from mupc.arrays import as_positive, choose, over_samples, sample_norms, scalar_that_is
 from mupc.energies import Energy
-from mupc.inference.solver import Move, Progress, Solver
+from mupc.inference.solver import Keys, Move, Progress, Solver
 from mupc.networks import Activities
 
 
@@ -34,7 +34,7 @@ class FixedStep(StepSize):
     size: Float[Array, ""] = eqx.field(converter=as_positive)
 
     def __call__(self, energy: Energy, activities: Activities) -> Float[Array, ""]:
-        """Give the size."""
+        """Return the size."""
         return self.size
 
 
@@ -73,7 +73,7 @@ class GradientDescent(Solver):
     momentum: Float[Array, ""] | None = eqx.field(default=None, converter=_as_momentum)
 
     def cost(self, steps: Int[Array, " batch"]) -> Float[Array, " batch"]:
-        """Give two sweeps a step: predictions, and errors back."""
+        """Return two sweeps a step: predictions, and errors back."""
         return self.step_size.sweeps + 2.0 * steps
 
     def init(self, energy: Energy, position: Activities) -> _State:
@@ -82,7 +82,7 @@ class GradientDescent(Solver):
         return _State(self.step_size(energy, position), velocity)
 
     def step(
-        self, energy: Energy, position: Activities, state: _State
+        self, energy: Energy, position: Activities, state: _State, keys: Keys
     ) -> tuple[Move, _State, Progress]:
         """Make one step along the gradient."""
         samples, gradient = energy.samples_and_gradient(position)

@@ -7,10 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float
 
+from mupc.networks.block import Activation, Block, Dense, Scaled, identity
 from mupc.networks.chain import Chain
-from mupc.networks.layers import Activation, Block, Dense, Scaled, identity
 from mupc.networks.stage import Stage
 from mupc.parameterisations import Role, Scale
 
@@ -28,23 +28,6 @@ class _Sequence(eqx.Module):
         return z
 
 
-class _NoBlocks(Block):
-    """A stack of no blocks, for a stage that is an entry alone."""
-
-    layers: Int[Array, "0"]
-
-    def __init__(self) -> None:
-        self.layers = jnp.zeros(0, int)
-
-    @property
-    def linear(self) -> bool:
-        """Nothing is linear."""
-        return True
-
-    def __call__(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
-        return z
-
-
 def chain_from_modules(layers: Sequence[Layer], example: ArrayLike) -> Chain:
     r"""Build a network from Equinox modules: each predicts one activity from the one before.
 
@@ -54,9 +37,9 @@ def chain_from_modules(layers: Sequence[Layer], example: ArrayLike) -> Chain:
     one shape become a stack, which compiles once whatever its depth. A skip connection is the
     module's own business: write one that returns `z + f(z)`.
 
-    Modules keep the values that they have, with multiplier and learning-rate factors of 1. A
-    `mupc.Block` is taken as it is, and no function is put with it: give a `mupc.Scaled` for another
-    scale.
+    Modules keep the values that they have, with multipliers and learning-rate factors of 1. A
+    `mupc.Block` is taken as it is, and no function is put with it: give what
+    `mupc.Scaled.initialise` returns for the scales of a parameterisation.
 
     Args:
         layers: modules and functions of one example, the readout last.
@@ -136,7 +119,12 @@ def chain_from_mlp(
     roles: list[Role] = ["hidden"] * len(matrices)
     roles[0], roles[-1] = "input", "readout"
     layers = [
-        Dense(matrix, bias, Scale(role), identity if i == 0 else activation, skip=False)
+        Dense(
+            weights=matrix,
+            biases=bias,
+            scales=(Scale(role),) if bias is None else (Scale(role), Scale(role, "bias")),
+            activation=identity if i == 0 else activation,
+        )
         for i, (matrix, bias, role) in enumerate(zip(matrices, vectors, roles, strict=True))
     ]
     return chain_from_modules(layers, jnp.zeros(matrices[0].shape[1:]))
@@ -218,7 +206,7 @@ def _block(group: _Group, role: Role) -> Block:
             "into its own module"
         )
     module = _Sequence(tuple(group.layers)) if others else first
-    return Scaled(module, Scale(role), linear=isinstance(module, eqx.nn.Linear))
+    return Scaled.keep(module, role, linear=isinstance(module, eqx.nn.Linear))
 
 
 def _stages(blocks: Sequence[Block], shapes: Sequence[tuple[int, ...]]) -> list[Stage]:
@@ -231,7 +219,7 @@ def _stages(blocks: Sequence[Block], shapes: Sequence[tuple[int, ...]]) -> list[
             if shape != shapes[at] or (stack and not _alike(block, stack[0])):
                 break
             stack.append(block)
-        stages.append(Stage(entry, _stacked(stack) if stack else _NoBlocks()))
+        stages.append(Stage(entry, (_stacked(stack),) if stack else ()))
         at += 1 + len(stack)
     return stages
 

@@ -1,0 +1,147 @@
+"""Hold ρ for every sample, or for the batch as a whole? Accuracy, and how exact the gradient is.
+
+λ, which grows in training, has a heavy tail over samples: one precision for the whole batch lets
+the samples of the largest λ go far beyond ρ, and holds all others far below it. Trains with the
+default of `mupc train` but for ρ and for how it is held; then compares, layer by layer, the weight
+gradient used with that at an accurately solved minimum of the same energy (L-BFGS in errors, at
+most 400 steps) on one batch.
+
+    python experiments/held.py --dataset mnist --steps 900
+"""
+
+import argparse
+from collections.abc import Sequence
+from statistics import mean
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from _tables import header, line, percent
+from jaxtyping import Array, Float
+
+import mupc
+from mupc.learning import Regime, first_gradients, mean_of
+from mupc.theory import alignment
+from mupc.training.build import build_optimiser, draw_network
+from mupc.training.config import TrainConfig
+from mupc.training.resolution import resolve
+from mupc.training.setup import load_data
+
+_COLUMNS = ("ρ", "held", "test accuracy %", "least layer's cosine", "median layer's cosine")
+
+
+class ByBatch(Regime):
+    """One factor for the batch: from the mean of its λ."""
+
+    def held(self, first: Float[Array, ""], each: Float[Array, " batch"]) -> Float[Array, " batch"]:
+        """Return the same factor for every sample."""
+        return jnp.broadcast_to(super().held(first, mean_of(each)[None]), each.shape)
+
+
+WAYS = {"per sample": Regime, "per batch": ByBatch}
+
+
+class Outcome(NamedTuple):
+    """Test accuracy, and the least and the median layer's cosine to the accurate gradient."""
+
+    accuracy: float
+    least: float
+    median: float
+
+
+def rule_of(way: str, rho: float, **options: Any) -> mupc.PredictiveCoding:
+    """Return predictive coding whose ρ is held in one of the ways."""
+    rule = mupc.PredictiveCoding(rho=rho, **options)
+    return eqx.tree_at(lambda r: r.regime, rule, WAYS[way](jnp.asarray(rho), hold=True))
+
+
+def outcome(way: str, rho: float, seed: int, options: argparse.Namespace) -> Outcome:
+    """Train one network, and look at its gradient."""
+    config = resolve(
+        TrainConfig(
+            dataset=options.dataset,
+            depth=options.depth,
+            width=options.width,
+            steps=options.steps,
+            seed=seed,
+        )
+    )
+    data = load_data(config)
+    network_key, key = jax.random.split(jax.random.key(seed))
+    network = draw_network(config, data.inputs, data.outputs, network_key)
+    iterations, cg_steps = options.solver
+    stopping = mupc.FixedSteps()
+    used = rule_of(
+        way,
+        rho,
+        solver=mupc.GaussNewton(cg_steps),
+        max_steps=iterations,
+        stopping=stopping,
+    )
+    result = mupc.fit(
+        network,
+        data,
+        used,
+        build_optimiser(config, network, options.steps),
+        steps=options.steps,
+        log_every=100,
+        key=key,
+    )
+    assert data.test is not None
+    accuracy = mupc.evaluate(result, data.test).accuracy
+    accurate = rule_of(
+        way,
+        rho,
+        solver=mupc.InErrors(mupc.LBFGS()),
+        max_steps=400,
+        stopping=mupc.Tolerance(1e-4, patience=50),
+    )
+    x, y = data.train
+    batch = (jnp.asarray(x[:64], float), jnp.asarray(y[:64], float))
+    gradients = [
+        eqx.filter_jit(first_gradients)(rule, result.network, batch, result.state, key)[0]
+        for rule in (used, accurate)
+    ]
+    cosine = np.asarray(alignment(*gradients).cosine)
+    return Outcome(float(accuracy or 0), float(np.min(cosine)), float(np.median(cosine)))
+
+
+def main(argv: Sequence[str] | None = None) -> dict[tuple[float, str], list[Outcome]]:
+    """Train every case with every seed; print a row as soon as it is known."""
+    options = _options(argv)
+    print(header(_COLUMNS), flush=True)
+    found: dict[tuple[float, str], list[Outcome]] = {}
+    for rho in options.regimes:
+        for way in WAYS:
+            seen = [outcome(way, rho, seed, options) for seed in options.seeds]
+            found[rho, way] = seen
+            figures = (
+                percent([one.accuracy for one in seen]),
+                f"{min(one.least for one in seen):.3f}",
+                f"{mean(one.median for one in seen):.3f}",
+            )
+            print(line((f"{rho:g}", way, *figures)), flush=True)
+    return found
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--dataset", default="digits")
+    parser.add_argument("--depth", type=int, default=128)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--regimes", type=float, nargs="+", default=[0.05, 0.2, 0.6])
+    parser.add_argument(
+        "--solver", type=int, nargs=2, default=[1, 1], help="iterations and CG steps"
+    )
+    parser.add_argument("--steps", type=int, default=300, help="batches to train on")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()

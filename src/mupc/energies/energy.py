@@ -1,0 +1,107 @@
+r"""What an energy is: each layer's term of each sample, and what follows from it.
+
+One method, `layers`, says what the energy is; sums, activity gradients and weight gradients are
+derived from it by automatic differentiation. None is rescaled afterwards; weight gradients may be
+asked for in another unit of the energy.
+"""
+
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from mupc.networks import Activities
+
+
+class Point(NamedTuple):
+    """Where inference stands: activities, and the errors z − u that belong to them.
+
+    An energy that is not made of predictions knows no errors, and leaves them empty. Points are
+    made by an energy: `energy.at(activities)`, and `energy.run(errors)` where there are errors.
+    """
+
+    activities: Activities
+    errors: Activities
+
+
+class Energy(eqx.Module):
+    """An energy of activities, which are one array (layer, batch, ...) for each bank.
+
+    Samples do not interact: an energy is a sum of one term per sample and layer, plus terms on the
+    parameters alone. Gradient solvers need no more than this.
+    """
+
+    @property
+    @abstractmethod
+    def parameters(self) -> PyTree[Any]:
+        """What learning changes: a network, several, precisions; weight gradients have its form."""
+
+    @abstractmethod
+    def with_parameters(self, parameters: PyTree[Any]) -> "Energy":
+        """Return the energy with other parameters."""
+
+    @abstractmethod
+    def layers(self, point: Point) -> Float[Array, "layers batch"]:
+        """Return each layer's energy of each sample, from input to output."""
+
+    @abstractmethod
+    def of_sample(self, i: Int[Array, ""]) -> "Energy":
+        """Return the energy of sample i alone, as a batch of one."""
+
+    def of_weights(self) -> Float[Array, ""]:
+        """Return the terms on the parameters alone, which count once whatever the batch."""
+        return jnp.zeros(())
+
+    def at(self, activities: Activities) -> Point:
+        """Return the point of these activities."""
+        return Point(activities, ())
+
+    def samples(self, point: Point) -> Float[Array, " batch"]:
+        """Return each sample's energy."""
+        return jnp.sum(self.layers(point), axis=0)
+
+    def __call__(self, point: Point) -> Float[Array, ""]:
+        """Return the mean energy over the batch, plus the terms on the parameters."""
+        return jnp.mean(self.samples(point)) + self.of_weights()
+
+    def samples_and_gradient(
+        self, activities: Activities
+    ) -> tuple[Float[Array, " batch"], Activities]:
+        """Return each sample's energy, and the activity gradient of their sum, in one pass.
+
+        Of the *sum*: so one sample's gradient does not depend on the batch that it is in.
+        """
+
+        def total(activities: Activities) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+            samples = self.samples(self.at(activities))
+            return jnp.sum(samples), samples
+
+        gradient, samples = jax.grad(total, has_aux=True)(activities)
+        return samples, gradient
+
+    def activity_gradient(self, point: Point) -> Activities:
+        """Return the gradient of the batch sum, shaped like the activities."""
+        return self.samples_and_gradient(point.activities)[1]
+
+    def weight_gradient(
+        self, point: Point, *, unit: float | Float[Array, ""] | Float[Array, " batch"] = 1.0
+    ) -> PyTree[Any]:
+        """Return the gradient of the batch mean at fixed activities, shaped like the parameters.
+
+        It is local: a layer's part depends on that layer's error and on the activity below it.
+
+        Args:
+            point: where to differentiate.
+            unit: what the energy is measured in, for all samples or for each: a sample's part is
+                divided by it, terms on the parameters are not.
+        """
+
+        def mean(parameters: PyTree[Any]) -> Float[Array, ""]:
+            energy = self.with_parameters(parameters)
+            samples = energy.samples(energy.at(point.activities))
+            return jnp.mean(samples / unit) + energy.of_weights()
+
+        return eqx.filter_grad(mean)(self.parameters)

@@ -1,0 +1,327 @@
+"""Energies made of predictions: functions of errors as well as of activities."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Num, PyTree
+
+from mupc.arrays import as_positive_array, layer_square_norms, over_rows, over_samples
+from mupc.energies.energy import Energy, Point
+from mupc.likelihoods import Likelihood, losses
+from mupc.networks import Activities, Network, with_gradient
+from mupc.regularisers import Regulariser
+
+
+class GaussNewtonMaps(NamedTuple):
+    r"""The factors of the Gauss–Newton Hessian in errors, $D + J^\top B B^\top J$.
+
+    D is the curvature of the hidden energies, $B B^\top$ the Hessian of ℓ by the output. `whiten`
+    applies $D^{-1/2}$, `up` applies $B^\top J D^{-1/2}$ to errors and `down` its transpose to
+    outputs; the latter two cost one sweep each.
+    """
+
+    whiten: Callable[[Activities], Activities]
+    up: Callable[[Activities], Float[Array, "batch ..."]]
+    down: Callable[[Float[Array, "batch ..."]], Activities]
+
+
+class ErrorEnergy(Energy):
+    r"""An energy that can be written in hidden errors, $e_l = z_l - u_l(z_{l-1})$.
+
+    Solvers that move errors (`mupc.InErrors`, `mupc.GaussNewton`) need one.
+    """
+
+    @abstractmethod
+    def run(self, errors: Activities | None = None) -> Point:
+        """Run forwards with hidden errors, all zero unless given."""
+
+    @abstractmethod
+    def error_gradient(self, point: Point) -> Activities:
+        """Return the gradient of the batch sum by the errors."""
+
+    @abstractmethod
+    def gauss_newton(self, point: Point) -> GaussNewtonMaps:
+        """Return the factors of the Gauss–Newton Hessian in errors.
+
+        Raises:
+            ValueError: if the hidden energy is not one of the errors alone.
+        """
+
+
+class FreeEnergy(ErrorEnergy):
+    r"""The predictive coding energy of a clamped input and target (arXiv 2505.13124, Eq. 2).
+
+    $$F(z) = \sum_{l=1}^{H} \tfrac{\pi_l}{2} \|z_l - u_l(z_{l-1})\|^2 + f\,\ell(y, \hat y),
+      \quad z_0 = x$$
+
+    per sample, plus regularisers. A subclass may override its terms, `hidden` (with
+    `hidden_curvature`), `output_loss` and `of_weights`: everything else is derived from them, so
+    that one of them is one energy everywhere. It may not override what is derived.
+
+    Args:
+        network: gives the predictions u and the output ŷ.
+        x: the input, (batch, ...).
+        y: the target, (batch, ...), shaped like the output.
+        likelihood: ℓ.
+        regularisers: further terms, on weights or on activities.
+        precisions: $\pi_l$ of every hidden layer, from input to output, or one for all; 1 unless
+            given.
+        factors: f of every sample, by which its output has a precision of its own; 1 unless given.
+    """
+
+    network: Network
+    x: Num[Array, "batch ..."] = eqx.field(converter=jnp.asarray)
+    y: Float[Array, "batch ..."] = eqx.field(converter=lambda y: jnp.asarray(y, float))
+    likelihood: Likelihood
+    regularisers: tuple[Regulariser, ...] = eqx.field(default=(), converter=tuple)
+    precisions: Float[Array, " layers"] | Float[Array, ""] | None = eqx.field(
+        default=None, converter=as_positive_array
+    )
+    factors: Float[Array, " batch"] | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        derived = {name for base in FreeEnergy.__mro__ for name in vars(base)} - _TERMS
+        fields = {name for base in cls.__mro__ for name in vars(base).get("__annotations__", {})}
+        changed = sorted(n for n in vars(cls) if n in derived - fields and n[0] != "_")
+        if changed:
+            raise TypeError(
+                f"{cls.__name__} overrides {', '.join(changed)}, which mupc.FreeEnergy derives "
+                "from its terms: override hidden, output_loss or of_weights, or subclass "
+                "mupc.Energy, whose one term is layers"
+            )
+
+    # The terms. All else is derived from these.
+
+    def hidden(
+        self, e: Float[Array, "batch ..."], precision: Float[Array, ""] | None
+    ) -> Float[Array, " batch"]:
+        r"""Return one layer's energy of each sample, $\tfrac{\pi}{2} \|e\|^2$, from its errors."""
+        squares = 0.5 * layer_square_norms(e[None])[0]
+        return squares if precision is None else precision * squares
+
+    def hidden_curvature(self, precision: Float[Array, ""] | None) -> Float[Array, ""] | None:
+        """Return the second derivative of `hidden`, about: Gauss–Newton's metric; None for 1."""
+        return precision
+
+    def output_loss(self, output: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
+        """Return ℓ of each sample at unit precision."""
+        return losses(self.likelihood, self.y, output)
+
+    def of_weights(self) -> Float[Array, ""]:
+        """Return the sum of the regularisers' terms on the weights."""
+        return weight_terms(self.regularisers, self.network)
+
+    # What is derived.
+
+    @property
+    def parameters(self) -> Network:
+        """The network."""
+        return self.network
+
+    def with_parameters(self, parameters: Network) -> "FreeEnergy":
+        """Return the energy of another network."""
+        return eqx.tree_at(lambda energy: energy.network, self, parameters)
+
+    @property
+    def precision(self) -> Float[Array, ""] | Float[Array, " batch"]:
+        """π of the output: for all samples, or of each."""
+        precision = self.likelihood.precision
+        return precision if self.factors is None else precision * self.factors
+
+    @property
+    def hidden_is_errors(self) -> bool:
+        """Whether the hidden energy is one of errors alone: no regulariser sees the activities."""
+        run = lambda x: activity_terms(self.regularisers, self.network.feedforward(x).activities)  # noqa: E731
+        return jax.eval_shape(run, self.x) is None
+
+    def at(self, activities: Activities) -> Point:
+        """Return the point of these activities, with their errors z − u."""
+        predictions, _ = self.network.predictions(self.x, activities)
+        return Point(activities, jax.tree.map(jnp.subtract, activities, predictions))
+
+    def run(self, errors: Activities | None = None) -> Point:
+        """Run the network forwards with hidden errors, all zero unless given."""
+        activities = self.network.feedforward(self.x, errors).activities
+        return Point(activities, errors or jax.tree.map(jnp.zeros_like, activities))
+
+    def output(self, point: Point) -> Float[Array, "batch ..."]:
+        """Return what the last activity predicts of y."""
+        # Of predictions that nobody uses, the compiler leaves nothing.
+        return self.network.predictions(self.x, point.activities)[1]
+
+    def of_output(self, output: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
+        """Return ℓ of each sample, at the energy's precision."""
+        return self.precision * self.output_loss(output)
+
+    def layers(self, point: Point) -> Float[Array, "layers batch"]:
+        """Return each layer's energy of each sample, (H + 1, batch), from input to output."""
+        banks = zip(point.errors, self._numbers(), strict=True)
+        terms = [jax.vmap(self.hidden)(e, number) for e, number in banks]
+        if (decay := activity_terms(self.regularisers, point.activities)) is not None:
+            terms = [a + b for a, b in zip(terms, decay, strict=True)]
+        output = self.of_output(self.output(point))
+        return jnp.concatenate([self.network.in_order(terms), output[None]])
+
+    def samples_and_gradient(
+        self, activities: Activities
+    ) -> tuple[Float[Array, " batch"], Activities]:
+        """Return each sample's energy, and the activity gradient of their sum, in one pass."""
+        term = lambda u, z, number: self.hidden(z - u, number)  # noqa: E731
+        samples, gradient = self.network.local_gradient(
+            term, self.of_output, self.x, activities, self._numbers()
+        )
+        if self.hidden_is_errors:
+            return samples, gradient
+        more, decaying = self._decay(activities)
+        return samples + more, jax.tree.map(jnp.add, gradient, decaying)
+
+    def activity_gradient(self, point: Point) -> Activities:
+        r"""Return the gradient of the batch sum, shaped like the activities.
+
+        $$\frac{\partial F}{\partial z_l} =
+          h_l - \frac{\partial u_{l+1}}{\partial z_l}^\top h_{l+1}, \quad
+          h_l = \frac{\partial F_l}{\partial e_l}$$
+        """
+        slopes, by_output = self._slopes(point)
+        down = jax.vjp(lambda z: self.network.predictions(self.x, z), point.activities)[1]
+        (below,) = down((jax.tree.map(jnp.negative, slopes), by_output))
+        gradient = jax.tree.map(jnp.add, slopes, below)
+        if self.hidden_is_errors:
+            return gradient
+        return jax.tree.map(jnp.add, gradient, self._decay(point.activities)[1])
+
+    def weight_gradient(
+        self, point: Point, *, unit: float | Float[Array, ""] | Float[Array, " batch"] = 1.0
+    ) -> Network:
+        r"""Return the gradient of the batch mean at fixed activities, shaped like the network.
+
+        $$\frac{\partial F}{\partial W_l} = -\frac{\partial u_l}{\partial W_l}^\top h_l, \quad
+          h_l = \frac{\partial F_l}{\partial e_l}$$
+        """
+        slopes, by_output = self._slopes(point)
+        share = jnp.asarray(1 / (len(self.x) * unit))
+        gradient = self.network.parameter_gradient(
+            self.x,
+            point.activities,
+            jax.tree.map(lambda h: -over_samples(share, h) * h, slopes),
+            over_rows(share, by_output) * by_output,
+        )
+        terms = lambda network: self.with_parameters(network).of_weights()  # noqa: E731
+        return jax.tree.map(jnp.add, gradient, eqx.filter_grad(terms)(self.network))
+
+    def error_gradient(self, point: Point) -> Activities:
+        r"""Return the gradient of the batch sum by the errors.
+
+        $$\frac{\partial F}{\partial e} = h + J^\top \frac{\partial \ell}{\partial \hat y},
+          \quad J = \frac{\partial \hat y}{\partial e}$$
+
+        (arXiv 2505.20137), plus what activity regularisers add. It costs one sweep.
+        """
+        slopes, by_output = self._slopes(point)
+        if self.hidden_is_errors:
+            adjoints = self.adjoint(point)
+            scaled = jax.tree.map(lambda a: over_samples(self.precision, a) * a, adjoints)
+        else:
+            decaying = self._decay(point.activities)[1]
+            scaled = self.network.pullback(self.x, point.activities, by_output, decaying)
+        return jax.tree.map(jnp.add, slopes, scaled)
+
+    def adjoint(self, point: Point) -> Activities:
+        r"""Return $J^\top g$, g the gradient of the output's loss at unit precision."""
+        _, (g,) = with_gradient(self.output_loss, self.output(point))
+        return self.network.pullback(self.x, point.activities, g)
+
+    def gauss_newton(self, point: Point) -> GaussNewtonMaps:
+        """Return the factors of the Gauss–Newton Hessian in errors.
+
+        Raises:
+            ValueError: if a regulariser sees the activities.
+        """
+        if not self.hidden_is_errors:
+            raise ValueError(
+                "GaussNewton takes no activity decay, which makes the hidden part of the energy "
+                "more than one of errors: use mupc.InErrors(mupc.GradientDescent(…)) with it"
+            )
+        activities, output = point.activities, self.output(point)
+        strength = over_rows(jnp.sqrt(self.precision), output)
+        root = lambda v: strength * jax.vmap(self.likelihood.root)(output, v)  # noqa: E731
+        transposed = jax.linear_transpose(root, output)
+        return GaussNewtonMaps(
+            whiten=self.whiten,
+            up=lambda d: transposed(self.network.pushforward(self.x, activities, self.whiten(d)))[
+                0
+            ],
+            down=lambda v: self.whiten(self.network.pullback(self.x, activities, root(v))),
+        )
+
+    def of_sample(self, i: Int[Array, ""]) -> "FreeEnergy":
+        """Return the energy of sample i alone, as a batch of one."""
+        one = jax.tree.map(lambda v: v[i][None], (self.x, self.y, self.factors))
+        where = lambda energy: (energy.x, energy.y, energy.factors)  # noqa: E731
+        return eqx.tree_at(where, self, one, is_leaf=lambda leaf: leaf is None)
+
+    def _numbers(self) -> tuple[Float[Array, " layer"] | None, ...]:
+        """Return the precisions of every bank's layers."""
+        banks = self.network.layers[:-1]
+        if self.precisions is None:
+            return (None,) * len(banks)
+        sizes = sum(_layers_of(layer.block) if layer.stacked else 1 for layer in banks)
+        if self.precisions.ndim and len(self.precisions) != sizes:
+            raise ValueError(
+                f"precisions must be one number or {sizes}, one for every hidden layer, not "
+                f"{len(self.precisions)}"
+            )
+        return self.network.in_banks(jnp.broadcast_to(self.precisions, (sizes,)))
+
+    def whiten(self, errors: Activities) -> Activities:
+        """Return $D^{-1/2}$ e, D the curvature of the hidden energies."""
+
+        def one(e: Array, number: Any) -> Array:
+            curvature = self.hidden_curvature(number)
+            return e if curvature is None else e / jnp.sqrt(curvature)
+
+        banks = zip(errors, self._numbers(), strict=True)
+        return tuple(jax.vmap(one)(e, number) for e, number in banks)
+
+    def _slopes(self, point: Point) -> tuple[Activities, Float[Array, "batch ..."]]:
+        """Return the gradients of the layers' own terms: by the errors, and by the output."""
+        of_layer = jax.grad(lambda e, number: jnp.sum(self.hidden(e, number)))
+        banks = zip(point.errors, self._numbers(), strict=True)
+        slopes = tuple(jax.vmap(of_layer)(e, number) for e, number in banks)
+        return slopes, with_gradient(self.of_output, self.output(point))[1][0]
+
+    def _decay(self, activities: Activities) -> tuple[Float[Array, " batch"], Activities]:
+        """Return the regularisers' terms on the activities of each sample, and their gradient."""
+
+        def decay(*activities: Float[Array, "layer batch ..."]) -> Array:
+            terms = activity_terms(self.regularisers, activities) or ()
+            return sum((jnp.sum(term, axis=0) for term in terms), jnp.zeros(len(self.x)))
+
+        return with_gradient(decay, *activities)
+
+
+# What a subclass may override: everything else is derived from it.
+_TERMS = {"hidden", "hidden_curvature", "output_loss", "of_weights"}
+
+
+def _layers_of(block: PyTree[Any]) -> int:
+    return jax.tree.leaves(eqx.filter(block, eqx.is_array))[0].shape[0]
+
+
+def activity_terms(
+    regularisers: Iterable[Regulariser], activities: Activities
+) -> tuple[Float[Array, "layer batch"], ...] | None:
+    """Sum the regularisers' terms on each layer's activity, by bank; None if none has one."""
+    all_terms = (regulariser.of_activities(activities) for regulariser in regularisers)
+    terms = [term for term in all_terms if term is not None]
+    return jax.tree.map(lambda *one: sum(one), *terms) if terms else None
+
+
+def weight_terms(regularisers: Iterable[Regulariser], network: Network) -> Float[Array, ""]:
+    """Sum the regularisers' terms on the weights."""
+    return sum((regulariser.of_network(network) for regulariser in regularisers), jnp.zeros(()))

@@ -1,0 +1,68 @@
+"""Where the gradient of a batch goes wrong, in words: the move, and the layer."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Num, PRNGKeyArray, PyTree
+
+from mupc.arrays import AnyArray, layer_square_norms
+from mupc.learning.rule import Batch, Info, LearningRule, first_gradients
+from mupc.networks import Network
+
+# Under mupc activities are of order one at any size, and of order ten late in training.
+_LARGEST_SCALE = 1e4
+
+# Inference that multiplies the energy by this much, instead of lowering it, has gone wrong.
+_RISE = 10.0
+
+
+def explain(
+    rule: LearningRule, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray
+) -> str:
+    """Say in words where the gradient of a batch goes wrong, for any rule."""
+    gradients, info = first_gradients(rule, network, batch, state, key, measure=False)
+    sentences = (_feedforward(network, batch[0]), _inference(info), _gradients(gradients))
+    return next(sentence for sentence in sentences if sentence is not None)
+
+
+def _feedforward(network: Network, x: Num[AnyArray, "batch ..."]) -> str | None:
+    """Say from which layer on feedforward activities overflow or grow out of bounds, if any."""
+    activities, output = network.feedforward(x)
+    squares = [jnp.mean(layer_square_norms(z) / z[0, 0].size, axis=1) for z in activities]
+    scales = np.sqrt(np.append(np.asarray(network.in_order(squares)), jnp.mean(output**2)))
+    beyond = np.flatnonzero(~(scales <= _LARGEST_SCALE))
+    if not beyond.size:
+        return None
+    layer = int(beyond[0]) + 1
+    return (
+        f"in the feedforward pass, whose root mean square activity is {scales[layer - 1]:.3g} at "
+        f"layer {layer} of {len(scales)}"
+    )
+
+
+def _inference(info: Info) -> str | None:
+    """Say in which layer energy ends highest, if inference raised it out of bounds."""
+    before, after = (np.asarray(layers, float) for layers in (info.before, info.layers))
+    after = np.nan_to_num(after, nan=np.inf, posinf=np.inf)
+    if not info.phases or np.sum(after) <= _RISE * np.abs(np.sum(before)):
+        return None
+    steps = int(max(jnp.max(solution.steps) for solution in info.phases.values()))
+    return (
+        f"in inference, whose energy rises from {np.sum(before):.3g} to {np.sum(after):.3g} "
+        f"within {steps} steps, most at layer {int(np.argmax(after)) + 1} of {len(after)}"
+    )
+
+
+def _gradients(gradients: Network) -> str:
+    """Say which weights have the largest gradients."""
+    leaves = [pair for pair in jax.tree_util.tree_leaves_with_path(gradients) if pair[1].size]
+    sizes = [float(_largest(leaf)) for _, leaf in leaves]
+    largest = int(np.argmax(np.nan_to_num(sizes, nan=np.inf, posinf=np.inf)))
+    name = jax.tree_util.keystr(leaves[largest][0])
+    return f"in the weights: network{name} has gradients of up to {sizes[largest]:.3g}"
+
+
+def _largest(leaf: Float[Array, "..."]) -> Float[Array, ""]:
+    return jnp.max(jnp.abs(leaf))

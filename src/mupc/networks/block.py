@@ -1,0 +1,278 @@
+"""Layers, written for one example: each predicts the next activity from the one before."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeGuard
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num, PRNGKeyArray, PyTree
+
+from mupc import parameterisations
+from mupc.parameterisations import Parameterisation, Role, Scale, Shape
+
+Activation = Callable[[Float[Array, "..."]], Float[Array, "..."]]
+
+Activities = tuple[Float[Array, "_layer batch ..."], ...]
+"""Hidden activities: one array (a bank) for each place in a network, the batch on axis 1."""
+
+# Elements of a layer's activity from which a loop over layers pays on a CPU: at batch 64 an
+# inference step takes a tenth less time at width 128, but a fifth more at width 64.
+_LARGE_LAYER = 64 * 128
+
+
+def identity(z: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return `z`: the activation of a linear layer."""
+    return z
+
+
+class Block(eqx.Module):
+    """A layer. It maps one example's activity to the prediction of the next one.
+
+    A block owns its skip connection and its multipliers: networks only call it.
+    """
+
+    @property
+    @abstractmethod
+    def linear(self) -> bool:
+        """Whether the map is affine; closed-form solutions ask it."""
+
+    @abstractmethod
+    def __call__(self, z: Num[Array, "..."]) -> Float[Array, "..."]:
+        """Predict the next activity of one example."""
+
+    def loops_on(self, size: int, *, local: bool) -> tuple[str, ...]:
+        """Return the platforms on which a stage should loop over its layers ("cpu", "cuda", …).
+
+        On all others it takes all layers at once.
+
+        Args:
+            size: how many numbers a layer's activity has, over the whole batch.
+            local: whether a layer's prediction, energy and gradient are computed in one go, where a
+                loop pays if a layer stays in the cache; else it is the prediction alone, or the
+                gradient by the parameters.
+        """
+        del size, local
+        return ()
+
+
+class Parameter(NamedTuple):
+    """A trainable array of a block, its scale, and what it is multiplied by when it is used."""
+
+    array: Float[Array, "..."]
+    scale: Scale
+    multiplier: float
+
+
+class ScaledBlock(Block):
+    """A block whose every trainable array has a `Scale`, in the order of its leaves.
+
+    Multipliers, learning-rate factors and what regularisers see are found here and nowhere else.
+    """
+
+    scales: eqx.AbstractVar[tuple[Scale, ...]]
+
+    @property
+    def multipliers(self) -> tuple[float, ...]:
+        """What the trainable arrays are multiplied by when they are used."""
+        return tuple(scale.multiplier for scale in self.scales)
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        """The trainable arrays with their scales and multipliers."""
+        leaves = jax.tree.leaves(eqx.filter(self, eqx.is_inexact_array))
+        return [Parameter(*own) for own in zip(leaves, self.scales, self.multipliers, strict=True)]
+
+
+def is_scaled(node: object) -> TypeGuard[ScaledBlock]:
+    """Return whether a node of a network is where scales stand."""
+    return isinstance(node, ScaledBlock)
+
+
+class Dense(ScaledBlock):
+    r"""A fully connected layer, $u = s z + a b W \phi(z) + c$, with $s = 1$ if `skip` else 0.
+
+    The activation stands before the matrix (arXiv 2505.13124, Eq. 1), so that the residual stream
+    passes through unchanged; b is the branch multiplier of a residual layer, and 1 in others. The
+    bias c is multiplied by neither.
+    """
+
+    weights: Float[Array, "*layer out in"]
+    biases: Float[Array, "*layer out"] | None
+    scales: tuple[Scale, ...] = eqx.field(static=True)
+    activation: Activation = eqx.field(static=True)
+    skip: bool = eqx.field(static=True, default=False)
+    branch: float = eqx.field(static=True, default=1.0)
+
+    @property
+    def multiplier(self) -> float:
+        """What the weights are multiplied by: a b."""
+        return self.scales[0].multiplier * self.branch
+
+    @property
+    def multipliers(self) -> tuple[float, ...]:
+        """That of the weights, and 1 for the biases."""
+        return (self.multiplier, 1.0)[: len(self.scales)]
+
+    @property
+    def linear(self) -> bool:
+        """Whether the activation is the identity."""
+        return self.activation is identity
+
+    @classmethod
+    def initialise(
+        cls,
+        size: tuple[int, int],
+        role: Role,
+        activation: Activation,
+        parameterisation: Parameterisation,
+        shape: Shape,
+        *,
+        skip: bool,
+        biases: bool,
+        key: PRNGKeyArray,
+    ) -> "Dense":
+        """Draw a layer of `size` (out, in) for a network of a `shape`."""
+        scale = parameterisation.scale(role, shape, size[1], skip=skip)
+        bias = parameterisation.bias_scale(role, shape, skip=skip, beside=True)
+        return cls(
+            weights=parameterisation.initialise(key, size, scale.std),
+            biases=jnp.zeros(size[0]) if biases else None,
+            scales=(scale, bias) if biases else (scale,),
+            activation=activation,
+            skip=skip,
+            branch=parameterisation.branch_multiplier(shape.length) if skip else 1.0,
+        )
+
+    def __call__(self, z: Num[Array, "..."]) -> Float[Array, " out"]:
+        """Predict the next activity of one example; the entry takes an input of any shape."""
+        scale = self.scales[0]
+        inner = z.reshape(-1) if scale.role == "input" else z
+        if inner.shape != (inputs := self.weights.shape[1:]):
+            raise ValueError(
+                f"the {scale.role} layer takes an input of shape {inputs} per sample, not {z.shape}"
+            )
+        u = self.multiplier * (self.weights @ self.activation(inner))
+        if self.biases is not None:
+            u = u + self.biases
+        return z + u if self.skip else u
+
+    def loops_on(self, size: int, *, local: bool) -> tuple[str, ...]:
+        """Loop on a CPU if a layer is large: there, work between products is bound by memory."""
+        return ("cpu",) if local and size >= _LARGE_LAYER else ()
+
+
+class Scaled(ScaledBlock):
+    r"""Any Equinox module as a block: every array has the numbers of a parameterisation.
+
+    $$u = f(z) \quad\text{or, as a residual branch,}\quad u = z + b f(z)$$
+
+    where f is the module with each of its weights multiplied by its own multiplier a, and b the
+    depth multiplier of the branch. Build it with `Scaled.initialise`, or from a module whose values
+    are to be kept.
+
+    Args:
+        module: f, a map of one example; without its skip connection, if it is a branch.
+        scales: of its trainable arrays, in the order of its leaves.
+        branch: b, or None for a block without a skip connection.
+        linear: whether the module is affine.
+    """
+
+    module: PyTree[Any]
+    scales: tuple[Scale, ...] = eqx.field(static=True)
+    branch: float | None = eqx.field(static=True, default=None)
+    affine: bool = eqx.field(static=True, default=False)
+
+    @classmethod
+    def keep(cls, module: PyTree[Any], role: Role, *, linear: bool = False) -> "Scaled":
+        """Take a module as it is: every multiplier and rate factor is 1."""
+        kinds = _kinds(module)
+        scales = tuple(Scale(role, "weight" if kind.fan_in else "bias") for kind in kinds)
+        return cls(module, scales, None, linear)
+
+    @classmethod
+    def initialise(
+        cls,
+        module: PyTree[Any],
+        role: Role = "hidden",
+        parameterisation: Parameterisation | None = None,
+        *,
+        shape: Shape | tuple[int, int],
+        skip: bool | None = None,
+        linear: bool = False,
+        key: PRNGKeyArray,
+    ) -> "Scaled":
+        """Draw a module's weights anew, and give each parameter its scale.
+
+        Weights are arrays of two or more dimensions, (out, in, ...): each output sums over all
+        axes but the first, k²C numbers in a convolution. The rows of an `equinox.nn.Embedding` are
+        looked up, so that theirs is a fan-in of 1. All else (biases, the gains of norms) is left as
+        it is. Build stacked blocks one at a time under `equinox.filter_vmap`.
+
+        Args:
+            module: f, of one example, without its skip connection.
+            role: `input` for an entry, `hidden`, or `readout`.
+            parameterisation: `mupc.mupc()` unless given.
+            shape: the width N and the number L of weight layers of the network that it is for, or
+                the number of its branches.
+            skip: whether it is a residual branch; a hidden layer is, unless told.
+            linear: whether the module is affine.
+            key: draws the weights.
+        """
+        parameterisation = parameterisation or parameterisations.mupc()
+        shape = shape if isinstance(shape, Shape) else Shape(*shape)
+        skip = role == "hidden" if skip is None else skip
+        leaves, structure = jax.tree.flatten(eqx.filter(module, eqx.is_inexact_array))
+        kinds, drawn, scales = _kinds(module), list[Array](), list[Scale]()
+        for leaf, kind, one in zip(leaves, kinds, jax.random.split(key, len(leaves)), strict=True):
+            if not kind.fan_in:
+                scales.append(parameterisation.bias_scale(role, shape, skip=skip))
+                drawn.append(leaf)
+                continue
+            scale = parameterisation.scale(role, shape, kind.fan_in, skip=skip)
+            matrix = parameterisation.initialise(
+                one, (leaf.shape[0], leaf.size // leaf.shape[0]), scale.std
+            )
+            scales.append(scale)
+            drawn.append(matrix.reshape(leaf.shape).astype(leaf.dtype))
+        rest = eqx.filter(module, eqx.is_inexact_array, inverse=True)
+        module = eqx.combine(jax.tree.unflatten(structure, drawn), rest)
+        branch = parameterisation.branch_multiplier(shape.length) if skip else None
+        return cls(module, tuple(scales), branch, linear)
+
+    @property
+    def linear(self) -> bool:
+        """Whether the module is affine."""
+        return self.affine
+
+    def __call__(self, z: Num[Array, "..."]) -> Float[Array, "..."]:
+        """Predict the next activity of one example."""
+        params, rest = eqx.partition(self.module, eqx.is_inexact_array)
+        leaves, structure = jax.tree.flatten(params)
+        scaled = [s.multiplier * leaf for s, leaf in zip(self.scales, leaves, strict=True)]
+        f: Any = eqx.combine(jax.tree.unflatten(structure, scaled), rest)
+        return f(z) if self.branch is None else z + self.branch * f(z)
+
+
+class _ParameterKind(NamedTuple):
+    """How many inputs an output of a weight sums over; 0 for what is no weight."""
+
+    fan_in: int
+
+
+def _kinds(module: PyTree[Any]) -> list[_ParameterKind]:
+    """Return the kind of every trainable array of a module, in the order of its leaves."""
+    kinds: list[_ParameterKind] = []
+
+    def is_looked_up(node: object) -> bool:
+        return isinstance(node, eqx.nn.Embedding)
+
+    for node in jax.tree.leaves(module, is_leaf=is_looked_up):
+        if is_looked_up(node):
+            kinds.append(_ParameterKind(1))
+        elif eqx.is_inexact_array(node):
+            fan_in = node.size // node.shape[0] if node.ndim >= 2 and node.size else 0
+            # Offsets of a convolution are (channels, 1, 1): no input is summed over.
+            kinds.append(_ParameterKind(0 if fan_in == 1 and node.ndim > 2 else fan_in))
+    return kinds
