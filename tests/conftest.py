@@ -12,6 +12,7 @@ if "XLA_FLAGS" not in os.environ:
     os.environ |= faster if tried.returncode == 0 else {"XLA_FLAGS": ""}
 
 import jax
+import jaxtyping
 import pytest
 from jaxtyping import install_import_hook
 
@@ -28,6 +29,12 @@ if "MUPC_CHECKED" in os.environ:
 jax.config.update("jax_disable_most_optimizations", True)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let beartype draw which item of a list it checks, which Hypothesis takes for a test's own."""
+    if "MUPC_CHECKED" in os.environ:
+        config.addinivalue_line("filterwarnings", "ignore:Do not use the .random. module")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _few_programs() -> Iterator[None]:
     """Unload compiled programs: each maps memory, and the system allows a process only so many."""
@@ -41,3 +48,11 @@ def float64() -> Iterator[None]:
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Run a test that gives what no annotation allows, to see what the library itself says."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

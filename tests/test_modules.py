@@ -122,11 +122,13 @@ def test_the_matrices_of_an_mlp_give_its_output(biases):
         ([linear(8, 8, 1), lambda z: 1 / 0], X[0], "cannot take one .*: division by zero"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_modules_that_do_not_fit_are_named_by_their_place(middle, example, sentence):
     with pytest.raises(ValueError, match=sentence):
         mupc.chain_from_modules([linear(4, 8, 0), *middle, linear(8, 3, 2)], example)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_layers_are_a_list():
     with pytest.raises(ValueError, match=r"layers must be a list of modules .*, not MLP"):
         mupc.chain_from_modules(eqx.nn.MLP(4, 3, 8, 2, key=KEYS[0]), X[0])
@@ -138,6 +140,7 @@ def test_matrices_hold_finite_real_numbers(wrong):
         mupc.chain_from_mlp([np.ones((3, 4)), np.ones((2, 3))], [None, np.array([wrong, wrong])])
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_an_activation_is_a_function():
     with pytest.raises(ValueError, match="activation must be a function such as"):
         mupc.chain_from_mlp([np.ones((3, 4)), np.ones((2, 3))], activation="relu")

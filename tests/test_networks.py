@@ -235,6 +235,7 @@ def test_impossible_sizes_are_named(size):
         mupc.residual_mlp(**sizes, key=jax.random.key(0))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_an_activation_must_be_a_function():
     with pytest.raises(ValueError, match=r"a function such as jax.nn.relu, not 'relu'"):
         mupc.residual_mlp(2, 2, width=2, depth=2, activation="relu", key=jax.random.key(0))

@@ -181,6 +181,7 @@ def test_a_schedule_hands_each_sample_from_one_solver_to_the_next():
     assert traced.trace.energy.shape == (5, 8)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_no_solver_or_no_start_is_named():
     energy, start = problem(jnp.tanh)
     missing = "max_steps is missing, the largest number of steps: only a schedule has its own"

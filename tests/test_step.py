@@ -1,5 +1,7 @@
 """The public step: pure, several updates a batch, ensembles, and any optimiser's demands."""
 
+import os
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -136,6 +138,8 @@ def count_traces(monkeypatch):
 @pytest.mark.parametrize("way", ["traced", "chained", "chained twice", "plain"])
 def test_numbers_stay_arguments_through_a_chain(monkeypatch, way):
     """Another learning rate is the same program; another network of the same kind, too."""
+    if "MUPC_CHECKED" in os.environ and way.startswith("chained"):
+        pytest.skip("a checked function is a wrapper: two of them are never the same")
     traces, rule = count_traces(monkeypatch), mupc.Backpropagation()
     network, data = problem()
     ends = []

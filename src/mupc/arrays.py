@@ -45,7 +45,7 @@ as_positive = scalar_that_is("above 0", lambda value: 0 < value < np.inf)
 as_not_negative = scalar_that_is("of at least 0", lambda value: 0 <= value < np.inf)
 
 
-def as_positive_array(value: ArrayLike | None) -> Float[Array, "..."] | None:
+def as_positive_array(value: ArrayLike | Sequence[float] | None) -> Float[Array, "..."] | None:
     """Convert positive numbers to an array of the default float type; None stays None."""
     if value is None:
         return None
@@ -70,13 +70,13 @@ def layer_square_norms(z: Float[Array, "layer batch ..."]) -> Float[Array, "laye
     return jnp.sum(z**2, axis=tuple(range(2, z.ndim)))
 
 
-def sample_norms(arrays: Sequence[Float[Array, "layer batch ..."]]) -> Float[Array, " batch"]:
+def sample_norms(arrays: Sequence[Float[Array, "_layer batch ..."]]) -> Float[Array, " batch"]:
     """Give each sample's Euclidean norm over all layers of all stages."""
     return jnp.sqrt(sum((jnp.sum(layer_square_norms(z), axis=0) for z in arrays), jnp.zeros(())))
 
 
 def sample_products(
-    a: Sequence[Float[Array, "layer batch ..."]], b: Sequence[Float[Array, "layer batch ..."]]
+    a: Sequence[Float[Array, "_layer batch ..."]], b: Sequence[Float[Array, "_layer batch ..."]]
 ) -> Float[Array, " batch"]:
     """Give each sample's inner product over all layers of all stages."""
     axes = lambda z: (0, *range(2, z.ndim))  # noqa: E731
@@ -122,7 +122,7 @@ def over_rows(
     return values if values.ndim == 0 else values.reshape(-1, *([1] * (like.ndim - 1)))
 
 
-def ratio(a: Float[Array, " batch"] | float, b: Float[Array, " batch"]) -> Float[Array, " batch"]:
+def ratio(a: Float[Array, "..."] | float, b: Float[Array, "..."]) -> Float[Array, "..."]:
     """Divide where b is not zero, and give zero where it is: a solved sample has zero over zero."""
     return jnp.where(b != 0, a / jnp.where(b != 0, b, 1), 0)
 

@@ -19,7 +19,7 @@ class Likelihood(eqx.Module):
     precision: eqx.AbstractVar[Float[Array, ""]]
 
     @abstractmethod
-    def loss(self, y: Float[Array, "..."], output: Float[Array, "..."]) -> Float[Array, ""]:
+    def loss(self, y: Float[AnyArray, "..."], output: Float[AnyArray, "..."]) -> Float[Array, ""]:
         """Return the loss of one example at unit precision."""
 
     def root(self, output: Float[Array, "..."], v: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -39,7 +39,7 @@ class Gaussian(Likelihood):
 
     precision: Float[Array, ""] = eqx.field(default=1.0, converter=as_positive)
 
-    def loss(self, y: Float[Array, "..."], output: Float[Array, "..."]) -> Float[Array, ""]:
+    def loss(self, y: Float[AnyArray, "..."], output: Float[AnyArray, "..."]) -> Float[Array, ""]:
         """Return half the squared distance."""
         return 0.5 * jnp.sum((output - y) ** 2)
 
@@ -56,7 +56,7 @@ class Categorical(Likelihood):
 
     precision: Float[Array, ""] = eqx.field(default=1.0, converter=as_positive)
 
-    def loss(self, y: Float[Array, "..."], output: Float[Array, "..."]) -> Float[Array, ""]:
+    def loss(self, y: Float[AnyArray, "..."], output: Float[AnyArray, "..."]) -> Float[Array, ""]:
         """Return the cross-entropy, from logits (so it cannot overflow)."""
         return -jnp.sum(y * jax.nn.log_softmax(output))
 

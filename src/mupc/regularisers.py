@@ -34,7 +34,7 @@ class Regulariser(eqx.Module):
     @abstractmethod
     def of_activities(
         self, activities: Activities
-    ) -> tuple[Float[Array, "layer batch"], ...] | None:
+    ) -> tuple[Float[Array, "_layer batch"], ...] | None:
         """Return the term on each layer's activity of each sample, by bank; None if none."""
 
 
@@ -100,7 +100,7 @@ class ActivityDecay(Regulariser):
         """Return zero: this term does not see weights."""
         return jnp.zeros(())
 
-    def of_activities(self, activities: Activities) -> tuple[Float[Array, "layer batch"], ...]:
+    def of_activities(self, activities: Activities) -> tuple[Float[Array, "_layer batch"], ...]:
         """Return the term on each layer's activity of each sample, by bank: an entry is first."""
         strengths = (self.strengths(2)[min(i, 1)] for i in range(len(activities)))
         banks = zip(strengths, activities, strict=True)

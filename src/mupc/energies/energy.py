@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from mupc.arrays import AnyArray
 from mupc.networks import Activities
 
 
@@ -48,7 +49,7 @@ class Energy(eqx.Module):
         """Return each layer's energy of each sample, from input to output."""
 
     @abstractmethod
-    def of_sample(self, i: Int[Array, ""]) -> "Energy":
+    def of_sample(self, i: int | Int[Array, ""]) -> "Energy":
         """Return the energy of sample i alone, as a batch of one."""
 
     def of_weights(self) -> Float[Array, ""]:
@@ -87,7 +88,7 @@ class Energy(eqx.Module):
         return self.samples_and_gradient(point.activities)[1]
 
     def weight_gradient(
-        self, point: Point, *, unit: float | Float[Array, ""] | Float[Array, " batch"] = 1.0
+        self, point: Point, *, unit: float | Float[AnyArray, ""] | Float[AnyArray, " batch"] = 1.0
     ) -> PyTree[Any]:
         """Return the gradient of the batch mean at fixed activities, shaped like the parameters.
 

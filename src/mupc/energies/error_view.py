@@ -42,7 +42,7 @@ class ErrorView(Energy):
         point = self.energy.run(activities)
         return self.energy.samples(point), self.energy.error_gradient(point)
 
-    def of_sample(self, i: Int[Array, ""]) -> "ErrorView":
+    def of_sample(self, i: int | Int[Array, ""]) -> "ErrorView":
         """Return the energy of sample i alone, as a batch of one."""
         one: Any = self.energy.of_sample(i)
         return ErrorView(one)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num, PyTree
 
-from mupc.arrays import as_positive_array, layer_square_norms, over_rows, over_samples
+from mupc.arrays import AnyArray, as_positive_array, layer_square_norms, over_rows, over_samples
 from mupc.energies.energy import Energy, Point
 from mupc.likelihoods import Likelihood, losses
 from mupc.networks import Activities, Network, with_gradient
@@ -81,7 +81,7 @@ class FreeEnergy(ErrorEnergy):
     precisions: Float[Array, " layers"] | Float[Array, ""] | None = eqx.field(
         default=None, converter=as_positive_array
     )
-    factors: Float[Array, " batch"] | None = None
+    factors: Float[AnyArray, " batch"] | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -196,7 +196,7 @@ class FreeEnergy(ErrorEnergy):
         return jax.tree.map(jnp.add, gradient, self._decay(point.activities)[1])
 
     def weight_gradient(
-        self, point: Point, *, unit: float | Float[Array, ""] | Float[Array, " batch"] = 1.0
+        self, point: Point, *, unit: float | Float[AnyArray, ""] | Float[AnyArray, " batch"] = 1.0
     ) -> Network:
         r"""Return the gradient of the batch mean at fixed activities, shaped like the network.
 
@@ -259,13 +259,13 @@ class FreeEnergy(ErrorEnergy):
             down=lambda v: self.whiten(self.network.pullback(self.x, activities, root(v))),
         )
 
-    def of_sample(self, i: Int[Array, ""]) -> "FreeEnergy":
+    def of_sample(self, i: int | Int[Array, ""]) -> "FreeEnergy":
         """Return the energy of sample i alone, as a batch of one."""
         one = jax.tree.map(lambda v: v[i][None], (self.x, self.y, self.factors))
         where = lambda energy: (energy.x, energy.y, energy.factors)  # noqa: E731
         return eqx.tree_at(where, self, one, is_leaf=lambda leaf: leaf is None)
 
-    def _numbers(self) -> tuple[Float[Array, " layer"] | None, ...]:
+    def _numbers(self) -> tuple[Float[Array, " _layer"] | None, ...]:
         """Return the precisions of every bank's layers."""
         banks = self.network.layers[:-1]
         if self.precisions is None:
@@ -298,7 +298,7 @@ class FreeEnergy(ErrorEnergy):
     def _decay(self, activities: Activities) -> tuple[Float[Array, " batch"], Activities]:
         """Return the regularisers' terms on the activities of each sample, and their gradient."""
 
-        def decay(*activities: Float[Array, "layer batch ..."]) -> Array:
+        def decay(*activities: Float[Array, "_layer batch ..."]) -> Array:
             terms = activity_terms(self.regularisers, activities) or ()
             return sum((jnp.sum(term, axis=0) for term in terms), jnp.zeros(len(self.x)))
 
@@ -315,7 +315,7 @@ def _layers_of(block: PyTree[Any]) -> int:
 
 def activity_terms(
     regularisers: Iterable[Regulariser], activities: Activities
-) -> tuple[Float[Array, "layer batch"], ...] | None:
+) -> tuple[Float[Array, "_layer batch"], ...] | None:
     """Sum the regularisers' terms on each layer's activity, by bank; None if none has one."""
     all_terms = (regulariser.of_activities(activities) for regulariser in regularisers)
     terms = [term for term in all_terms if term is not None]

@@ -118,7 +118,7 @@ class GaussNewton(Solver):
             total = jax.tree.map(lambda t, w: t + over_samples(size, w) * w, carry.total, down)
             return carry._replace(total=total), down, size
 
-        def iterate(_: int, carry: _Conjugate) -> _Conjugate:
+        def iterate(_: Int[Array, ""], carry: _Conjugate) -> _Conjugate:
             carry, down, size = follow(carry)
             product = carry.direction + maps.up(down)
             residual = carry.residual - over_rows(size, product) * product

@@ -42,7 +42,7 @@ class Progress(NamedTuple):
     residual: Float[Array, " batch"]
 
 
-Position = PyTree[Float[Array, "layer batch ..."]]
+Position = PyTree[Float[Array, "_layer batch ..."]]
 """Where a solver stands, in its own coordinates: arrays with the batch on axis 1."""
 
 Move = Callable[[Bool[Array, " batch"]], Any]

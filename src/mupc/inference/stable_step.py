@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from mupc.arrays import over_samples, sample_norms, scalar_that_is
 from mupc.energies import Energy
@@ -29,7 +29,7 @@ def largest_eigenvalue(
     )
 
     def iterate(
-        _: int, carry: tuple[Activities, Float[Array, " batch"]]
+        _: Int[Array, ""], carry: tuple[Activities, Float[Array, " batch"]]
     ) -> tuple[Activities, Float[Array, " batch"]]:
         product = hessian(_unit(carry[0]))
         return product, sample_norms(product)

@@ -1,6 +1,6 @@
 """Predictive coding: infer, then learn from local errors."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -86,7 +86,7 @@ class PredictiveCoding(LearningRule):
         *,
         rho: ArrayLike | None = None,
         hold: bool | None = None,
-        regularisers: tuple[Regulariser, ...] = (),
+        regularisers: Sequence[Regulariser] = (),
         stopping: Stopping | None = None,
         start: Start | None = None,
         energy: Callable[..., Energy] = FreeEnergy,

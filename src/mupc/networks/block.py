@@ -22,7 +22,7 @@ Activities = tuple[Float[Array, "_layer batch ..."], ...]
 _LARGE_LAYER = 64 * 128
 
 
-def identity(z: Float[Array, "..."]) -> Float[Array, "..."]:
+def identity(z: Num[Array, "..."]) -> Num[Array, "..."]:
     """Return `z`: the activation of a linear layer."""
     return z
 

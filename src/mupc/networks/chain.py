@@ -126,7 +126,7 @@ class Chain(Network):
         output: Term,
         x: Num[AnyArray, "batch ..."],
         activities: Activities,
-        numbers: Sequence[PyTree[Float[Array, " layer"]]],
+        numbers: Sequence[PyTree[Float[Array, " _layer"]]],
     ) -> tuple[Float[Array, " batch"], Activities]:
         """Sum local terms and differentiate the sum, in one loop over layers where that pays."""
         parts = self._parted(x, activities)
@@ -166,7 +166,7 @@ class Chain(Network):
         output: Term,
         x: Num[AnyArray, "batch ..."],
         activities: Activities,
-        numbers: Sequence[PyTree[Float[Array, " layer"]]],
+        numbers: Sequence[PyTree[Float[Array, " _layer"]]],
     ) -> tuple[Float[Array, " batch"], Activities]:
         parts = self._parted(x, activities)
         given = _grouped(self.stages, numbers)
@@ -207,7 +207,7 @@ class Chain(Network):
         return _grouped(self.stages, activities)
 
 
-def _grouped(stages: Sequence[Stage], banks: Sequence[PyTree[Array]]) -> list[tuple[Array, ...]]:
+def _grouped(stages: Sequence[Stage], banks: Sequence[PyTree[Array]]) -> list[PyTree[Array]]:
     ends = np.cumsum([len(stage.sizes) for stage in stages])
     return [tuple(banks[end - len(s.sizes) : end]) for s, end in zip(stages, ends, strict=True)]
 

@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
 from mupc.networks.block import is_scaled
 from mupc.parameterisations import Scale
@@ -41,7 +41,7 @@ def scale_uniform(network: PyTree[Any]) -> optax.GradientTransformation:
     return scale_by(rate_factors(network, lambda scale: scale.uniform))
 
 
-def scale_by(factors: PyTree[float]) -> optax.GradientTransformation:
+def scale_by(factors: PyTree[float | Float[Array, ""]]) -> optax.GradientTransformation:
     """Multiply each array's update by its factor."""
 
     def update(updates: optax.Updates, params: optax.Params | None = None) -> optax.Updates:

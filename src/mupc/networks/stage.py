@@ -77,9 +77,9 @@ class Stage(eqx.Module):
             return (z[None],)
         arrays, rest = eqx.partition(self.blocks, eqx.is_array)
 
-        def repetition(z: Array, layer: tuple[Any, Activities | None]) -> tuple[Array, Activities]:
+        def repetition(z: Array, layer: PyTree[Array]) -> tuple[Array, tuple[Array, ...]]:
             parts, own = layer
-            activities: Activities = ()
+            activities: tuple[Array, ...] = ()
             for place, block in enumerate(eqx.combine(parts, rest)):
                 u = jax.vmap(block)(z)
                 z = u if own is None else u + own[place]
@@ -140,9 +140,9 @@ class Stage(eqx.Module):
         arrays, rest = eqx.partition(self.blocks, eqx.is_array)
         below_own = None if gradients is None else self._belows(gradients)
 
-        def repetition(above: Array, layer: tuple[Any, ...]) -> tuple[Array, Activities]:
+        def repetition(above: Array, layer: tuple[Any, ...]) -> tuple[Array, tuple[Array, ...]]:
             parts, own, i = layer
-            adjoints: Activities = ()
+            adjoints: tuple[Array, ...] = ()
             blocks = eqx.combine(parts, rest)
             for place in reversed(range(len(blocks))):
                 adjoints = (above, *adjoints)
@@ -161,7 +161,7 @@ class Stage(eqx.Module):
         before: Num[Array, "batch ..."],
         activities: Activities,
         above: Float[Array, "batch ..."],
-        numbers: PyTree[Float[Array, " layer"]],
+        numbers: PyTree[Float[Array, " _layer"]],
     ) -> LocalGradient:
         r"""Differentiate $\sum_l \text{term}(u_l(z_{l-1}), z_l)$ by the activities, in one loop.
 
@@ -185,7 +185,7 @@ class Stage(eqx.Module):
 
         def repetition(
             carry: tuple[Array, Array], layer: tuple[Any, ...]
-        ) -> tuple[tuple[Array, Array], Activities]:
+        ) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
             (samples, above), (parts, z, number, i) = carry, layer
             blocks, gradients = eqx.combine(parts, rest), ()
             for place in reversed(range(len(blocks))):
@@ -279,7 +279,7 @@ def _by_parameters(block: Block, below: Array, cotangent: Array) -> Block:
     return jax.vjp(predict, params)[1](cotangent)[0]
 
 
-def with_gradient(term: Term, *arrays: Array) -> tuple[Float[Array, " batch"], tuple[Array, ...]]:
+def with_gradient(term: Term, *arrays: Array) -> tuple[Float[Array, " batch"], tuple[Any, ...]]:
     """Return each sample's value of a term, and the gradient of their sum by every array.
 
     An array of integers (the input may be one) has no gradient, and gets none.

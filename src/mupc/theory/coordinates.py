@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from mupc.arrays import layer_square_norms
 from mupc.learning import Batch, LearningRule
@@ -59,7 +59,7 @@ def coordinate_check(
     key = jax.random.key(0)
     params, static = eqx.partition(network, eqx.is_inexact_array)
 
-    def update(_: int, carry: tuple[Network, Any, Any]) -> tuple[Network, Any, Any]:
+    def update(_: Int[Array, ""], carry: tuple[Network, Any, Any]) -> tuple[Network, Any, Any]:
         params, moments, state = carry
         here = eqx.combine(params, static)
         carry, state = rule.begin(here, batch, state, key)

@@ -139,7 +139,7 @@ def spectrum(
     return Spectrum(values.ravel(), weights.ravel() / len(values))
 
 
-def _sample(energy: Any, activities: Activities, i: Array) -> tuple[Any, Activities]:
+def _sample(energy: Any, activities: Activities, i: Array) -> tuple[Any, tuple[Array, ...]]:
     return energy.of_sample(i), jax.tree.map(lambda z: z[:, i][:, None], activities)
 
 

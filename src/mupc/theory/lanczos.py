@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
 class Krylov(NamedTuple):
@@ -43,7 +43,7 @@ def lanczos(
     basis = jnp.zeros((steps, start.size), start.dtype).at[0].set(start / size)
     zeros = jnp.zeros(steps, start.dtype)
 
-    def step(k: int, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def step(k: Int[Array, ""], carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         basis, diagonal, beside = carry
         q = basis[k]
         product = operator(q)

@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mupc.arrays import over_samples, sample_norms
 from mupc.energies import Energy
@@ -75,7 +75,7 @@ def measured_step_limit(
 
     began = sample_norms(jax.tree.map(jnp.subtract, activities, moved))
 
-    def halve(_: int, interval: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Int[Array, ""], interval: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = interval
         middle = jnp.sqrt(low * high)
         stable = distance(middle) <= began  # false if it is not finite
