@@ -245,7 +245,7 @@ def _of_updates(every: Metrics) -> Metrics:
 
 
 def _metrics(rule: LearningRule, batch: Batch, info: Info, measure: Bool[Array, ""]) -> Metrics:
-    _, y = batch
+    y = jnp.asarray(batch[1], info.output.dtype)
     return Metrics(
         loss=jnp.mean(losses(rule.likelihood, y, info.output)),
         accuracy=jnp.mean(hits(info.output, y).astype(info.output.dtype)),
