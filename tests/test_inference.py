@@ -260,6 +260,7 @@ def test_numbers_out_of_range_are_refused(make, sentence):
         make()
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("shapes", [[(1, 5, 5), (3, 3, 5)], [(1, 5, 5), (2, 5, 5)], [(4, 5, 5)]])
 def test_activities_that_do_not_fit_are_named(shapes):
     energy, _ = problem()

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, PRNGKeyArray, PyTree
 
 from mupc.arrays import any_sample, sample_norms
 from mupc.energies import Energy, Point
@@ -31,7 +31,7 @@ def infer(
     solver: Solver | Schedule,
     start: Point | Activities,
     *,
-    max_steps: int | Int[Array, ""] | None = None,
+    max_steps: Int[ArrayLike, ""] | None = None,
     stopping: Stopping | None = None,
     key: PRNGKeyArray | None = None,
     measure: bool | Bool[Array, ""] = True,

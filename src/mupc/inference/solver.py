@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, PyTree
 
 from mupc.arrays import as_count
 from mupc.energies import Energy, Point
@@ -109,7 +109,7 @@ class Schedule(eqx.Module):
 
     stages: tuple[tuple[Solver, Int[Array, ""]], ...]
 
-    def __init__(self, stages: Iterable[tuple[Solver, int | Int[Array, ""]]]) -> None:
+    def __init__(self, stages: Iterable[tuple[Solver, Int[ArrayLike, ""]]]) -> None:
         self.stages = tuple((solver, as_count(steps, least=1)) for solver, steps in stages)
         if not self.stages:
             raise ValueError("a schedule needs at least one pair of a solver and a number of steps")
@@ -123,7 +123,7 @@ class Schedule(eqx.Module):
         """Return None: how many steps each solver made is not recorded."""
 
 
-def step_limit(solver: Solver | Schedule, max_steps: int | Int[Array, ""] | None) -> Int[Array, ""]:
+def step_limit(solver: Solver | Schedule, max_steps: Int[ArrayLike, ""] | None) -> Int[Array, ""]:
     """Return the largest number of steps; a schedule has its own, unless there is a smaller one.
 
     Raises:

@@ -81,7 +81,7 @@ class PredictiveCoding(LearningRule):
     def __init__(
         self,
         solver: Solver | Schedule | None = None,
-        max_steps: int | Int[Array, ""] | None = None,
+        max_steps: Int[ArrayLike, ""] | None = None,
         likelihood: Likelihood | None = None,
         *,
         rho: ArrayLike | None = None,
