@@ -113,7 +113,7 @@ def steeper(network):
 def test_a_held_regime_lets_the_precision_of_every_sample_follow_the_network(rho, make):
     """π_i = π min(1, λ₀/λ_i), π = ρ/λ₀ or the likelihood's own; λ₀ is the first batch's mean."""
     network, (x, y) = problem()
-    rule = mupc.PredictiveCoding(likelihood=make(0.4), rho=rho, hold=True)
+    rule = mupc.PredictiveCoding(likelihood=make(0.4 if rho is None else 1.0), rho=rho, hold=True)
     state = rule.init(network, KEY)
     first = np.mean(sensitivities(network, x, y, make()))
     common = 0.4 if rho is None else rho / first
@@ -132,7 +132,7 @@ def test_a_held_regime_lets_the_precision_of_every_sample_follow_the_network(rho
         # No sample is further away than the first batch was on average.
         assert np.all(expected * each <= common * first * (1 + 1e-12))
     assert np.mean(sensitivities(steeper(network), x, y, make())) > 3 * first
-    free = mupc.PredictiveCoding(likelihood=make(0.4), rho=rho, hold=False)
+    free = mupc.PredictiveCoding(likelihood=make(0.4 if rho is None else 1.0), rho=rho, hold=False)
     if rho is not None:  # a precision that is not held is that of the first batch for good
         carry, _ = free.begin(steeper(network), (x, y), state, KEY)
         np.testing.assert_allclose(carry.energy.precision, common, rtol=1e-10)
@@ -160,7 +160,8 @@ def test_training_leaves_a_held_regime_where_it_began_and_carries_another_away(t
 @pytest.mark.parametrize("empty", [0, 1])
 def test_a_batch_with_nothing_to_learn_leaves_the_regime(empty, rho):
     network, (x, y) = problem()
-    rule = mupc.PredictiveCoding(likelihood=mupc.Gaussian(0.4), rho=rho, hold=True)
+    likelihood = mupc.Gaussian(0.4 if rho is None else 1.0)
+    rule = mupc.PredictiveCoding(likelihood=likelihood, rho=rho, hold=True)
     state = rule.init(network, KEY)
     each = sensitivities(network, x, y, mupc.Gaussian())
     factors, first = np.minimum(1, np.mean(each) / each), np.mean(each)

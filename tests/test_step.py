@@ -331,6 +331,8 @@ def test_the_rule_without_arguments_is_that_of_the_command():
     assert fixed.regime is None
     assert mupc.PredictiveCoding(rho=0.2, likelihood=mupc.Categorical()).regime.hold
     assert not mupc.PredictiveCoding(rho=0.2, hold=False).regime.hold
+    with pytest.raises(ValueError, match="rho sets the precision"):
+        mupc.PredictiveCoding(rho=0.2, likelihood=mupc.Gaussian(0.3))
 
 
 @pytest.mark.usefixtures("float64")

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from mupc.arrays import as_count, as_positive
@@ -99,6 +101,11 @@ class PredictiveCoding(LearningRule):
         if rho is None and likelihood is None:
             rho = _RHO
         self.likelihood = Gaussian() if likelihood is None else likelihood
+        if rho is not None and not _is_one(self.likelihood.precision):
+            raise ValueError(
+                "rho sets the precision, so that the likelihood's own would have no effect: give "
+                "one of them"
+            )
         hold = rho is not None if hold is None else hold
         target = None if rho is None else as_positive(rho)
         self.regime = Regime(target, hold) if hold or target is not None else None
@@ -157,14 +164,16 @@ class PredictiveCoding(LearningRule):
         self, network: Network, batch: Batch, state: Any, key: PRNGKeyArray
     ) -> Mapping[str, Float[Array, "..."]]:
         """Return ρ, the mean regime number of the samples at the precisions that they have."""
-        energy = self.begin(network, batch, state, key)[0].energy
+        energy = self.begin(network, batch, state, jax.random.split(key)[0])[0].energy
         return {"rho": mean_of(regime_number(energy))} if isinstance(energy, FreeEnergy) else {}
 
     def trace(
         self, network: Network, batch: Batch, state: Any, key: PRNGKeyArray
     ) -> Solution | None:
         """Infer as for learning, with a record of every step."""
-        return self._infer(self.begin(network, batch, state, key)[0], key, trace=True)
+        begin_key, update_key = jax.random.split(key)
+        carry, _ = self.begin(network, batch, state, begin_key)
+        return self._infer(carry, update_key, trace=True)
 
     def _measured(self, energy: Energy, point: Point, state: Any) -> tuple[Any, Precisions]:
         if state is None or self.regime is None:
@@ -191,6 +200,11 @@ class PredictiveCoding(LearningRule):
             measure=measure,
             trace=trace,
         )
+
+
+def _is_one(precision: ArrayLike) -> bool:
+    """Return whether a precision was left at 1, as far as it can be seen before it is traced."""
+    return isinstance(precision, Tracer) or float(np.asarray(precision)) == 1
 
 
 def _free(energy: Energy) -> FreeEnergy:
