@@ -94,7 +94,7 @@ def test_a_sample_with_nothing_to_learn_has_no_regime_number():
     chain, (x, y) = network(), targets()
     y = y.at[1].set(chain.feedforward(x).output[1])
     energy = mupc.FreeEnergy(chain, x, y, mupc.Gaussian())
-    each = sensitivity(energy, energy.run())
+    each = sensitivity(energy, energy.run()).each
     assert each[1] == 0
     assert np.all(each[jnp.array([0, 2, 3])] > 0)
 

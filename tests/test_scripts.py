@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import mupc
+from mupc.learning.regime import Sensitivity
 from mupc.training import Ended
 
 ROOT = Path(__file__).parent.parent
@@ -330,21 +331,22 @@ def test_regimes_train_each_solver_in_each_regime(script, tmp_path, capsys):
 
 def test_held_compares_precisions_of_samples_with_those_of_batches(script, capsys):
     held = script("experiments/held")
-    arguments = words("--depth 3 --width 16 --regimes 0.2 --steps 12 --seeds 0")
+    arguments = words("--depth 3 --width 16 --regimes 0.2 --steps 12 --seeds 0 --batches 2")
     found = held.main(arguments)
     shown = table(capsys.readouterr().out)
-    assert [row["held"] for row in shown] == ["per sample", "per batch"]
+    assert [row["held"] for row in shown] == ["both", "per sample", "per batch"]
     for row in shown:
         (seen,) = found[0.2, row["held"]]
         assert row["test accuracy %"] == f"{100 * seen.accuracy:.1f}"
         assert row["least layer's cosine"] == f"{seen.least:.3f}"
         assert 0.5 < seen.least <= seen.median <= 1 + 1e-6
-    # Of a batch that is steeper on the whole, every sample has the same factor, or its own.
-    each = jnp.array([1.0, 2.0, 9.0])
-    factors = {name: way(jnp.asarray(0.2), hold=True).held(jnp.asarray(2.0), each)
-               for name, way in held.WAYS.items()}  # fmt: skip
-    assert factors["per sample"].tolist() == pytest.approx([1, 1, 2 / 9])
-    assert factors["per batch"].tolist() == pytest.approx([0.5, 0.5, 0.5])
+    # What is held below λ₀: of a batch whose mean over what is learned is 3.
+    seen = Sensitivity(jnp.array([1.0, 2.0, 9.0]), jnp.array([1.0, 1.0, 0.5]))
+    levels = {
+        name: way(jnp.asarray(0.2), hold=True).level(seen).tolist()
+        for name, way in held.WAYS.items()
+    }
+    assert levels == {"both": [3, 3, 9], "per sample": [1, 2, 9], "per batch": [3, 3, 3]}
 
 
 EQUILIBRIUM = "--depth 6 --width 16 --batch 4 --dataset digits"

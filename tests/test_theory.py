@@ -14,7 +14,7 @@ from mupc.learning import first_gradients
 from mupc.theory import (
     alignment,
     gradient_alignment,
-    mean_of,
+    mean_regime_number,
     precision_for,
     regime_number,
     relative_change,
@@ -44,7 +44,7 @@ def test_the_regime_number_of_a_sample_is_the_formula_at_any_point(make, precisi
     moved = energy.at(drawn_like(energy.network, energy.x))
     numbers = regime_number(energy), regime_number(energy, moved)
     for point, seen in zip((energy.run(), moved), numbers, strict=True):
-        each, precision = sensitivity(energy, point), 0.7 * np.asarray(factors)
+        each, precision = sensitivity(energy, point).each, 0.7 * np.asarray(factors)
         for i in range(5):
             J, output = jacobian(energy, i, point.errors)
             g = jax.grad(lambda out, i=i: energy.likelihood.loss(targets[i], out))(output)
@@ -62,15 +62,18 @@ def test_the_regime_number_is_the_share_of_the_energy_that_moves_into_hidden_lay
     np.testing.assert_allclose(np.sum(hidden, 0) / output, regime_number(energy), rtol=1e-4)
 
 
-def test_the_mean_is_of_the_samples_that_have_a_regime_number():
+def test_the_mean_is_over_what_is_learned():
+    """Σ ρ_i s_i / Σ s_i with s = ‖Jᵀg‖², the gradient by the hidden errors."""
     energy, _ = problem(jnp.tanh)
+    point = energy.run()
     output = energy.network.feedforward(energy.x).output
-    solved = eqx.tree_at(lambda e: e.y, energy, energy.y.at[2].set(output[2]))
-    each, own = regime_number(energy), regime_number(solved)
-    assert own[2] == 0
-    assert mean_of(each) == pytest.approx(float(np.mean(each)), rel=1e-12)
-    assert mean_of(own) == pytest.approx(float(np.mean(np.delete(each, 2))), rel=1e-12)
-    assert mean_of(jnp.zeros(3)) == 0
+    for y in (energy.y, energy.y.at[2].set(output[2]), output):
+        here = eqx.tree_at(lambda e: (e.y, e.likelihood), energy, (y, mupc.Gaussian(0.3)))
+        squares = sum(np.sum(np.asarray(a) ** 2, axis=(0, 2)) for a in here.adjoint(point))
+        each = np.asarray(regime_number(here))
+        expected = np.sum(squares * each) / max(np.sum(squares), 1e-300)
+        assert mean_regime_number(here) == pytest.approx(expected, rel=1e-10)
+    assert mean_regime_number(here) == 0
 
 
 def test_before_anything_is_learned_the_regime_number_is_about_that_of_any_direction():
@@ -82,14 +85,14 @@ def test_before_anything_is_learned_the_regime_number_is_about_that_of_any_direc
     unit = lambda k: network.pullback(x, point.activities, jnp.zeros((200, 10)).at[:, k].set(1.0))
     squares = lambda k: sum(jnp.sum(a**2, axis=(0, 2)) for a in unit(k))
     trace = 0.4 * np.mean(np.sum([jax.jit(squares)(k) for k in range(10)], axis=0)) / 10
-    assert mean_of(regime_number(energy)) == pytest.approx(float(trace), rel=0.15)
+    assert mean_regime_number(energy) == pytest.approx(float(trace), rel=0.15)
 
 
 def test_the_precision_for_a_regime_gives_it():
     energy, _ = problem(jnp.tanh)
     precision = precision_for(0.3, energy)
     there = eqx.tree_at(lambda e: e.likelihood, energy, mupc.Gaussian(precision))
-    assert jnp.mean(regime_number(there)) == pytest.approx(0.3, rel=1e-10)
+    assert mean_regime_number(there) == pytest.approx(0.3, rel=1e-10)
 
 
 @pytest.mark.parametrize(("activation", "slope"), [(mupc.identity, 1.0), (jax.nn.relu, 0.5)])

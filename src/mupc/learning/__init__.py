@@ -4,7 +4,7 @@ from mupc.learning.backpropagation import Backpropagation as Backpropagation
 from mupc.learning.explain import explain as explain
 from mupc.learning.predictive_coding import PredictiveCoding as PredictiveCoding
 from mupc.learning.regime import Regime as Regime
-from mupc.learning.regime import mean_of as mean_of
+from mupc.learning.regime import mean_regime_number as mean_regime_number
 from mupc.learning.regime import precision_for as precision_for
 from mupc.learning.regime import regime_number as regime_number
 from mupc.learning.regime import sensitivity as sensitivity

@@ -24,7 +24,7 @@ from mupc.inference import (
     infer,
     step_limit,
 )
-from mupc.learning.regime import Precisions, Regime, mean_of, regime_number
+from mupc.learning.regime import Precisions, Regime, mean_regime_number
 from mupc.learning.rule import Batch, Info, LearningRule
 from mupc.likelihoods import Gaussian, Likelihood
 from mupc.networks import Network
@@ -163,9 +163,9 @@ class PredictiveCoding(LearningRule):
     def diagnostics(
         self, network: Network, batch: Batch, state: Any, key: PRNGKeyArray
     ) -> Mapping[str, Float[Array, "..."]]:
-        """Return ρ, the mean regime number of the samples at the precisions that they have."""
+        """Return ρ, the batch's mean regime number at the precisions that its samples have."""
         energy = self.begin(network, batch, state, jax.random.split(key)[0])[0].energy
-        return {"rho": mean_of(regime_number(energy))} if isinstance(energy, FreeEnergy) else {}
+        return {"rho": mean_regime_number(energy)} if isinstance(energy, FreeEnergy) else {}
 
     def trace(
         self, network: Network, batch: Batch, state: Any, key: PRNGKeyArray

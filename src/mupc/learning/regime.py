@@ -1,5 +1,7 @@
 r"""The regime number ρ: how far from backpropagation predictive coding is, sample by sample."""
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
@@ -9,20 +11,39 @@ from mupc.energies import FreeEnergy, Point
 from mupc.networks import with_gradient
 
 
-def sensitivity(energy: FreeEnergy, point: Point) -> Float[Array, " batch"]:
-    r"""Return $\lambda = \|\Pi^{-1/2} J^\top g\|^2 / \|g\|^2$ of each sample.
+class Sensitivity(NamedTuple):
+    r"""λ of each sample of a batch, and how much it teaches, both (batch,).
+
+    Attributes:
+        each: λ; zero for a sample whose output is right.
+        learned: $\|\Pi^{-1/2} J^\top g\|^2$, as a fraction of the batch's largest: weight gradients
+            are proportional to $J^\top g$ near backpropagation.
+    """
+
+    each: Float[Array, " batch"]
+    learned: Float[Array, " batch"]
+
+    def mean(self, factors: ArrayLike = 1.0) -> Float[Array, ""]:
+        """Return the mean of λ, times factors, over what is learned; zero if nothing is."""
+        sound = jnp.isfinite(self.each * self.learned)
+        values, weights = (jnp.where(sound, v, 0) for v in (factors * self.each, self.learned))
+        return ratio(jnp.sum(values * weights), jnp.sum(weights))
+
+
+def sensitivity(energy: FreeEnergy, point: Point) -> Sensitivity:
+    r"""Measure $\lambda = \|\Pi^{-1/2} J^\top g\|^2 / \|g\|^2$ of each sample.
 
     g is the gradient of the output's loss at unit precision, J the Jacobian of the output by the
-    hidden errors, Π their precisions (1 unless the energy has others). It costs one sweep; a sample
-    whose output is right has no g, and a λ of zero.
+    hidden errors, Π their precisions (1 unless the energy has others). It costs one sweep.
     """
     _, (g,) = with_gradient(energy.output_loss, energy.output(point))
-    adjoint = energy.whiten(energy.adjoint(point))
+    norms = sample_norms(energy.whiten(energy.adjoint(point)))
     # Squares of the smallest gradients would underflow.
     largest = jnp.max(jnp.abs(g), axis=tuple(range(1, g.ndim)))
     inverse = ratio(1.0, largest)
     unit = jnp.sum((over_rows(inverse, g) * g) ** 2, axis=tuple(range(1, g.ndim)))
-    return ratio((sample_norms(adjoint) * inverse) ** 2, unit)
+    shares = ratio(norms, jnp.max(jnp.where(jnp.isfinite(norms), norms, 0)))
+    return Sensitivity(ratio((norms * inverse) ** 2, unit), shares**2)
 
 
 @eqx.filter_jit
@@ -40,33 +61,39 @@ def regime_number(energy: FreeEnergy, point: Point | None = None) -> Float[Array
         energy: of a batch.
         point: where to measure; at the feedforward pass unless given.
     """
-    return energy.precision * sensitivity(energy, energy.run() if point is None else point)
+    return energy.precision * sensitivity(energy, energy.run() if point is None else point).each
 
 
-def mean_of(each: Float[Array, " batch"]) -> Float[Array, ""]:
-    """Return the mean of λ or ρ over the samples that have one; zero if none has."""
-    sound = (each > 0) & jnp.isfinite(each)
-    return ratio(jnp.sum(jnp.where(sound, each, 0)), jnp.sum(sound).astype(each.dtype))
+@eqx.filter_jit
+def mean_regime_number(energy: FreeEnergy) -> Float[Array, ""]:
+    r"""Return the mean of ρ at the feedforward pass, over what is learned.
+
+    $\sum_i \rho_i s_i / \sum_i s_i$, with $s_i = \|J_i^\top g_i\|^2$: a sample that is right counts
+    for nothing.
+    """
+    return sensitivity(energy, energy.run()).mean(energy.precision)
 
 
 @eqx.filter_jit
 def precision_for(rho: ArrayLike, energy: FreeEnergy) -> Float[Array, ""]:
-    """Return the precision π at which the batch average of the regime number is ρ."""
-    return as_positive(rho) / mean_of(sensitivity(energy, energy.run()))
+    """Return the precision π at which the batch's mean regime number is ρ."""
+    return as_positive(rho) / sensitivity(energy, energy.run()).mean()
 
 
 class Regime(eqx.Module):
     r"""The precision of every sample: from a regime number, and held to it.
 
-    With λ of each sample of a batch (`sensitivity`) and $\lambda_0$ the mean over the first batch
-    of a run, $\pi = \rho / \lambda_0$, and held
+    With λ of each sample (`sensitivity`), $\bar\lambda$ the batch's mean over what is learned, and
+    $\lambda_0$ that of the first batch of a run, $\pi = \rho / \lambda_0$, and held
 
-    $$\pi_i = \pi \min(1, \lambda_0 / \lambda_i),$$
+    $$\pi_i = \pi \min(1, \lambda_0 / \max(\lambda_i, \bar\lambda)),$$
 
-    so that no sample's regime number rises above what it was on average at first, though λ grows
-    tenfold and more in training. Learning divides a sample's part of the weight gradient by
-    $\pi_i / \pi$: as if the output kept its precision and the sample's hidden errors weighed more,
-    so that no learning rate is changed.
+    so that neither the batch's regime number nor any sample's rises above what it was at first,
+    though λ grows tenfold and more in training. Samples need their own, since λ has a heavy tail;
+    and the batch needs one, since a sample whose λ is small where inference begins may have to
+    cross a region where that of others is large. Learning divides a sample's part of the weight
+    gradient by $\pi_i / \pi$: as if the output kept its precision and the sample's hidden errors
+    weighed more, so that no learning rate is changed.
 
     Attributes:
         rho: ρ, or None for the likelihood's own precision in place of π.
@@ -84,16 +111,17 @@ class Regime(eqx.Module):
         self, first: Float[Array, ""], energy: FreeEnergy, point: Point
     ) -> tuple[Float[Array, ""], "Precisions"]:
         """Return λ₀, from this batch if there is none yet, and the precisions of its samples."""
-        each = sensitivity(energy, point)
-        first = jnp.where(first > 0, first, mean_of(each))
+        seen = sensitivity(energy, point)
+        first = jnp.where(first > 0, first, seen.mean())
         own = energy.likelihood.precision
         common = own if self.rho is None else ratio(self.rho, first)
-        return first, Precisions(common, self.held(first, each))
+        level = self.level(seen)
+        above = self.hold & (level > first) & (first > 0)
+        return first, Precisions(common, jnp.where(above, ratio(first, level), 1.0))
 
-    def held(self, first: Float[Array, ""], each: Float[Array, " batch"]) -> Float[Array, " batch"]:
-        """Return by what every sample's precision is multiplied."""
-        above = self.hold & (each > first) & (first > 0)
-        return jnp.where(above, ratio(first, each), 1.0)
+    def level(self, seen: Sensitivity) -> Float[Array, " batch"]:
+        """Return what of every sample is held below λ₀."""
+        return jnp.maximum(seen.each, seen.mean())
 
 
 class Precisions(eqx.Module):

@@ -2,7 +2,7 @@
 
 from mupc.inference.linear import linear_hessian as linear_hessian
 from mupc.inference.tridiagonal import BlockTridiagonal as BlockTridiagonal
-from mupc.learning.regime import mean_of as mean_of
+from mupc.learning.regime import mean_regime_number as mean_regime_number
 from mupc.learning.regime import precision_for as precision_for
 from mupc.learning.regime import regime_number as regime_number
 from mupc.learning.regime import sensitivity as sensitivity

@@ -6,7 +6,7 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from mupc.energies import FreeEnergy
-from mupc.learning import Batch, mean_of, sensitivity
+from mupc.learning import Batch, sensitivity
 from mupc.likelihoods import Likelihood
 from mupc.networks import Network
 from mupc.training.build import build_likelihood
@@ -28,7 +28,7 @@ class Regime(NamedTuple):
 @eqx.filter_jit
 def _unit_regime(network: Network, batch: Batch, likelihood: Likelihood) -> Float[Array, ""]:
     energy = FreeEnergy(network, *batch, likelihood)
-    return mean_of(sensitivity(energy, energy.run()))
+    return sensitivity(energy, energy.run()).mean()
 
 
 def measure_regime(config: TrainConfig, network: Network, batch: Batch) -> Regime:

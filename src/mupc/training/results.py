@@ -75,7 +75,7 @@ class RegimeRecord:
     Attributes:
         step: how many steps had been made.
         precision: π of this batch, mean over samples.
-        rho: the regime number, `mupc.theory.regime_number`, mean over samples at their precisions.
+        rho: the regime number at the samples' precisions, `mupc.theory.mean_regime_number`.
         inference_steps: mean over samples.
         sweeps: what they cost, mean over samples; None for solvers without a fixed price.
         residual: relative to where inference began, median over samples.

@@ -18,7 +18,7 @@ from mupc.arrays import sample_norms
 from mupc.data import Dataset, Split, load, steps_per_epoch
 from mupc.energies import FreeEnergy, Point
 from mupc.inference import LBFGS, InErrors, Tolerance, infer
-from mupc.learning import Backpropagation, Batch, first_gradients, mean_of, regime_number
+from mupc.learning import Backpropagation, Batch, first_gradients, mean_regime_number
 from mupc.likelihoods import Gaussian
 from mupc.networks import Chain, Network, scale_adam
 from mupc.records import RunFolder, environment
@@ -200,7 +200,7 @@ def _measure(network: Chain, batch: Batch, likelihood: Gaussian, hessians: int) 
     cosine, ratio = alignment(learned, exact)
     largest = jnp.median(extremes.largest)
     return {
-        "rho": mean_of(regime_number(energy)),
+        "rho": mean_regime_number(energy),
         "smallest": jnp.median(extremes.smallest),
         "largest": largest,
         "bounds": jnp.max(extremes.bounds),
