@@ -23,7 +23,6 @@ from jaxtyping import Array, Float
 
 import mupc
 from mupc.learning import Batch, LearningRule, Regime, first_gradients
-from mupc.learning.regime import Sensitivity
 from mupc.networks import Network
 from mupc.theory import alignment
 from mupc.training.build import build_optimiser, draw_network
@@ -37,17 +36,17 @@ _COLUMNS = ("ρ", "held", "test accuracy %", "least layer's cosine", "median lay
 class BySample(Regime):
     """The factor of a sample from its own λ alone."""
 
-    def level(self, seen: Sensitivity) -> Float[Array, " batch"]:
+    def level(self, each: Float[Array, " batch"], mean: Float[Array, ""]) -> Float[Array, " batch"]:
         """Return λ of each."""
-        return seen.each
+        return each
 
 
 class ByBatch(Regime):
-    """One factor for the batch, from its mean λ."""
+    """One factor for the batch, from the mean λ."""
 
-    def level(self, seen: Sensitivity) -> Float[Array, " batch"]:
+    def level(self, each: Float[Array, " batch"], mean: Float[Array, ""]) -> Float[Array, " batch"]:
         """Return the mean for every sample."""
-        return jnp.broadcast_to(seen.mean(), seen.each.shape)
+        return jnp.broadcast_to(mean, each.shape)
 
 
 WAYS = {"both": Regime, "per sample": BySample, "per batch": ByBatch}

@@ -9,6 +9,7 @@ from reference import batch
 
 import mupc
 from mupc.learning import explain, first_gradients
+from mupc.learning.regime import Held
 from mupc.training.config import TrainConfig
 from mupc.training.run import train
 
@@ -113,7 +114,7 @@ def steeper(network):
 @pytest.mark.parametrize("make", [mupc.Gaussian, mupc.Categorical])
 @pytest.mark.parametrize("rho", [None, 0.2])
 def test_a_held_regime_lets_the_precision_of_every_sample_follow_the_network(rho, make):
-    """π_i = π min(1, λ₀/max(λ_i, λ̄)), π = ρ/λ₀ or the likelihood's own; λ₀ is the first λ̄."""
+    """π_i = π min(1, λ₀/max(λ_i, λ̄)), π = ρ/λ₀ or what is given; λ̄ is a mean, λ₀ its first."""
     network, (x, y) = problem()
     rule = mupc.PredictiveCoding(likelihood=make(0.4 if rho is None else 1.0), rho=rho, hold=True)
     state = rule.init(network, KEY)
@@ -121,15 +122,18 @@ def test_a_held_regime_lets_the_precision_of_every_sample_follow_the_network(rho
     common = 0.4 if rho is None else rho / first
     begin = eqx.filter_jit(lambda n, state: rule.begin(n, (x, y), state, KEY))
     learn = eqx.filter_jit(lambda n, carry: rule.gradients(n, (x, y), carry, KEY))
+    last = first
     for here in (network, steeper(network), network):
         each, mean = sensitivities(here, x, y, make())
-        expected = common * np.minimum(1, first / np.maximum(each, mean))
+        last += (mean - last) / 16
+        expected = common * np.minimum(1, first / np.maximum(each, last))
+        before = state
         carry, state = begin(here, state)
         *_, info = learn(here, carry)
         np.testing.assert_allclose(carry.energy.precision, expected, rtol=1e-10)
         np.testing.assert_allclose(info.precision, np.mean(expected), rtol=1e-10)
-        np.testing.assert_allclose(state, first, rtol=1e-10)
-        shown = rule.diagnostics(here, (x, y), state, KEY)["rho"]
+        np.testing.assert_allclose(state, (first, last), rtol=1e-10)
+        shown = rule.diagnostics(here, (x, y), before, KEY)["rho"]
         learned = np.asarray(_sensitivities(here, x, y, make())[1])
         share = learned / np.sum(learned)
         np.testing.assert_allclose(shown, np.sum(share * expected * each), rtol=1e-10)
@@ -178,7 +182,7 @@ def test_a_batch_with_nothing_to_learn_leaves_the_regime(empty, rho):
         carry, state = rule.begin(network, (x, target), state, KEY)
         gradients, _, info = learn(target, carry)
         known = i > 0 or empty > 0
-        np.testing.assert_allclose(state, first if known else 0.0, rtol=1e-10)
+        np.testing.assert_allclose(state, 2 * [first if known else 0.0], rtol=1e-10)
         if i == empty:
             jax.tree.map(lambda g: np.testing.assert_allclose(g, 0, atol=1e-15), gradients)
         else:
@@ -195,7 +199,7 @@ def test_a_sample_with_nothing_to_learn_does_not_count_in_the_first_mean():
     carry, state = rule.begin(network, (x, y), rule.init(network, KEY), KEY)
     others = np.delete(np.arange(8), 3)
     _, first = sensitivities(network, x[others], y[others], mupc.Gaussian())
-    np.testing.assert_allclose(state, first, rtol=1e-10)
+    np.testing.assert_allclose(state.first, first, rtol=1e-10)
     np.testing.assert_allclose(carry.energy.precision[3], 0.2 / first, rtol=1e-10)
 
 
@@ -212,7 +216,10 @@ def test_a_held_precision_changes_the_regime_and_not_the_size_of_gradients():
     learn = lambda rule, rows=slice(None), state=None: both(rule, x[rows], y[rows], state)[0]
     each, mean = sensitivities(network, x, y, mupc.Gaussian())
     first = 0.25 * mean
-    seen = learn(make(0.4, mupc.WeightDecay(0.3), hold=True), state=jnp.asarray(first))
+    seen = learn(
+        make(0.4, mupc.WeightDecay(0.3), hold=True),
+        state=Held(jnp.asarray(first), jnp.asarray(mean)),
+    )
     factors = np.minimum(1, first / np.maximum(each, mean))
     assert len(np.unique(factors)) > 2
     alone = [learn(make(0.4 * f), slice(i, i + 1)) for i, f in enumerate(factors)]

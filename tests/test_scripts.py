@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import mupc
-from mupc.learning.regime import Sensitivity
 from mupc.training import Ended
 
 ROOT = Path(__file__).parent.parent
@@ -340,10 +339,10 @@ def test_held_compares_precisions_of_samples_with_those_of_batches(script, capsy
         assert row["test accuracy %"] == f"{100 * seen.accuracy:.1f}"
         assert row["least layer's cosine"] == f"{seen.least:.3f}"
         assert 0.5 < seen.least <= seen.median <= 1 + 1e-6
-    # What is held below λ₀: of a batch whose mean over what is learned is 3.
-    seen = Sensitivity(jnp.array([1.0, 2.0, 9.0]), jnp.array([1.0, 1.0, 0.5]))
+    # What is held below λ₀, of three samples where the mean is 3.
+    each, mean = jnp.array([1.0, 2.0, 9.0]), jnp.asarray(3.0)
     levels = {
-        name: way(jnp.asarray(0.2), hold=True).level(seen).tolist()
+        name: way(jnp.asarray(0.2), hold=True).level(each, mean).tolist()
         for name, way in held.WAYS.items()
     }
     assert levels == {"both": [3, 3, 9], "per sample": [1, 2, 9], "per batch": [3, 3, 3]}

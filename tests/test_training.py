@@ -341,7 +341,7 @@ def test_new_numbers_never_compile_again(regime, scaled):
         rule = Counting(
             mupc.GradientDescent(value, momentum=value),
             int(1000 * value),
-            mupc.Gaussian(value),
+            mupc.Gaussian(1.0 if regime == "from ρ" else value),
             regularisers=(mupc.WeightDecay(value),),
             stopping=mupc.Tolerance(value, value, int(1000 * value)),
             rho=value if regime == "from ρ" else None,

@@ -24,7 +24,7 @@ from mupc.inference import (
     infer,
     step_limit,
 )
-from mupc.learning.regime import Precisions, Regime, mean_regime_number
+from mupc.learning.regime import Held, Precisions, Regime, mean_regime_number
 from mupc.learning.rule import Batch, Info, LearningRule
 from mupc.likelihoods import Gaussian, Likelihood
 from mupc.networks import Network
@@ -120,13 +120,13 @@ class PredictiveCoding(LearningRule):
         """The largest number of steps."""
         return step_limit(self.solver, self.max_steps)
 
-    def init(self, network: Network, key: PRNGKeyArray) -> Float[Array, ""] | None:
-        """Return what the regime keeps, λ₀; else None: batches are independent."""
+    def init(self, network: Network, key: PRNGKeyArray) -> Held | None:
+        """Return what the regime keeps; else None: batches are independent."""
         return None if self.regime is None else self.regime.begin()
 
     def begin(
-        self, network: Network, batch: Batch, state: Float[Array, ""] | None, key: PRNGKeyArray
-    ) -> tuple[_Carry, Float[Array, ""] | None]:
+        self, network: Network, batch: Batch, state: Held | None, key: PRNGKeyArray
+    ) -> tuple[_Carry, Held | None]:
         """Run forwards, set every sample's precision, and start inference."""
         x, y = batch
         activities, output = network.feedforward(x)

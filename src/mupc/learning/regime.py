@@ -10,6 +10,9 @@ from mupc.arrays import as_positive, over_rows, ratio, sample_norms
 from mupc.energies import FreeEnergy, Point
 from mupc.networks import with_gradient
 
+# Of the last sixteen batches, about: one has few samples that are still wrong.
+_SHARE = 1 / 16
+
 
 class Sensitivity(NamedTuple):
     r"""λ of each sample of a batch, and how much it teaches, both (batch,).
@@ -80,18 +83,31 @@ def precision_for(rho: ArrayLike, energy: FreeEnergy) -> Float[Array, ""]:
     return as_positive(rho) / sensitivity(energy, energy.run()).mean()
 
 
+class Held(NamedTuple):
+    """λ over what is learned, of the first batch and on average of the last ones; zero before."""
+
+    first: Float[Array, ""]
+    last: Float[Array, ""]
+
+    def see(self, mean: Float[Array, ""]) -> "Held":
+        """Return it after another batch, unless that had nothing to teach."""
+        known = self.first > 0
+        last = jnp.where(known, self.last + _SHARE * (mean - self.last), mean)
+        return Held(jnp.where(known, self.first, mean), jnp.where(mean > 0, last, self.last))
+
+
 class Regime(eqx.Module):
     r"""The precision of every sample: from a regime number, and held to it.
 
-    With λ of each sample (`sensitivity`), $\bar\lambda$ the batch's mean over what is learned, and
-    $\lambda_0$ that of the first batch of a run, $\pi = \rho / \lambda_0$, and held
+    With λ of each sample (`sensitivity`), $\bar\lambda$ the mean over what is learned in the last
+    batches, and $\lambda_0$ that of the first batch of a run, $\pi = \rho / \lambda_0$, and held
 
     $$\pi_i = \pi \min(1, \lambda_0 / \max(\lambda_i, \bar\lambda)),$$
 
-    so that neither the batch's regime number nor any sample's rises above what it was at first,
-    though λ grows tenfold and more in training. Samples need their own, since λ has a heavy tail;
-    and the batch needs one, since a sample whose λ is small where inference begins may have to
-    cross a region where that of others is large. Learning divides a sample's part of the weight
+    so that neither the mean regime number nor any sample's rises above what it was at first, though
+    λ grows tenfold and more in training. Samples need their own, since λ has a heavy tail; and they
+    need that of others, since a sample whose λ is small where inference begins may have to cross a
+    region where it is as large as theirs. Learning divides a sample's part of the weight
     gradient by $\pi_i / \pi$: as if the output kept its precision and the sample's hidden errors
     weighed more, so that no learning rate is changed.
 
@@ -103,25 +119,23 @@ class Regime(eqx.Module):
     rho: Float[Array, ""] | None
     hold: bool = eqx.field(static=True)
 
-    def begin(self) -> Float[Array, ""]:
-        """Return λ₀ before the first batch: zero, as long as no batch had anything to teach."""
-        return jnp.zeros(())
+    def begin(self) -> Held:
+        """Return what is known before the first batch: nothing."""
+        return Held(jnp.zeros(()), jnp.zeros(()))
 
-    def measure(
-        self, first: Float[Array, ""], energy: FreeEnergy, point: Point
-    ) -> tuple[Float[Array, ""], "Precisions"]:
-        """Return λ₀, from this batch if there is none yet, and the precisions of its samples."""
+    def measure(self, held: Held, energy: FreeEnergy, point: Point) -> tuple[Held, "Precisions"]:
+        """Return what is known after this batch, and the precisions of its samples."""
         seen = sensitivity(energy, point)
-        first = jnp.where(first > 0, first, seen.mean())
+        held = held.see(seen.mean())
         own = energy.likelihood.precision
-        common = own if self.rho is None else ratio(self.rho, first)
-        level = self.level(seen)
-        above = self.hold & (level > first) & (first > 0)
-        return first, Precisions(common, jnp.where(above, ratio(first, level), 1.0))
+        common = own if self.rho is None else ratio(self.rho, held.first)
+        level = self.level(seen.each, held.last)
+        above = self.hold & (level > held.first) & (held.first > 0)
+        return held, Precisions(common, jnp.where(above, ratio(held.first, level), 1.0))
 
-    def level(self, seen: Sensitivity) -> Float[Array, " batch"]:
+    def level(self, each: Float[Array, " batch"], mean: Float[Array, ""]) -> Float[Array, " batch"]:
         """Return what of every sample is held below λ₀."""
-        return jnp.maximum(seen.each, seen.mean())
+        return jnp.maximum(each, mean)
 
 
 class Precisions(eqx.Module):
