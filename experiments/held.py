@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> dict[tuple[float, str], list[Outc
     print(header(_COLUMNS), flush=True)
     found: dict[tuple[float, str], list[Outcome]] = {}
     for rho in options.regimes:
-        for way in WAYS:
+        for way in options.ways:
             seen = [outcome(way, rho, seed, options) for seed in options.seeds]
             found[rho, way] = seen
             figures = (
@@ -151,6 +151,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--depth", type=int, default=128)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--activation", default="relu")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--regimes", type=float, nargs="+", default=[0.05, 0.2, 0.6])
     parser.add_argument(
         "--solver", type=int, nargs=2, default=[1, 1], help="iterations and CG steps"

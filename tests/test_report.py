@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import pathlib
 import re
 import shutil
 import subprocess
@@ -20,13 +21,23 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(2)>&"'
 
 
+@pytest.fixture
+def files_drawn():
+    """Of a test whose pictures are drawn into their files too."""
+
+
 @pytest.fixture(autouse=True)
-def coarse(monkeypatch):
-    """Draw PNGs of few points: what is in them is tested elsewhere, and they take the time."""
+def quick(request, monkeypatch):
+    """Leave pictures empty in their files, and draw those of the page: they take the time."""
     save = Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda *args, dpi=None, **more: save(*args, dpi=dpi and 20, **more)
-    )
+
+    def savefig(figure, to, **more):
+        if isinstance(to, pathlib.Path) and "files_drawn" not in request.fixturenames:
+            to.touch()
+        else:
+            save(figure, to, **more | ({"dpi": 20} if "dpi" in more else {}))
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture
@@ -71,7 +82,7 @@ def report(tmp_path, *runs):
     return page, page.read_text()
 
 
-def test_the_page_needs_nothing_but_itself(run, tmp_path):
+def test_the_page_needs_nothing_but_itself(run, tmp_path, files_drawn):
     page, text = report(tmp_path, run)
     seen = Page(text)
     inside = [address for address in seen.addresses if address.startswith("#")]
@@ -84,6 +95,9 @@ def test_the_page_needs_nothing_but_itself(run, tmp_path):
     assert "2 of 2, changed by 0.4 to 0.8" in words
     names = {path.name for path in page.parent.iterdir()}
     assert {"report.html", "curves.png", "curves.svg", "map-change-one.png"} <= names
+    starts = {path.suffix: path.read_bytes()[:8] for path in page.parent.iterdir()}
+    assert starts[".png"] == b"\x89PNG\r\n\x1a\n"
+    assert starts[".svg"].startswith(b"<?xml")
 
 
 def test_text_from_a_run_is_escaped(tmp_path):

@@ -79,7 +79,7 @@ def test_where_nothing_can_be_written_a_sentence_says_so(capsys):
         assert not mupc.Checkpoints("/proc/mupc").save(snapshot())
 
 
-KILLS = int(os.environ.get("MUPC_KILLS", "5"))
+KILLS = int(os.environ.get("MUPC_KILLS", "3"))
 
 
 def test_kills_at_random_moments_change_nothing(tmp_path):
