@@ -68,39 +68,14 @@ def rule_of(way: str, rho: float, **options: Any) -> mupc.PredictiveCoding:
 
 def outcome(way: str, rho: float, seed: int, options: argparse.Namespace) -> Outcome:
     """Train one network, and look at its gradient."""
-    config = resolve(
-        TrainConfig(
-            dataset=options.dataset,
-            depth=options.depth,
-            width=options.width,
-            activation=options.activation,
-            steps=options.steps,
-            seed=seed,
-        )
-    )
-    data = load_data(config)
-    network_key, key = jax.random.split(jax.random.key(seed))
-    network = draw_network(config, data.inputs, data.outputs, network_key)
     iterations, cg_steps = options.solver
-    stopping = mupc.FixedSteps()
     used = rule_of(
         way,
         rho,
         solver=mupc.GaussNewton(cg_steps),
         max_steps=iterations,
-        stopping=stopping,
+        stopping=mupc.FixedSteps(),
     )
-    result = mupc.fit(
-        network,
-        data,
-        used,
-        build_optimiser(config, network, options.steps),
-        steps=options.steps,
-        log_every=100,
-        key=key,
-    )
-    assert data.test is not None
-    accuracy = mupc.evaluate(result, data.test).accuracy
     accurate = rule_of(
         way,
         rho,
@@ -108,11 +83,27 @@ def outcome(way: str, rho: float, seed: int, options: argparse.Namespace) -> Out
         max_steps=400,
         stopping=mupc.Tolerance(1e-4, patience=50),
     )
+    result, data = _trained(used, seed, options)
+    assert data.test is not None
+    accuracy = mupc.evaluate(result, data.test).accuracy
     parts = [slice(first, first + 64) for first in range(0, 64 * options.batches, 64)]
     x, y = map(jnp.asarray, data.train)
     rules, model = (used, accurate), (result.network, result.state)
     cosines = [_cosine(rules, *model, (x[part], y[part])) for part in parts]
     return Outcome(float(accuracy or 0), float(np.min(cosines)), float(np.median(cosines)))
+
+
+def _trained(
+    rule: LearningRule, seed: int, options: argparse.Namespace
+) -> tuple[mupc.FitResult, mupc.data.Dataset]:
+    names = ("dataset", "depth", "width", "activation", "steps")
+    config = resolve(TrainConfig(**{name: getattr(options, name) for name in names}, seed=seed))
+    data = load_data(config)
+    network_key, key = jax.random.split(jax.random.key(seed))
+    network = draw_network(config, data.inputs, data.outputs, network_key)
+    optimiser = build_optimiser(config, network, options.steps)
+    result = mupc.fit(network, data, rule, optimiser, steps=options.steps, log_every=100, key=key)
+    return result, data
 
 
 @eqx.filter_jit

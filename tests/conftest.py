@@ -16,13 +16,13 @@ import jaxtyping
 import pytest
 from jaxtyping import install_import_hook
 
-# Every annotation of the numerical rooms is checked when a function of theirs is called, shapes
-# included.
-NUMERICAL = (
-    "arrays energies inference learning likelihoods networks parameterisations regularisers theory"
+# Every annotation of these rooms, shapes included, is checked when a function of theirs is called.
+CHECKED = (
+    "arrays data energies hyperparameters inference learning likelihoods networks "
+    "parameterisations regularisers theory training.metrics training.step"
 )
 if "MUPC_CHECKED" in os.environ:
-    install_import_hook([f"mupc.{room}" for room in NUMERICAL.split()], "checked_types.checked")
+    install_import_hook([f"mupc.{room}" for room in CHECKED.split()], "checked_types.checked")
 
 # Most of the time goes into compiling small programs that run once: XLA need not polish them.
 # (.ci/full runs the benchmarks and experiments as they are compiled for everyone.)

@@ -137,6 +137,43 @@ def test_every_parameter_has_numbers_from_its_own_fan_in():
     assert [s.adam for s in at_base.scales] == [s.sgd for s in at_base.scales] == [1, 1]
 
 
+def test_what_is_a_weight_depends_on_the_module_and_not_on_its_axes():
+    """Gains and offsets of norms stay; a kernel of one pixel and one channel is drawn."""
+    keys = jax.random.split(jax.random.key(0), 5)
+    modules = [
+        (eqx.nn.LayerNorm((4, 3, 3)), ["bias", "bias"]),
+        (eqx.nn.RMSNorm((4, 3)), ["bias", "bias"]),
+        (eqx.nn.GroupNorm(2, 4), ["bias", "bias"]),
+        (eqx.nn.Conv2d(1, 16, 1, key=keys[0]), ["weight", "bias"]),
+        (eqx.nn.Conv2d(8, 8, 1, groups=8, key=keys[1]), ["weight", "bias"]),
+        (eqx.nn.ConvTranspose2d(3, 5, 2, key=keys[2]), ["weight", "bias"]),
+    ]
+    for module, kinds in modules:
+        block = mupc.Scaled.initialise(module, shape=(4, 5), key=keys[3])
+        assert [p.scale.kind for p in block.parameters] == kinds
+        for before, parameter in zip(jax.tree.leaves(module), block.parameters, strict=True):
+            kept = parameter.scale.kind == "bias"
+            assert bool(np.all(before == parameter.array)) == kept
+    with pytest.raises(
+        ValueError, match="role must be one of input, hidden, readout, not 'output'"
+    ):
+        mupc.Scaled.initialise(modules[0][0], "output", shape=(4, 5), key=keys[4])
+    with pytest.raises(
+        ValueError, match="role must be one of input, hidden, readout, not 'output'"
+    ):
+        mupc.Scaled.keep(modules[0][0], "output")
+
+
+def test_uniform_rates_follow_the_exponent_of_the_branch():
+    """L branches of L^−α, each moved by L^(α−1), move the output by as much at any L."""
+    for exponent in (0.5, 1.0):
+        parameterisation = mupc.mupc(exponent=exponent)
+        for length in (129, 1032):
+            scale = parameterisation.scale("hidden", mupc.Shape(128, length), skip=True)
+            moved = length * parameterisation.branch_multiplier(length) * scale.uniform
+            assert moved == pytest.approx(129 ** (1 - exponent))
+
+
 def test_rate_factors_of_a_branch_are_its_parameters_own():
     network = build("two matrices", 64, 9)
     factors = rate_factors(network, lambda scale: scale.adam).stages[0].blocks[0]

@@ -355,3 +355,24 @@ def test_hidden_precisions_and_factors_of_samples_are_those_of_the_formula():
         mupc.FreeEnergy(energy.network, x, y, energy.likelihood, (), np.ones(3)).layers(point)
     with pytest.raises(ValueError, match="expected positive numbers"):
         mupc.FreeEnergy(energy.network, x, y, energy.likelihood, (), np.zeros(4))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"factors": np.ones(3)}, "factors must be 5 numbers, one for each sample"),
+        ({"factors": -np.ones(5)}, "expected finite numbers above 0"),
+        ({"precisions": [1.0, np.inf, 2.0]}, "expected finite numbers above 0"),
+    ],
+)
+def test_precisions_and_factors_are_positive_numbers(options, sentence):
+    network = mupc.residual_mlp(4, 3, width=5, depth=3, key=jax.random.key(0))
+    with pytest.raises(ValueError, match=sentence):
+        mupc.FreeEnergy(network, np.zeros((5, 4)), np.zeros((5, 3)), mupc.Gaussian(), **options)
+
+
+def test_precisions_may_be_a_list_within_a_compiled_function():
+    network = mupc.residual_mlp(4, 3, width=5, depth=3, key=jax.random.key(0))
+    build = lambda x: mupc.FreeEnergy(network, x, x[:, :3], mupc.Gaussian(), precisions=[1, 2, 3])
+    x = jnp.ones((5, 4))
+    np.testing.assert_allclose(jax.jit(lambda x: build(x).precisions)(x), [1, 2, 3])

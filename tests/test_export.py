@@ -69,6 +69,7 @@ def test_a_network_that_the_file_cannot_build_is_asked_for(tmp_path):
         mupc.load_network(tmp_path / "a.safetensors")
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_another_network_is_refused_by_what_differs(tmp_path):
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
     mupc.save_network(whole, network())

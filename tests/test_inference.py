@@ -299,3 +299,38 @@ def test_new_numbers_never_compile_inference_again(make):
         stopping = Tolerance(rtol, patience=steps)
         mupc.infer(energy, make(value), start, max_steps=steps, stopping=stopping)
     assert len(traces) == once > 0
+
+
+def test_a_stopping_of_a_users_own_measures_unless_it_says_not():
+    class Tenth(mupc.inference.Stopping):
+        def tolerance(self, initial):
+            return 0.1 * initial
+
+        def stalled(self, since):
+            return jnp.zeros_like(since, bool)
+
+    energy, start = problem(jnp.tanh)
+    run = lambda measure: mupc.infer(
+        energy, mupc.GaussNewton(), start, max_steps=9, stopping=Tenth(), measure=measure
+    )
+    np.testing.assert_array_equal(run(False).steps, run(True).steps)
+    assert np.all(run(False).steps > 0)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_start_no_solver_and_no_energy_is_named():
+    energy, start = problem(jnp.tanh)
+    feedforward = energy.network.feedforward(energy.x)
+    with pytest.raises(ValueError, match="start must be a point, such as"):
+        mupc.infer(energy, mupc.GaussNewton(), feedforward, max_steps=1)
+    with pytest.raises(TypeError, match="solver must be a mupc"):
+        mupc.infer(energy, optax.adam(0.1), start, max_steps=1)
+    with pytest.raises(TypeError, match="energy must be a mupc"):
+        mupc.infer(energy.network, mupc.GaussNewton(), start, max_steps=1)
+
+
+def test_an_optax_method_may_ask_for_the_energy():
+    energy, start = problem(jnp.tanh)
+    solver = mupc.Optax(optax.polyak_sgd(max_learning_rate=0.3))
+    end = mupc.infer(energy, solver, start, max_steps=5, stopping=FixedSteps())
+    assert np.all(end.energy < energy.samples(energy.at(start)))

@@ -1,5 +1,7 @@
 """Networks from Equinox modules and from matrices: they compute what those computed."""
 
+import pickle
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -164,3 +166,30 @@ def test_an_activation_is_a_function():
 def test_matrices_that_do_not_fit_are_refused(weights, biases, sentence):
     with pytest.raises(ValueError, match=sentence):
         mupc.chain_from_mlp(weights, biases)
+
+
+def test_a_chain_of_modules_may_read_tokens():
+    class Table(eqx.Module):
+        table: eqx.nn.Embedding
+
+        def __call__(self, tokens):
+            return jnp.mean(jax.vmap(self.table)(tokens), axis=0)
+
+    keys = jax.random.split(jax.random.key(0))
+    layers = [
+        Table(eqx.nn.Embedding(7, 4, key=keys[0])),
+        jax.nn.relu,
+        eqx.nn.Linear(4, 3, key=keys[1]),
+    ]
+    network = mupc.chain_from_modules(layers, jnp.zeros(5, int))
+    assert network.feedforward(jnp.zeros((2, 5), int)).output.shape == (2, 3)
+
+
+@pytest.mark.parametrize("activation", [jax.nn.relu, jnp.tanh, jax.nn.gelu, mupc.identity])
+def test_networks_can_be_pickled(activation):
+    network = mupc.residual_mlp(
+        4, 3, width=5, depth=3, activation=activation, key=jax.random.key(0)
+    )
+    assert eqx.tree_equal(pickle.loads(pickle.dumps(network)), network)
+    with pytest.raises(pickle.PicklingError, match="can be pickled if JAX has it"):
+        pickle.dumps(jax.jit(lambda z: z))

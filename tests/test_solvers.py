@@ -189,7 +189,7 @@ def test_what_is_no_solver_or_no_start_is_named():
         mupc.infer(energy, mupc.GaussNewton(), start)
     with pytest.raises(ValueError, match=missing):
         mupc.PredictiveCoding(mupc.LBFGS())
-    sentence = r"solver must be an object such as mupc.LBFGS\(\), not its class"
+    sentence = r"solver must be a mupc.Solver, e.g. mupc.GaussNewton\(\); got the class LBFGS"
     with pytest.raises(ValueError, match=sentence):
         mupc.infer(energy, mupc.LBFGS, start, max_steps=3)
     with pytest.raises(ValueError, match=r"start must be a point, .* or a tuple of activities"):

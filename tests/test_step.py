@@ -414,3 +414,154 @@ def test_a_sound_run_makes_no_nan(tmp_path):
             config = TrainConfig(depth=2, width=8, steps=6, log_every=5, report_every=3,
                                  out=str(tmp_path / name), **more)  # fmt: skip
             assert train(config).result.steps == 6
+
+
+def test_a_readout_of_zeros_learns():
+    """There is no ρ to set where nothing reaches the hidden layers: the likelihood's own π."""
+    network, data = problem()
+    network = eqx.tree_at(lambda n: n.readout.weights, network, replace_fn=jnp.zeros_like)
+    rule, optimiser = mupc.PredictiveCoding(), optax.adam(0.01)
+    state = mupc.init(network, rule, optimiser, KEY)
+    losses = []
+    for _ in range(60):
+        state, metrics = mupc.step(state, data, rule, optimiser)
+        losses.append(float(metrics.loss))
+    assert losses[-1] < 0.8 * losses[0]
+    change = np.abs(state.network.stages[0].blocks[0].weights - network.stages[0].blocks[0].weights)
+    assert np.all(np.max(change, axis=(1, 2)) > 0)
+
+
+class Broken(Repeated):
+    """Whose last gradient on a batch is none."""
+
+    def begin(self, network, batch, state, key):
+        return jnp.zeros((), int), state
+
+    def gradients(self, network, batch, carry, key, *, measure=True):
+        gradients, _, info = self.inner.gradients(network, batch, None, key, measure=measure)
+        last = carry == self.times - 1
+        return jax.tree.map(lambda g: jnp.where(last, jnp.nan, g), gradients), carry + 1, info
+
+
+def test_a_step_whose_last_update_fails_is_refused_as_a_whole():
+    network, data = problem()
+    rule, optimiser = Broken(mupc.Backpropagation(), 3), optax.adam(0.1)
+    state = mupc.init(network, rule, optimiser, KEY)
+    after, _ = mupc.step(state, data, rule, optimiser)
+    assert int(after.failed) == 0
+    same(after.network, network)
+    same(after.optimiser, state.optimiser)
+
+
+def test_several_updates_with_a_rule_of_predictive_coding_see_the_weights_as_they_are():
+    """Also of a network whose functions are leaves, which no loop can carry."""
+
+    class Twice(mupc.PredictiveCoding):
+        updates = property(lambda self: 2)
+
+    layers = [eqx.nn.Linear(6, 5, key=KEY), jnp.tanh, eqx.nn.Linear(5, 3, key=KEY)]
+    network = mupc.chain_from_modules(layers, jnp.zeros(6))
+    _, data = problem()
+    rule, optimiser = Twice(likelihood=mupc.Gaussian(0.3)), optax.sgd(0.1)
+    after, _ = mupc.step(mupc.init(network, rule, optimiser, KEY), data, rule, optimiser)
+    single = mupc.PredictiveCoding(likelihood=mupc.Gaussian(0.3))
+    state = mupc.init(network, single, optimiser, KEY)
+    # From the same point: the feedforward activities of the first weights.
+    carry, _ = single.begin(network, data, None, KEY)
+    for _ in range(2):
+        gradients, carry, _ = single.gradients(state.network, data, carry, KEY)
+        state = eqx.tree_at(
+            lambda s: s.network, state,
+            eqx.apply_updates(state.network, jax.tree.map(lambda g: -0.1 * g, gradients)),
+        )  # fmt: skip
+    same(after.network, state.network, 1e-6)
+
+
+def test_an_energy_of_other_parameters_needs_a_rule_of_its_own():
+    class Scale(mupc.Energy):
+        a: jax.Array
+        x: jax.Array
+        parameters = property(lambda self: self.a)
+        with_parameters = lambda self, a: eqx.tree_at(lambda e: e.a, self, a)
+        of_sample = lambda self, i: eqx.tree_at(lambda e: e.x, self, self.x[i][None])
+        layers = lambda self, point: self.a * jnp.sum(point.activities[0] ** 2, axis=(0, 2))[None]
+
+    network, data = problem()
+    rule = mupc.PredictiveCoding(
+        mupc.GradientDescent(0.1),
+        2,
+        mupc.Gaussian(),
+        energy=lambda *given: Scale(jnp.ones(()), given[1]),
+    )
+    with pytest.raises(ValueError, match="parameters of the energy are not the network"):
+        mupc.step(mupc.init(network, rule, optax.sgd(0.1), KEY), data, rule, optax.sgd(0.1))
+
+
+def test_optimisers_of_closures_do_what_they_say():
+    """Keyword defaults are a part of a function; what cannot be told apart is left as it is."""
+    network, data = problem()
+    rule = mupc.Backpropagation()
+
+    def with_default(rate):
+        scale = jnp.asarray(1.0)
+
+        def update(updates, state, params=None, *, rate=rate):
+            return jax.tree.map(lambda u: -rate * scale * u, updates), state
+
+        return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+    def with_set():
+        names = {1, 2}
+
+        def update(updates, state, params=None):
+            return jax.tree.map(lambda u: -u / len(names), updates), state
+
+        return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+    def moved(optimiser):
+        state = mupc.init(network, rule, optimiser, KEY)
+        after, _ = mupc.step(state, data, rule, optimiser)
+        return np.max(np.abs(after.network.readout.weights - network.readout.weights))
+
+    slow, fast = with_default(0.1), with_default(1.0)
+    assert moved(fast) == pytest.approx(10 * moved(slow), rel=1e-4)
+    assert moved(with_set()) == pytest.approx(0.5 * moved(fast), rel=1e-4)
+    choice = optax.sgd(0.1, momentum=0.9, nesterov=np.bool_(True))
+    assert moved(choice) == pytest.approx(moved(optax.sgd(0.1, momentum=0.9, nesterov=True)))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("build", "sentence"),
+    [
+        (lambda: mupc.PredictiveCoding(optax.adam(0.1), 3), "solver must be a mupc.Solver, e.g."),
+        (lambda: mupc.PredictiveCoding(likelihood=mupc.Gaussian), "got the class Gaussian"),
+        (lambda: mupc.PredictiveCoding(likelihood="gaussian"), "likelihood must be .*'gaussian'"),
+        (lambda: mupc.PredictiveCoding(start=mupc.ZeroStart), "start must be a mupc.Start"),
+        (lambda: mupc.PredictiveCoding(stopping=mupc.FixedSteps), "stopping must be a mupc.Stop"),
+        (lambda: mupc.PredictiveCoding(regularisers=mupc.WeightDecay(0.1)), "must be a list of"),
+        (lambda: mupc.PredictiveCoding(regularisers=[0.1]), "must be a list of reg.*got 0.1"),
+        (lambda: mupc.Backpropagation(mupc.Gaussian), "likelihood must be a mupc.Likelihood"),
+        (
+            lambda: mupc.init(
+                eqx.nn.MLP(6, 3, 4, 1, key=KEY), mupc.Backpropagation(), optax.adam(0.1), KEY
+            ),
+            "expected a network such as .*got MLP",
+        ),
+        (
+            lambda: mupc.init(problem()[0], mupc.Backpropagation, optax.adam(0.1), KEY),
+            "rule must be a mupc.LearningRule.*got the class Backpropagation",
+        ),
+    ],
+)
+def test_what_is_not_what_it_should_be_is_named_at_every_door(build, sentence):
+    with pytest.raises(TypeError, match=sentence):
+        build()
+
+
+def test_classes_of_a_likelihood_are_asked_for_by_fit():
+    network, (x, y) = problem(size=32)
+    data = Dataset("own", Split(np.asarray(x), 2 * np.asarray(y)), None, None, "")
+    rule = mupc.PredictiveCoding(likelihood=mupc.Categorical())
+    with pytest.raises(ValueError, match="Categorical needs targets that are distributions"):
+        mupc.fit(network, data, rule, optax.adam(0.01), steps=2, batch_size=8, key=KEY)

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 from reference import batch
 from test_inference import problem
 from test_networks import drawn_like, patterned, two_stages
@@ -184,3 +185,26 @@ def test_relative_change_is_told_in_the_order_of_layers():
     expected = np.zeros(14)
     expected[1 + 2 * 3 + 1] = 0.25
     np.testing.assert_allclose(relative_change(network, moved), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("terms", [(), (mupc.WeightDecay(0.01),)])
+def test_a_rule_near_backpropagation_is_compared_in_its_own_unit(terms):
+    """π of the regime is the yardstick's too: else weight decay counts for another share of it."""
+    energy, _ = problem(jnp.tanh, size=16)
+    rule = mupc.PredictiveCoding(rho=1e-3, regularisers=terms)
+    seen = gradient_alignment(energy.network, (energy.x, energy.y), rule)
+    np.testing.assert_allclose(seen.cosine, 1, atol=1e-3)
+    np.testing.assert_allclose(seen.ratio, 1, atol=0.01)
+
+
+def test_extreme_eigenvalues_hold_with_activity_decay():
+    energy, _ = problem(jnp.tanh)
+    decayed = eqx.tree_at(lambda e: e.regularisers, energy, (mupc.ActivityDecay(0.3),))
+    z = energy.run().activities
+    seen = mupc.theory.extreme_eigenvalues(decayed, z)
+    for i in range(2):
+        one = decayed.of_sample(i)
+        flat, shaped = ravel_pytree([bank[:, i][:, None] for bank in z])
+        total = lambda v, one=one, shaped=shaped: one.samples(one.at(tuple(shaped(v))))[0]
+        values = np.linalg.eigvalsh(jax.hessian(total)(flat))
+        np.testing.assert_allclose([seen.smallest[i], seen.largest[i]], values[[0, -1]], rtol=1e-8)

@@ -49,10 +49,11 @@ def as_positive_array(value: ArrayLike | Sequence[float] | None) -> Float[Array,
     """Convert positive numbers to an array of the default float type; None stays None."""
     if value is None:
         return None
-    array = jnp.asarray(value, dtype=jnp.result_type(float))
-    if not isinstance(value, Tracer) and not np.all(np.asarray(array) > 0):
-        raise ValueError(f"expected positive numbers, not {value}")
-    return array
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
+        numbers = np.asarray(value, float)
+        if not np.all((numbers > 0) & np.isfinite(numbers)):
+            raise ValueError(f"expected finite numbers above 0, not {value}")
+    return jnp.asarray(value, dtype=jnp.result_type(float))
 
 
 def as_count(value: ArrayLike, least: int = 0) -> Int[Array, ""]:

@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 
 import equinox as eqx
 import jax
+import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
@@ -76,7 +77,7 @@ def as_module(optimiser: optax.GradientTransformation) -> optax.GradientTransfor
     """Make the arrays that an optimiser's functions hold arguments of a compiled program.
 
     `optax.chain` makes new functions at each call, which hold what it was given. As a function is
-    its code and what it holds, two calls with other numbers are one program with other arguments.
+    its code and what it holds, two calls with other arrays are one program with other arguments.
     """
     return jax.tree.map(lambda leaf: _opened(leaf, frozenset()), optimiser)
 
@@ -86,39 +87,46 @@ class _Code:
     """What is the same in all functions of one definition."""
 
     code: types.CodeType
-    defaults: Any
     namespace: int
 
 
 class _Closure(eqx.Module):
-    """A function as a tree: its code, and what it holds of the function that made it."""
+    """A function as a tree: its code, what it holds of the function that made it, its defaults."""
 
     definition: _Code = eqx.field(static=True)
     held: tuple[Any, ...]
+    defaults: tuple[Any, ...] | None
+    keywords: dict[str, Any] | None
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        namespace, name, keywords = _NAMESPACES[self.definition]
+        code, (namespace, name) = self.definition.code, _NAMESPACES[self.definition]
         cells = tuple(types.CellType(value) for value in self.held)
-        definition = self.definition
-        function = types.FunctionType(definition.code, namespace, name, definition.defaults, cells)
-        function.__kwdefaults__ = keywords
+        function = types.FunctionType(code, namespace, name, self.defaults, cells)
+        function.__kwdefaults__ = self.keywords
         return function(*args, **options)
 
 
 # A namespace (of a module) has no hash, and is needed to call a function again.
-_NAMESPACES: dict[_Code, tuple[dict[str, Any], str, Any]] = {}
+_NAMESPACES: dict[_Code, tuple[dict[str, Any], str]] = {}
 
 
 def _opened(leaf: Any, within: frozenset[int]) -> Any:
     """Return a function that holds something as a tree; anything else as it is."""
+    if isinstance(leaf, np.bool_):  # a choice, not a number
+        return bool(leaf)
     if not isinstance(leaf, types.FunctionType) or not leaf.__closure__ or id(leaf) in within:
         return leaf
     try:
         held = tuple(cell.cell_contents for cell in leaf.__closure__)
-        definition = _Code(leaf.__code__, leaf.__defaults__, id(leaf.__globals__))
-        hash(definition)
-    except (ValueError, TypeError):  # a cell that is still empty, a default that has no hash
+    except ValueError:  # a cell that is still empty
         return leaf
-    _NAMESPACES[definition] = (leaf.__globals__, leaf.__name__, leaf.__kwdefaults__)
+    definition = _Code(leaf.__code__, id(leaf.__globals__))
+    _NAMESPACES[definition] = (leaf.__globals__, leaf.__name__)
     inner = within | {id(leaf)}
-    return _Closure(definition, jax.tree.map(lambda value: _opened(value, inner), held))
+    parts = (held, leaf.__defaults__, leaf.__kwdefaults__)
+    opened = jax.tree.map(lambda value: _opened(value, inner), parts)
+    try:
+        hash(tuple(jax.tree.leaves(eqx.filter(opened, eqx.is_array, inverse=True))))
+    except TypeError:  # it holds a set, say, by which no program can be told from another
+        return leaf
+    return _Closure(definition, *opened)

@@ -16,7 +16,6 @@ Source: μPC (arXiv 2505.13124), Table 1; Depth-μP (arXiv 2310.02244) for the r
 (arXiv 2505.01618), Table 1, for branches with another depth exponent.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -188,7 +187,9 @@ class Parameterisation:
         own = (fan_in / self.base.width, length, self.gamma)
         whole = (shape.width / self.base.width, length, self.gamma)
         summed = own if role == "hidden" else whole
-        uniform = min(1 / math.sqrt(summed[0] * length), _LARGEST_UNIFORM)
+        # L branches of L^−α change the output by L^(1−α) times what one of them changes.
+        along = 1 + self.depth.depth if self.depth.depth else 0.5
+        uniform = min(summed[0] ** -0.5 * length**-along, _LARGEST_UNIFORM)
         return Scale(
             role=role,
             kind=kind,

@@ -56,7 +56,9 @@ class WeightDecay(Regulariser):
 class SpectralPenalty(Regulariser):
     r"""$\lambda \sum \|I - V^\top V\|_F^2$ with $V = aW$ the multiplied weight, for some roles.
 
-    It pulls the singular values of the map that each layer really applies towards 1. For weights
+    It pulls the singular values of the map that each layer really applies towards 1. The depth
+    multiplier b of a residual layer is a part of a in a `mupc.Dense`; in a `mupc.Scaled` block it
+    multiplies the branch as a whole, and is none. For weights
     with more than two dimensions (convolutions) V is the matrix (out, everything else).
     """
 

@@ -84,7 +84,7 @@ def check_split(split: object, name: str) -> None:
         raise TypeError(f"{name}: expected a Split such as data.test, got {type(split).__name__}")
     for part, array in split._asdict().items():
         given: Any = array
-        if not hasattr(given, "dtype") or given.dtype.kind not in "biuf":
+        if getattr(getattr(given, "dtype", None), "kind", "?") not in "biuf":
             kind = getattr(given, "dtype", type(given).__name__)
             raise TypeError(f"{part} of {name} must be an array of real numbers, not of {kind}")
         if given.ndim < 2 and part == "y":

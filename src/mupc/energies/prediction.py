@@ -58,9 +58,9 @@ class FreeEnergy(ErrorEnergy):
     $$F(z) = \sum_{l=1}^{H} \tfrac{\pi_l}{2} \|z_l - u_l(z_{l-1})\|^2 + f\,\ell(y, \hat y),
       \quad z_0 = x$$
 
-    per sample, plus regularisers. A subclass may override its terms, `hidden` (with
-    `hidden_curvature`), `output_loss` and `of_weights`: everything else is derived from them, so
-    that one of them is one energy everywhere. It may not override what is derived.
+    per sample, plus regularisers. A subclass may override its terms `hidden` and `of_weights` (that
+    of the output is a likelihood's): everything else is derived from them, so that one of them is
+    one energy everywhere. It may not override what is derived.
 
     Args:
         network: gives the predictions u and the output ŷ.
@@ -81,18 +81,25 @@ class FreeEnergy(ErrorEnergy):
     precisions: Float[Array, " layers"] | Float[Array, ""] | None = eqx.field(
         default=None, converter=as_positive_array
     )
-    factors: Float[AnyArray, " batch"] | None = None
+    factors: Float[Array, " batch"] | None = eqx.field(default=None, converter=as_positive_array)
+
+    def __check_init__(self) -> None:
+        if self.factors is not None and self.factors.shape != self.x.shape[:1]:
+            raise ValueError(
+                f"factors must be {self.x.shape[0]} numbers, one for each sample, not an array of "
+                f"shape {self.factors.shape}"
+            )
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         derived = {name for base in FreeEnergy.__mro__ for name in vars(base)} - _TERMS
         fields = {name for base in cls.__mro__ for name in vars(base).get("__annotations__", {})}
-        changed = sorted(n for n in vars(cls) if n in derived - fields and n[0] != "_")
-        if changed:
+        own = {n for n in vars(cls) if n[0] != "_" or n == "__call__"}
+        if changed := sorted(own & (derived - fields)):
             raise TypeError(
                 f"{cls.__name__} overrides {', '.join(changed)}, which mupc.FreeEnergy derives "
-                "from its terms: override hidden, output_loss or of_weights, or subclass "
-                "mupc.Energy, whose one term is layers"
+                "from its terms: override hidden or of_weights, write a mupc.Likelihood for the "
+                "output, or subclass mupc.Energy, whose one term is layers"
             )
 
     # The terms. All else is derived from these.
@@ -103,14 +110,6 @@ class FreeEnergy(ErrorEnergy):
         r"""Return one layer's energy of each sample, $\tfrac{\pi}{2} \|e\|^2$, from its errors."""
         squares = 0.5 * layer_square_norms(e[None])[0]
         return squares if precision is None else precision * squares
-
-    def hidden_curvature(self, precision: Float[Array, ""] | None) -> Float[Array, ""] | None:
-        """Return the second derivative of `hidden`, about: Gauss–Newton's metric; None for 1."""
-        return precision
-
-    def output_loss(self, output: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
-        """Return ℓ of each sample at unit precision."""
-        return losses(self.likelihood, self.y, output)
 
     def of_weights(self) -> Float[Array, ""]:
         """Return the sum of the regularisers' terms on the weights."""
@@ -153,6 +152,10 @@ class FreeEnergy(ErrorEnergy):
         """Return what the last activity predicts of y."""
         # Of predictions that nobody uses, the compiler leaves nothing.
         return self.network.predictions(self.x, point.activities)[1]
+
+    def output_loss(self, output: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
+        """Return ℓ of each sample at unit precision."""
+        return losses(self.likelihood, self.y, output)
 
     def of_output(self, output: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
         """Return ℓ of each sample, at the energy's precision."""
@@ -279,11 +282,19 @@ class FreeEnergy(ErrorEnergy):
         return self.network.in_banks(jnp.broadcast_to(self.precisions, (sizes,)))
 
     def whiten(self, errors: Activities) -> Activities:
-        """Return $D^{-1/2}$ e, D the curvature of the hidden energies."""
+        """Return $D^{-1/2}$ e, D the curvature of the hidden energies where errors are zero.
+
+        The identity, or the hidden precisions, unless `hidden` is another term; 1 where that has
+        no positive curvature.
+        """
 
         def one(e: Array, number: Any) -> Array:
-            curvature = self.hidden_curvature(number)
-            return e if curvature is None else e / jnp.sqrt(curvature)
+            if type(self).hidden is FreeEnergy.hidden:
+                return e if number is None else e / jnp.sqrt(number)
+            slope = jax.grad(lambda e: jnp.sum(self.hidden(e, number)))
+            zero = jnp.zeros_like(e[:1])
+            curvature = jax.jvp(slope, (zero,), (jnp.ones_like(zero),))[1]
+            return e / jnp.sqrt(jnp.where(curvature > 0, curvature, 1))
 
         banks = zip(errors, self._numbers(), strict=True)
         return tuple(jax.vmap(one)(e, number) for e, number in banks)
@@ -306,7 +317,7 @@ class FreeEnergy(ErrorEnergy):
 
 
 # What a subclass may override: everything else is derived from it.
-_TERMS = {"hidden", "hidden_curvature", "output_loss", "of_weights"}
+_TERMS = {"hidden", "of_weights"}
 
 
 def _layers_of(block: PyTree[Any]) -> int:

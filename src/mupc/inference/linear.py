@@ -82,17 +82,18 @@ def check_closed_form(energy: FreeEnergy) -> None:
             "the closed form is for a chain of one stage with one kind of block, whose activities "
             "have one width; use mupc.GaussNewton for several"
         )
-    terms = ("hidden", "output_loss")
-    changed = [name for name in terms if getattr(type(energy), name) is not _TERMS[name]]
-    if changed or energy.factors is not None:
+    shapes = jax.eval_shape(network.feedforward, energy.x)
+    if any(z.ndim != 3 for z in shapes.activities) or shapes.output.ndim != 2:
+        raise ValueError(
+            "the closed form is for activities and outputs that are vectors, without positions; "
+            "use mupc.GaussNewton for others"
+        )
+    if type(energy).hidden is not FreeEnergy.hidden or energy.factors is not None:
         raise ValueError(
             "the closed form is for the terms of mupc.FreeEnergy, with one output precision for "
             "all samples; use mupc.GaussNewton for others"
         )
     decay_strengths(energy.regularisers, network.depth)
-
-
-_TERMS = {name: getattr(FreeEnergy, name) for name in ("hidden", "output_loss")}
 
 
 def affine_layers(network: Chain, width: int) -> AffineLayers:

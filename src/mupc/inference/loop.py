@@ -19,6 +19,7 @@ from mupc.inference.solver import (
     step_limit,
 )
 from mupc.inference.stopping import Stopping, Tolerance
+from mupc.kinds import check_kind
 from mupc.networks import Activities
 
 # A solver in other coordinates sees its own residual, which at a great depth is up to ten times
@@ -60,9 +61,11 @@ def infer(
 
     Raises:
         ValueError: if an argument is impossible, or the solver is for other energies.
+        TypeError: if one is not what it should be.
         RuntimeError: if a sample diverges and `throw` is set.
     """
     limit = step_limit(solver, max_steps)
+    check_kind("energy", energy, Energy, "a mupc.Energy, e.g. mupc.FreeEnergy(network, x, y, …)")
     _check_energy(energy, solver)
     point = start if isinstance(start, Point) else energy.at(_checked(start))
     limits = _Limits(limit, stopping or Tolerance(), jnp.asarray(measure, bool))
@@ -265,7 +268,8 @@ def _sample_keys(key: PRNGKeyArray | None, point: Point) -> Key[Array, " batch"]
 
 
 def _checked(activities: Any) -> Activities:
-    if not isinstance(activities, tuple) or any(jnp.ndim(z) < 2 for z in activities):
+    banks = activities if isinstance(activities, tuple) else ((),)
+    if any(getattr(z, "ndim", 0) < 2 for z in banks):
         raise ValueError(
             "start must be a point, such as energy.run(), or a tuple of activities with one array "
             "(layer, batch, ...) for each bank, such as network.feedforward(x).activities"

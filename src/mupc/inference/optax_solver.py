@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from mupc.arrays import choose, sample_norms
 from mupc.energies import Energy
+from mupc.hyperparameters import update_with
 from mupc.inference.solver import Keys, Move, Progress, Solver
 from mupc.networks import Activities
 
@@ -47,9 +48,10 @@ class Optax(Solver):
         """Apply the transformation to the gradient, and its update to the activities."""
         samples, gradient = energy.samples_and_gradient(position)
         axes = self._state_axes(position)
-        updates, state = jax.vmap(
-            self.transformation.update, in_axes=(1, axes, 1), out_axes=(1, axes)
-        )(gradient, state, position)
+        one = lambda *own: update_with(self.transformation, *own)  # noqa: E731
+        updates, state = jax.vmap(one, in_axes=(1, axes, 1, 0), out_axes=(1, axes))(
+            gradient, state, position, samples
+        )
         moved = jax.tree.map(jnp.add, position, updates)
         move = lambda active: choose(active, moved, position)  # noqa: E731
         return move, state, Progress(samples, sample_norms(gradient))

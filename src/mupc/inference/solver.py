@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, PyTree
 
 from mupc.arrays import as_count
 from mupc.energies import Energy, Point
+from mupc.kinds import check_kind
 
 
 class InferenceResult(enum.IntEnum):
@@ -128,11 +129,9 @@ def step_limit(solver: Solver | Schedule, max_steps: Int[ArrayLike, ""] | None) 
 
     Raises:
         ValueError: if it is not given, or not a whole number of at least 1.
+        TypeError: if the solver is none.
     """
-    if isinstance(solver, type):
-        raise ValueError(
-            f"solver must be an object such as mupc.{solver.__name__}(), not its class"
-        )
+    check_kind("solver", solver, (Solver, Schedule), "a mupc.Solver, e.g. mupc.GaussNewton()")
     if max_steps is not None:
         return as_count(max_steps, least=1)
     if not isinstance(solver, Schedule):

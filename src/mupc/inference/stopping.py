@@ -16,7 +16,7 @@ _RISE = 1e-3
 class Stopping(eqx.Module):
     """Says when a sample is done: it moves no more then."""
 
-    measures: ClassVar[bool] = False
+    measures: ClassVar[bool] = True
     """Whether it needs residuals on the way."""
 
     @abstractmethod
@@ -47,7 +47,6 @@ class Tolerance(Stopping):
         patience: see above; 0 never calls a sample stalled.
     """
 
-    measures: ClassVar[bool] = True
     rtol: Float[Array, ""] = eqx.field(default=1e-3, converter=as_not_negative)
     atol: Float[Array, ""] = eqx.field(default=0.0, converter=as_not_negative)
     patience: Int[Array, ""] = eqx.field(default=10, converter=as_count)
@@ -64,6 +63,8 @@ class Tolerance(Stopping):
 class FixedSteps(Stopping):
     """Never done before all steps are made; no residual is measured on the way."""
 
+    measures: ClassVar[bool] = False
+
     def tolerance(self, initial: Float[Array, " batch"]) -> Float[Array, " batch"]:
         """Return zero: what has a residual of zero is at rest."""
         return jnp.zeros_like(initial)
@@ -74,7 +75,7 @@ class FixedSteps(Stopping):
 
 
 class Endless(FixedSteps):
-    """Never done, at rest or diverged, whatever the energy does: for a sampler."""
+    """Never done, at rest or above where it began: for a sampler, whose energy goes up and down."""
 
     def tolerance(self, initial: Float[Array, " batch"]) -> Float[Array, " batch"]:
         """Return less than any residual."""

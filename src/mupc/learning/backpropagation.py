@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from mupc.energies.prediction import activity_terms, weight_terms
-from mupc.learning.rule import Batch, Info, LearningRule
+from mupc.learning.rule import Batch, Info, LearningRule, check_terms
 from mupc.likelihoods import Gaussian, Likelihood, losses
 from mupc.networks import Network
 from mupc.regularisers import Regulariser
@@ -17,10 +17,16 @@ class Backpropagation(LearningRule):
     Args:
         likelihood: ℓ; `mupc.Gaussian()` unless given.
         regularisers: further terms, on the weights or on the feedforward activities.
+
+    Raises:
+        TypeError: if one is not what it should be.
     """
 
     likelihood: Likelihood = eqx.field(default_factory=Gaussian)
     regularisers: tuple[Regulariser, ...] = eqx.field(default=(), converter=tuple)
+
+    def __check_init__(self) -> None:
+        check_terms(self.likelihood, self.regularisers)
 
     def gradients(
         self,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,8 +25,9 @@ from mupc.inference import (
     infer,
     step_limit,
 )
+from mupc.kinds import check_kind
 from mupc.learning.regime import Held, Precisions, Regime, mean_regime_number
-from mupc.learning.rule import Batch, Info, LearningRule
+from mupc.learning.rule import Batch, Info, LearningRule, check_terms
 from mupc.likelihoods import Gaussian, Likelihood
 from mupc.networks import Network
 from mupc.regularisers import Regulariser
@@ -40,7 +42,7 @@ class _Carry(NamedTuple):
     energy: Energy
     start: Point
     output: Float[Array, "batch ..."]
-    unit: Float[Array, " batch"]
+    factors: Float[Array, " batch"]
 
 
 class PredictiveCoding(LearningRule):
@@ -69,6 +71,7 @@ class PredictiveCoding(LearningRule):
 
     Raises:
         ValueError: if an argument is impossible.
+        TypeError: if one is not what it should be.
     """
 
     solver: Solver | Schedule
@@ -101,6 +104,7 @@ class PredictiveCoding(LearningRule):
         if rho is None and likelihood is None:
             rho = _RHO
         self.likelihood = Gaussian() if likelihood is None else likelihood
+        check_terms(self.likelihood, regularisers)
         if rho is not None and not _is_one(self.likelihood.precision):
             raise ValueError(
                 "rho sets the precision, so that the likelihood's own would have no effect: give "
@@ -113,6 +117,8 @@ class PredictiveCoding(LearningRule):
         fixed = isinstance(steps, int) and steps == 1
         self.stopping = stopping or (FixedSteps() if fixed else Tolerance())
         self.start = start or FeedforwardStart()
+        check_kind("stopping", self.stopping, Stopping, "a mupc.Stopping, e.g. mupc.Tolerance()")
+        check_kind("start", self.start, Start, "a mupc.Start, e.g. mupc.ZeroStart()")
         self.energy = energy
 
     @property
@@ -132,11 +138,11 @@ class PredictiveCoding(LearningRule):
         activities, output = network.feedforward(x)
         energy = self.energy(network, x, y, self.likelihood, self.regularisers)
         point = Point(activities, jax.tree.map(jnp.zeros_like, activities))
-        unit = jnp.ones(len(x), output.dtype)
+        factors = jnp.ones(len(x), output.dtype)
         if self.regime is not None:
             state, precisions = self._measured(energy, point, state)
-            energy, unit = precisions.of(_free(energy)), precisions.factors
-        return _Carry(energy, self.start(energy, point, key), output, unit), state
+            energy, factors = precisions.of(_free(energy)), precisions.factors
+        return _Carry(energy, self.start(energy, point, key), output, factors), state
 
     def gradients(
         self,
@@ -148,17 +154,20 @@ class PredictiveCoding(LearningRule):
         measure: bool | Bool[Array, ""] = True,
     ) -> tuple[Network, _Carry, Info]:
         """Infer, then differentiate with respect to the weights."""
-        energy, start, output, unit = carry
+        if isinstance(carry.energy, FreeEnergy):
+            carry = carry._replace(energy=carry.energy.with_parameters(network))
+        energy, start, output, factors = carry
         solution = self._infer(carry, key, measure=measure)
-        gradients = energy.weight_gradient(solution.point, unit=unit)
+        gradients = energy.weight_gradient(solution.point, unit=factors)
+        _check_gradients(gradients, network)
         layers = jnp.mean(energy.layers(solution.point), axis=1)
         before = jnp.mean(energy.layers(start), axis=1)
-        precision = self.likelihood.precision
+        precision = unit = self.likelihood.precision
         if isinstance(energy, FreeEnergy):
-            precision = jnp.mean(energy.precision)
+            precision, unit = jnp.mean(energy.precision), energy.likelihood.precision
         phases = {"inference": solution._replace(point=Point((), ()))}
         sweeps = self.solver.cost(solution.steps)
-        return gradients, carry, Info(output, before, layers, precision, phases, sweeps)
+        return gradients, carry, Info(output, before, layers, precision, phases, sweeps, unit)
 
     def diagnostics(
         self, network: Network, batch: Batch, state: Any, key: PRNGKeyArray
@@ -205,6 +214,16 @@ class PredictiveCoding(LearningRule):
 def _is_one(precision: ArrayLike) -> bool:
     """Return whether a precision was left at 1, as far as it can be seen before it is traced."""
     return isinstance(precision, Tracer) or float(np.asarray(precision)) == 1
+
+
+def _check_gradients(gradients: Any, network: Network) -> None:
+    """Check that what an energy learns is the network."""
+    like = eqx.filter(network, eqx.is_inexact_array)
+    if jax.tree.structure(gradients) != jax.tree.structure(like):
+        raise ValueError(
+            "the parameters of the energy are not the network that is trained, so that no "
+            "optimiser of it can take their gradient: write a mupc.LearningRule for this energy"
+        )
 
 
 def _free(energy: Energy) -> FreeEnergy:

@@ -128,9 +128,10 @@ class Regime(eqx.Module):
         seen = sensitivity(energy, point)
         held = held.see(seen.mean())
         own = energy.likelihood.precision
-        common = own if self.rho is None else ratio(self.rho, held.first)
+        known = held.first > 0  # else the readout is zero, say, and there is no ρ to set
+        common = own if self.rho is None else jnp.where(known, ratio(self.rho, held.first), own)
         level = self.level(seen.each, held.last)
-        above = self.hold & (level > held.first) & (held.first > 0)
+        above = self.hold & known & (level > held.first)
         return held, Precisions(common, jnp.where(above, ratio(held.first, level), 1.0))
 
     def level(self, each: Float[Array, " batch"], mean: Float[Array, ""]) -> Float[Array, " batch"]:

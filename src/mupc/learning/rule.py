@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray, PyTree
 
 from mupc.arrays import AnyArray
 from mupc.inference import Solution
+from mupc.kinds import check_kind
 from mupc.likelihoods import Likelihood
 from mupc.networks import Network
 from mupc.regularisers import Regulariser
@@ -29,6 +30,8 @@ class Info(NamedTuple):
         phases: the outcome of each inference less its points, by name; none for rules without it.
         sweeps: what they cost each sample, in sweeps, (batch,); None where that is not known, as
             some solvers have no fixed price.
+        unit: the precision of the output that the gradients are measured in; the likelihood's own
+            unless given.
     """
 
     output: Float[Array, "batch ..."]
@@ -37,6 +40,7 @@ class Info(NamedTuple):
     precision: Float[Array, ""]
     phases: Mapping[str, Solution]
     sweeps: Float[Array, " batch"] | None
+    unit: Float[Array, ""] | None = None
 
 
 class LearningRule(eqx.Module):
@@ -102,6 +106,19 @@ class LearningRule(eqx.Module):
         """Infer with a record of every step; None for a rule without inference."""
         del network, batch, state, key
         return None
+
+
+def check_terms(likelihood: object, regularisers: Any) -> None:
+    """Check the terms of a rule's energy.
+
+    Raises:
+        TypeError: if one is not what it should be.
+    """
+    check_kind("likelihood", likelihood, Likelihood, "a mupc.Likelihood, e.g. mupc.Gaussian()")
+    example = "a list of regularisers, e.g. [mupc.WeightDecay(1e-3)]"
+    check_kind("regularisers", regularisers, (list, tuple), example)
+    for one in regularisers:
+        check_kind("regularisers", one, Regulariser, example)
 
 
 def first_gradients(

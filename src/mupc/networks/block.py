@@ -1,5 +1,8 @@
 """Layers, written for one example: each predicts the next activity from the one before."""
 
+import copyreg
+import importlib
+import pickle
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeGuard
@@ -10,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num, PRNGKeyArray, PyTree
 
 from mupc import parameterisations
-from mupc.parameterisations import Parameterisation, Role, Scale, Shape
+from mupc.parameterisations import ROLES, Parameterisation, Role, Scale, Shape
 
 Activation = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 
@@ -20,6 +23,24 @@ Activities = tuple[Float[Array, "_layer batch ..."], ...]
 # Elements of a layer's activity from which a loop over layers pays on a CPU: at batch 64 an
 # inference step takes a tenth less time at width 128, but a fifth more at width 64.
 _LARGE_LAYER = 64 * 128
+
+
+def _named(function: Any) -> tuple[Callable[..., Any], tuple[str, str]]:
+    """Return how to find a compiled function of JAX again, by its public name."""
+    name = getattr(function, "__name__", "")
+    for module in ("jax.nn", "jax.numpy"):
+        if getattr(importlib.import_module(module), name, None) is function:
+            return _found, (module, name)
+    raise pickle.PicklingError(f"a compiled function can be pickled if JAX has it, not {function}")
+
+
+def _found(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
+
+
+# Of these kinds are activations such as relu and tanh: with them networks pickle as other trees do.
+for _kind in (type(jax.nn.relu), type(jnp.tanh)):
+    copyreg.pickle(_kind, _named)
 
 
 def identity(z: Num[Array, "..."]) -> Num[Array, "..."]:
@@ -187,8 +208,8 @@ class Scaled(ScaledBlock):
     @classmethod
     def keep(cls, module: PyTree[Any], role: Role, *, linear: bool = False) -> "Scaled":
         """Take a module as it is: every multiplier and rate factor is 1."""
-        kinds = _kinds(module)
-        scales = tuple(Scale(role, "weight" if kind.fan_in else "bias") for kind in kinds)
+        _check_role(role)
+        scales = tuple(Scale(role, "weight" if n else "bias") for n in _fan_ins(module))
         return cls(module, scales, None, linear)
 
     @classmethod
@@ -220,17 +241,18 @@ class Scaled(ScaledBlock):
             linear: whether the module is affine.
             key: draws the weights.
         """
+        _check_role(role)
         parameterisation = parameterisation or parameterisations.mupc()
         shape = shape if isinstance(shape, Shape) else Shape(*shape)
         skip = role == "hidden" if skip is None else skip
         leaves, structure = jax.tree.flatten(eqx.filter(module, eqx.is_inexact_array))
-        kinds, drawn, scales = _kinds(module), list[Array](), list[Scale]()
-        for leaf, kind, one in zip(leaves, kinds, jax.random.split(key, len(leaves)), strict=True):
-            if not kind.fan_in:
+        keys, drawn, scales = jax.random.split(key, len(leaves)), list[Array](), list[Scale]()
+        for leaf, fan_in, one in zip(leaves, _fan_ins(module), keys, strict=True):
+            if not fan_in:
                 scales.append(parameterisation.bias_scale(role, shape, skip=skip))
                 drawn.append(leaf)
                 continue
-            scale = parameterisation.scale(role, shape, kind.fan_in, skip=skip)
+            scale = parameterisation.scale(role, shape, fan_in, skip=skip)
             matrix = parameterisation.initialise(
                 one, (leaf.shape[0], leaf.size // leaf.shape[0]), scale.std
             )
@@ -255,24 +277,29 @@ class Scaled(ScaledBlock):
         return f(z) if self.branch is None else z + self.branch * f(z)
 
 
-class _ParameterKind(NamedTuple):
-    """How many inputs an output of a weight sums over; 0 for what is no weight."""
+def _check_role(role: object) -> None:
+    if role not in ROLES:
+        raise ValueError(f"role must be one of {', '.join(ROLES)}, not {role!r}")
 
-    fan_in: int
+
+def _fan_ins(module: PyTree[Any]) -> list[int]:
+    """Return how many inputs an output of each trainable array sums over; 0 for what is no weight.
+
+    In the order of the module's leaves.
+    """
+    fan_ins: list[int] = []
+    for node in jax.tree.leaves(module, is_leaf=lambda node: isinstance(node, _KNOWN)):
+        for leaf in jax.tree.leaves(eqx.filter(node, eqx.is_inexact_array)):
+            offset = isinstance(node, _CONVOLUTIONS) and leaf is node.bias
+            if isinstance(node, eqx.nn.Embedding):
+                fan_ins.append(1)
+            elif offset or isinstance(node, _NORMS):
+                fan_ins.append(0)
+            else:
+                fan_ins.append(leaf.size // leaf.shape[0] if leaf.ndim >= 2 and leaf.size else 0)
+    return fan_ins
 
 
-def _kinds(module: PyTree[Any]) -> list[_ParameterKind]:
-    """Return the kind of every trainable array of a module, in the order of its leaves."""
-    kinds: list[_ParameterKind] = []
-
-    def is_looked_up(node: object) -> bool:
-        return isinstance(node, eqx.nn.Embedding)
-
-    for node in jax.tree.leaves(module, is_leaf=is_looked_up):
-        if is_looked_up(node):
-            kinds.append(_ParameterKind(1))
-        elif eqx.is_inexact_array(node):
-            fan_in = node.size // node.shape[0] if node.ndim >= 2 and node.size else 0
-            # Offsets of a convolution are (channels, 1, 1): no input is summed over.
-            kinds.append(_ParameterKind(0 if fan_in == 1 and node.ndim > 2 else fan_in))
-    return kinds
+_NORMS = (eqx.nn.LayerNorm, eqx.nn.RMSNorm, eqx.nn.GroupNorm, eqx.nn.BatchNorm)
+_CONVOLUTIONS = (eqx.nn.Conv, eqx.nn.ConvTranspose)
+_KNOWN = (eqx.nn.Embedding, *_NORMS, *_CONVOLUTIONS)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Num, PyTree
 from mupc.arrays import AnyArray
 from mupc.networks.block import Activities, Block
 from mupc.networks.network import Feedforward, Layer, Network
-from mupc.networks.stage import Stage, Term, on_platforms, with_gradient
+from mupc.networks.stage import Stage, Term, by_parameters, on_platforms, with_gradient
 
 
 class Chain(Network):
@@ -154,9 +154,7 @@ class Chain(Network):
         with jax.default_matmul_precision("highest"):
             groups = zip(self.stages, _befores(x, parts), parts, own, strict=True)
             stages = [stage.parameter_gradient(at, z, c) for stage, at, z, c in groups]
-            params, rest = eqx.partition(self.readout, eqx.is_inexact_array)
-            run = lambda params: jax.vmap(eqx.combine(params, rest))(activities[-1][-1])  # noqa: E731
-            readout = jax.vjp(run, params)[1](output)
+            readout = by_parameters(self.readout, activities[-1][-1], output)
             like = eqx.filter(self, eqx.is_inexact_array)
             return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves((stages, readout)))
 

@@ -58,7 +58,7 @@ def chain_from_modules(layers: Sequence[Layer], example: ArrayLike) -> Chain:
         _block(group, "input" if i == 0 else "readout" if i == len(groups) - 1 else "hidden")
         for i, group in enumerate(groups)
     ]
-    shapes, z = list[tuple[int, ...]](), jax.ShapeDtypeStruct(jnp.shape(example), jnp.float32)
+    shapes, z = list[tuple[int, ...]](), jax.eval_shape(lambda: jnp.asarray(example))
     for group, block in zip(groups, blocks, strict=True):
         z = _predicted(group, block, z)
         shapes.append(z.shape)

@@ -35,8 +35,9 @@ def scale_sgd(network: PyTree[Any]) -> optax.GradientTransformation:
 def scale_uniform(network: PyTree[Any]) -> optax.GradientTransformation:
     """Multiply updates by √(N₀L₀/(NL)), at most 4, outer layers' at least 1: the *uniform* rule.
 
-    Under Adam each of L residual layers then changes what it adds, and all of them together the
-    output, by as much at any width N and number L of layers.
+    With branches of L^−α the factor of depth is (L₀/L)^(1−α). Under Adam each of L residual layers
+    then changes what it adds, and all of them together the output, by as much at any width N and
+    number L of layers.
     """
     return scale_by(rate_factors(network, lambda scale: scale.uniform))
 

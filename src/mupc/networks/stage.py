@@ -210,10 +210,10 @@ class Stage(eqx.Module):
 
         Every layer's part is its own: of the activity below it and of its cotangent c.
         """
-        entry = _by_parameters(self.entry, before, cotangents[0][0])
+        entry = by_parameters(self.entry, before, cotangents[0][0])
         belows = self._belows(activities)
         layers = zip(self.blocks, belows, cotangents[1:], strict=True)
-        blocks = [_each(_by_parameters, *own) for own in layers]
+        blocks = [_each(by_parameters, *own) for own in layers]
         like = eqx.filter(self, eqx.is_inexact_array)
         return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves((entry, blocks)))
 
@@ -272,7 +272,7 @@ def on_platforms(
     return jax.lax.platform_dependent(*arrays, default=together, **ways)
 
 
-def _by_parameters(block: Block, below: Array, cotangent: Array) -> Block:
+def by_parameters(block: Block, below: Array, cotangent: Array) -> Block:
     """Return the gradient of ⟨cotangent, u⟩ by a block's trainable arrays."""
     params, rest = eqx.partition(block, eqx.is_inexact_array)
     predict = lambda params: jax.vmap(cast(Block, eqx.combine(params, rest)))(below)  # noqa: E731

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mupc.arrays import ratio
-from mupc.learning import Backpropagation, Batch, LearningRule, first_gradients
+from mupc.learning import Backpropagation, Batch, Info, LearningRule, first_gradients
 from mupc.networks import Layer, Network, is_scaled
 
 
@@ -48,9 +48,17 @@ def relative_change(before: Network, after: Network) -> Float[Array, " layers"]:
     return jnp.sqrt(layer_products(change, change) / jnp.where(sizes > 0, sizes, 1))
 
 
-def yardstick(rule: LearningRule) -> Backpropagation:
-    """Return backpropagation with a rule's own likelihood and regularisers."""
-    return Backpropagation(rule.likelihood, rule.regularisers)
+def yardstick(rule: LearningRule, unit: Float[Array, ""] | None = None) -> Backpropagation:
+    """Return backpropagation with a rule's own likelihood and regularisers.
+
+    Args:
+        rule: the rule.
+        unit: the output's precision, `Info.unit`; the likelihood's own unless given.
+    """
+    likelihood = rule.likelihood
+    if unit is not None:
+        likelihood = eqx.tree_at(lambda one: one.precision, likelihood, unit)
+    return Backpropagation(likelihood, rule.regularisers)
 
 
 @eqx.filter_jit
@@ -66,11 +74,13 @@ def gradient_alignment(
         other: the yardstick; backpropagation with the rule's own likelihood unless given.
     """
     key = jax.random.key(0)
-    gradients = [
-        first_gradients(one, network, batch, one.init(network, key), key, measure=False)[0]
-        for one in (rule, other or yardstick(rule))
-    ]
-    return alignment(*gradients)
+
+    def first(rule: LearningRule) -> tuple[Network, Info]:
+        state = rule.init(network, key)
+        return first_gradients(rule, network, batch, state, key, measure=False)
+
+    gradients, info = first(rule)
+    return alignment(gradients, first(other or yardstick(rule, info.unit))[0])
 
 
 def _products(

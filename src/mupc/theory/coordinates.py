@@ -9,7 +9,9 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from mupc.arrays import layer_square_norms
+from mupc.hyperparameters import update_with
 from mupc.learning import Batch, LearningRule
+from mupc.likelihoods import losses
 from mupc.networks import Feedforward, Network
 
 
@@ -54,19 +56,21 @@ def coordinate_check(
         batch: inputs and targets.
         rule: gives the weight gradients.
         optimiser: makes updates of them, with its learning rate.
-        updates: how many.
+        updates: how many times the rule learns from the batch.
     """
     key = jax.random.key(0)
     params, static = eqx.partition(network, eqx.is_inexact_array)
 
-    def update(_: Int[Array, ""], carry: tuple[Network, Any, Any]) -> tuple[Network, Any, Any]:
+    def update(_i: Int[Array, ""], carry: tuple[Network, Any, Any]) -> tuple[Network, Any, Any]:
         params, moments, state = carry
-        here = eqx.combine(params, static)
-        carry, state = rule.begin(here, batch, state, key)
-        gradients, carry, _info = rule.gradients(here, batch, carry, key, measure=False)
-        state = rule.end(carry, state)
-        steps, moments = optimiser.update(cast(Any, gradients), moments, cast(Any, params))
-        return jax.tree.map(jnp.add, params, steps), moments, state
+        carry, state = rule.begin(eqx.combine(params, static), batch, state, key)
+        for _ in range(rule.updates):
+            here = eqx.combine(params, static)
+            gradients, carry, info = rule.gradients(here, batch, carry, key, measure=False)
+            loss = jnp.mean(losses(rule.likelihood, batch[1], info.output))
+            steps, moments = update_with(optimiser, gradients, moments, params, loss)
+            params = jax.tree.map(jnp.add, params, steps)
+        return params, moments, rule.end(carry, state)
 
     begin = (params, optimiser.init(cast(Any, params)), rule.init(network, key))
     moved = jax.lax.fori_loop(0, updates, update, begin)[0]

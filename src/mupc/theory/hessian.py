@@ -1,5 +1,6 @@
 """The activity Hessian of any network: as an operator, and its extreme eigenvalues and spectrum."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -197,6 +198,7 @@ def _inverse(
     $$G (I + C^\top C)^{-1} G^\top, \quad C = B^\top J, \quad
       (I + C^\top C)^{-1} = I - C^\top (I + C C^\top)^{-1} C$$
     """
+    energy = dataclasses.replace(energy, regularisers=())  # conjugate gradients put them right
     point = energy.at(z)
     maps, output = energy.gauss_newton(point), energy.output(point)
     # In whitened errors the Gauss–Newton part is the identity and CᵀC.

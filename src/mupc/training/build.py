@@ -214,11 +214,12 @@ def _factory(name: str) -> Callable[..., optax.GradientTransformation]:
     return make
 
 
-def warmup_cosine(count: Array, warmup: Array, steps: Array) -> Array:
+def warmup_cosine(count: ArrayLike, warmup: ArrayLike, steps: ArrayLike) -> Array:
     """Rise linearly over `warmup` steps, and fall to zero until there have been `steps`.
 
     It is `optax.warmup_cosine_decay_schedule`, which takes no traced lengths.
     """
     fall = optax.cosine_decay_schedule(1.0, 1)
+    count, warmup, steps = (jnp.asarray(number) for number in (count, warmup, steps))
     rise = count / jnp.maximum(warmup, 1)
     return jnp.where(count < warmup, rise, fall((count - warmup) / (steps - warmup)))

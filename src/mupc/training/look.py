@@ -75,7 +75,7 @@ def _look(model: Model, batch: Batch, key: PRNGKeyArray) -> dict[str, Any]:
     }
     if not info.phases:
         return seen
-    exact, _ = first_gradients(yardstick(rule), network, batch, None, key)
+    exact, _ = first_gradients(yardstick(rule, info.unit), network, batch, None, key)
     cosine, ratio = alignment(gradients, exact)
     solutions = info.phases.values()
     relative = jnp.max(jnp.stack([s.relative_residual for s in solutions]), axis=0)

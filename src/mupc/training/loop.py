@@ -14,11 +14,14 @@ import optax
 from jaxtyping import PRNGKeyArray
 
 from mupc.data import Dataset, check_dataset, steps_per_epoch
+from mupc.kinds import check_kind
 from mupc.learning import LearningRule
+from mupc.likelihoods import Categorical
 from mupc.networks import Network, check_network
 from mupc.training.checkpoint import Checkpoints
+from mupc.training.metrics import is_distribution
 from mupc.training.results import FitResult, Record
-from mupc.training.step import entry, stack, train_step, train_steps
+from mupc.training.step import A_RULE, AN_OPTIMISER, entry, stack, train_step, train_steps
 from mupc.training.trainer import Interruption, Intervals, Member, Run, Trainer
 
 
@@ -105,22 +108,11 @@ def _check_kinds(rule: Any, optimiser: Any, callback: Any, checkpoints: Any, key
     Raises:
         TypeError: if something is.
     """
-    kinds: list[tuple[str, Any, Any, str]] = [
-        ("rule", rule, LearningRule, "a mupc.LearningRule, e.g. mupc.PredictiveCoding()"),
-        (
-            "optimiser",
-            optimiser,
-            optax.GradientTransformation,
-            "an optax.GradientTransformation, e.g. optax.adam(0.02)",
-        ),
-        ("callback", callback, (Callable, NoneType), "a function of a record"),
-        ("checkpoints", checkpoints, (Checkpoints, NoneType), "mupc.Checkpoints(…)"),
-        ("key", key, jax.Array, "a random key, e.g. jax.random.key(0)"),
-    ]
-    for name, value, wanted, example in kinds:
-        if not isinstance(value, wanted):
-            what = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
-            raise TypeError(f"{name} must be {example}; got {what}")
+    check_kind("rule", rule, LearningRule, A_RULE)
+    check_kind("optimiser", optimiser, optax.GradientTransformation, AN_OPTIMISER)
+    check_kind("callback", callback, (Callable, NoneType), "a function of a record")
+    check_kind("checkpoints", checkpoints, (Checkpoints, NoneType), "mupc.Checkpoints(…)")
+    check_kind("key", key, jax.Array, "a random key, e.g. jax.random.key(0)")
 
 
 def _check_numbers(numbers: Mapping[str, Any]) -> None:
@@ -166,6 +158,11 @@ def fit_together(
         raise ValueError("there is nothing to train: give at least one member")
     for member in members:
         check_network(member.network)
+        if isinstance(member.rule.likelihood, Categorical) and not is_distribution(data.train.y):
+            raise ValueError(
+                "the likelihood mupc.Categorical needs targets that are distributions over "
+                f"classes, and those of {data.name} are not: take mupc.Gaussian"
+            )
     total, intervals = _plan(
         data,
         epochs=epochs,

@@ -1,5 +1,6 @@
 """One training step: a single compiled program, whatever the depth and the hyperparameters."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -11,15 +12,21 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from mupc.hyperparameters import as_module, update_with
 from mupc.inference import InferenceResult, Solution
+from mupc.kinds import check_kind
 from mupc.learning import Batch, Info, LearningRule
 from mupc.likelihoods import losses
-from mupc.networks import Network
+from mupc.networks import Network, check_network
 from mupc.training.metrics import hits
 
 _Tree = TypeVar("_Tree")
 
 # A loss this many times the first batch's (or 1) is divergence, though it may still be finite.
 _EXPLOSION = 1e4
+
+
+# What arguments should be, in words.
+A_RULE = "a mupc.LearningRule, e.g. mupc.PredictiveCoding()"
+AN_OPTIMISER = "an optax.GradientTransformation, e.g. optax.adam(0.02)"
 
 
 class State(eqx.Module):
@@ -67,7 +74,13 @@ def init(
         rule: gives the weight gradients.
         optimiser: makes updates of them.
         key: draws whatever the rule draws.
+
+    Raises:
+        TypeError: if one is not what it should be.
     """
+    check_network(network)
+    check_kind("rule", rule, LearningRule, A_RULE)
+    check_kind("optimiser", optimiser, optax.GradientTransformation, AN_OPTIMISER)
     rule_key, key = jax.random.split(key)
     own = copy_arrays(network)
     moments = optimiser.init(eqx.filter(own, eqx.is_inexact_array))
@@ -95,7 +108,8 @@ def step(
     It is pure: the same state, batch, rule and optimiser give the same. A step whose loss, energy
     or gradients are out of bounds is refused: it leaves the network as it was, as do all steps
     after it, and `failed` is its number. Weights that an update makes infinite are found by the
-    step after it. `jax.vmap` over stacked states (and batches, or rules) trains an ensemble.
+    step after it. `equinox.filter_vmap` over stacked states (and batches, or rules) trains an
+    ensemble.
 
     Args:
         state: from `mupc.init`, or from the step before.
@@ -159,56 +173,69 @@ def stack(trees: Sequence[_Tree]) -> _Tree:
     return eqx.combine(jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays), rest[0])
 
 
+class _Learning(NamedTuple):
+    """What the updates on one batch change."""
+
+    params: PyTree[Any]
+    moments: PyTree[Any]
+    carry: PyTree[Any]
+    first_loss: Float[Array, ""]
+    failed: Bool[Array, ""]
+
+
 def make_step(inputs: Inputs, state: State) -> tuple[State, Metrics]:
     """Make one step within a compiled program."""
-    batch, rule, optimiser, measure = inputs
-    key = jax.random.fold_in(state.key, state.steps)
-    begin_key, key = jax.random.split(key)
+    batch, rule, *_ = inputs
+    begin_key, key = jax.random.split(jax.random.fold_in(state.key, state.steps))
     carry, rule_state = rule.begin(state.network, batch, state.rule, begin_key)
     params, static = eqx.partition(state.network, eqx.is_inexact_array)
-
-    def update(
-        params: Any, moments: PyTree[Any], carry: PyTree[Any], key: PRNGKeyArray, failed: Any
-    ) -> tuple[Any, PyTree[Any], PyTree[Any], Metrics, Bool[Array, ""]]:
-        network = cast(Network, eqx.combine(params, static))
-        gradients, carry, info = rule.gradients(network, batch, carry, key, measure=measure)
-        metrics = _metrics(rule, batch, info, measure)
-        first_loss = jnp.where(state.steps == 0, metrics.loss, state.first_loss)
-        bounded = metrics.loss <= _EXPLOSION * jnp.maximum(first_loss, 1)
-        sound = ~failed & bounded & _finite((gradients, info.layers))
-        params, moments = jax.lax.cond(
-            sound,
-            lambda: _updated(optimiser, gradients, moments, params, metrics.loss),
-            lambda: (params, moments),
-        )
-        return params, moments, carry, metrics, ~sound
-
-    begun = (params, state.optimiser, carry)
-    failed = state.failed >= 0
+    carry, fixed = eqx.partition(carry, eqx.is_array)
+    update = functools.partial(_update, inputs, (static, fixed))
+    first_loss = jnp.where(state.steps == 0, jnp.inf, state.first_loss)
+    begin = _Learning(params, state.optimiser, carry, first_loss, state.failed >= 0)
     if rule.updates == 1:
-        params, moments, carry, metrics, failed = update(*begun, key, failed)
+        end, metrics = update(begin, key)
     else:
-
-        def body(carried: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
-            params, moments, carry, failed = carried
-            params, moments, carry, metrics, failed = update(params, moments, carry, key, failed)
-            return (params, moments, carry, failed), metrics
-
-        keys = jax.random.split(key, rule.updates)
-        (params, moments, carry, failed), every = jax.lax.scan(body, (*begun, failed), keys)
+        end, every = jax.lax.scan(update, begin, jax.random.split(key, rule.updates))
         metrics = _of_updates(every)
-    rule_state = rule.end(carry, rule_state)
-    refused = jnp.where(failed & (state.failed < 0), state.steps, state.failed)
+        # A step is made as a whole, or not at all.
+        kept = (end.params, end.moments), (begin.params, begin.moments)
+        params, moments = jax.tree.map(lambda a, b: jnp.where(end.failed, b, a), *kept)
+        end = end._replace(params=params, moments=moments)
+    rule_state = rule.end(eqx.combine(end.carry, fixed), rule_state)
     new = State(
-        network=cast(Network, eqx.combine(params, static)),
-        optimiser=moments,
-        rule=jax.tree.map(lambda a, b: jnp.where(failed, b, a), rule_state, state.rule),
+        network=cast(Network, eqx.combine(end.params, static)),
+        optimiser=end.moments,
+        rule=jax.tree.map(lambda a, b: jnp.where(end.failed, b, a), rule_state, state.rule),
         key=state.key,
         steps=state.steps + 1,
-        first_loss=jnp.where(state.steps == 0, metrics.loss, state.first_loss),
-        failed=refused,
+        first_loss=end.first_loss,
+        failed=jnp.where(end.failed & (state.failed < 0), state.steps, state.failed),
     )
     return new, metrics
+
+
+def _update(
+    inputs: Inputs, fixed: tuple[Any, Any], at: _Learning, key: PRNGKeyArray
+) -> tuple[_Learning, Metrics]:
+    """Make one update, unless it or one before it is out of bounds.
+
+    What is no array of the network and of the rule's carry is `fixed`.
+    """
+    batch, rule, optimiser, measure = inputs
+    network, carry = eqx.combine(at.params, fixed[0]), eqx.combine(at.carry, fixed[1])
+    gradients, carry, info = rule.gradients(network, batch, carry, key, measure=measure)
+    metrics = _metrics(rule, batch, info, measure)
+    first_loss = jnp.where(jnp.isinf(at.first_loss), metrics.loss, at.first_loss)
+    bounded = metrics.loss <= _EXPLOSION * jnp.maximum(first_loss, 1)
+    sound = ~at.failed & bounded & _finite((gradients, info.layers))
+    params, moments = jax.lax.cond(
+        sound,
+        lambda: _updated(optimiser, gradients, at.moments, at.params, metrics.loss),
+        lambda: (at.params, at.moments),
+    )
+    carry = eqx.filter(carry, eqx.is_array)
+    return _Learning(params, moments, carry, first_loss, ~sound), metrics
 
 
 def _updated(

@@ -120,7 +120,7 @@ class TheoryRecord:
     whole_cosine: float | None
     scale: tuple[float, ...]
     moved: tuple[float, ...]
-    spectrum: dict[str, list[float]]
+    spectrum: dict[str, tuple[float, ...]]
     kind: str = "theory"
 
 
