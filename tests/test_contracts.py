@@ -137,6 +137,7 @@ def test_every_parameter_has_numbers_from_its_own_fan_in():
     assert [s.adam for s in at_base.scales] == [s.sgd for s in at_base.scales] == [1, 1]
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_a_weight_depends_on_the_module_and_not_on_its_axes():
     """Gains and offsets of norms stay; a kernel of one pixel and one channel is drawn."""
     keys = jax.random.split(jax.random.key(0), 5)

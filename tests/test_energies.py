@@ -353,7 +353,7 @@ def test_hidden_precisions_and_factors_of_samples_are_those_of_the_formula():
     np.testing.assert_allclose(alone, np.sum(np.multiply(weights, squares), 0)[3:4], rtol=1e-12)
     with pytest.raises(ValueError, match="one number or 4, one for every hidden layer, not 3"):
         mupc.FreeEnergy(energy.network, x, y, energy.likelihood, (), np.ones(3)).layers(point)
-    with pytest.raises(ValueError, match="expected positive numbers"):
+    with pytest.raises(ValueError, match="expected finite numbers above 0"):
         mupc.FreeEnergy(energy.network, x, y, energy.likelihood, (), np.zeros(4))
 
 

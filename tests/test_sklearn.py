@@ -95,7 +95,7 @@ def test_partial_fit_learns_from_pieces():
 def test_the_regime_told_is_what_the_rule_measures_on_its_first_batch(samples):
     classifier = PCClassifier(**SMALL, settings={"rho": 0.3})
     classifier.partial_fit(IRIS[:samples], LABELS[:samples], classes=range(3))
-    measured = 0.3 / float(classifier._stream.state.rule)
+    measured = 0.3 / float(classifier._stream.state.rule.first)
     assert classifier.regime_.precision == pytest.approx(measured, rel=1e-4)
 
 

@@ -190,7 +190,7 @@ def test_what_is_no_solver_or_no_start_is_named():
     with pytest.raises(ValueError, match=missing):
         mupc.PredictiveCoding(mupc.LBFGS())
     sentence = r"solver must be a mupc.Solver, e.g. mupc.GaussNewton\(\); got the class LBFGS"
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(TypeError, match=sentence):
         mupc.infer(energy, mupc.LBFGS, start, max_steps=3)
     with pytest.raises(ValueError, match=r"start must be a point, .* or a tuple of activities"):
         mupc.infer(energy, mupc.LBFGS(), energy.x, max_steps=3)

@@ -352,7 +352,7 @@ def test_no_sample_is_further_from_backpropagation_than_the_first_batch(likeliho
     mean = float(mupc.theory.mean_regime_number(free))
     np.testing.assert_allclose(after.last, 15 / 16 * state.first + mean / 16, rtol=1e-10)
     factors = np.minimum(1, state.first / np.maximum(each, after.last))
-    np.testing.assert_allclose(later.unit, factors, rtol=1e-10)
+    np.testing.assert_allclose(later.factors, factors, rtol=1e-10)
     np.testing.assert_allclose(later.energy.precision, 0.3 / state.first * factors, rtol=1e-10)
     assert np.min(factors) < 0.5
     gradients, *_ = rule.gradients(steeper, (x, y), later, KEY)
@@ -366,6 +366,7 @@ def test_no_sample_is_further_from_backpropagation_than_the_first_batch(likeliho
     same(gradients, mean, 1e-12)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_numbers_of_a_library_call_are_checked_as_those_of_the_command():
     network, (x, y) = problem(size=32)
     x, y = np.asarray(x, np.float32), np.asarray(y, np.float32)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Num, PyTree
+from jaxtyping import Array, Float, Int, Num
 
 from mupc.arrays import AnyArray, as_positive_array, layer_square_norms, over_rows, over_samples
 from mupc.energies.energy import Energy, Point
@@ -132,12 +132,6 @@ class FreeEnergy(ErrorEnergy):
         precision = self.likelihood.precision
         return precision if self.factors is None else precision * self.factors
 
-    @property
-    def hidden_is_errors(self) -> bool:
-        """Whether the hidden energy is one of errors alone: no regulariser sees the activities."""
-        run = lambda x: activity_terms(self.regularisers, self.network.feedforward(x).activities)  # noqa: E731
-        return jax.eval_shape(run, self.x) is None
-
     def at(self, activities: Activities) -> Point:
         """Return the point of these activities, with their errors z − u."""
         predictions, _ = self.network.predictions(self.x, activities)
@@ -163,7 +157,7 @@ class FreeEnergy(ErrorEnergy):
 
     def layers(self, point: Point) -> Float[Array, "layers batch"]:
         """Return each layer's energy of each sample, (H + 1, batch), from input to output."""
-        banks = zip(point.errors, self._numbers(), strict=True)
+        banks = zip(point.errors, self._numbers(point.errors), strict=True)
         terms = [jax.vmap(self.hidden)(e, number) for e, number in banks]
         if (decay := activity_terms(self.regularisers, point.activities)) is not None:
             terms = [a + b for a, b in zip(terms, decay, strict=True)]
@@ -176,11 +170,11 @@ class FreeEnergy(ErrorEnergy):
         """Return each sample's energy, and the activity gradient of their sum, in one pass."""
         term = lambda u, z, number: self.hidden(z - u, number)  # noqa: E731
         samples, gradient = self.network.local_gradient(
-            term, self.of_output, self.x, activities, self._numbers()
+            term, self.of_output, self.x, activities, self._numbers(activities)
         )
-        if self.hidden_is_errors:
+        if (decay := self._decay(activities)) is None:
             return samples, gradient
-        more, decaying = self._decay(activities)
+        more, decaying = decay
         return samples + more, jax.tree.map(jnp.add, gradient, decaying)
 
     def activity_gradient(self, point: Point) -> Activities:
@@ -194,9 +188,9 @@ class FreeEnergy(ErrorEnergy):
         down = jax.vjp(lambda z: self.network.predictions(self.x, z), point.activities)[1]
         (below,) = down((jax.tree.map(jnp.negative, slopes), by_output))
         gradient = jax.tree.map(jnp.add, slopes, below)
-        if self.hidden_is_errors:
+        if (decay := self._decay(point.activities)) is None:
             return gradient
-        return jax.tree.map(jnp.add, gradient, self._decay(point.activities)[1])
+        return jax.tree.map(jnp.add, gradient, decay[1])
 
     def weight_gradient(
         self, point: Point, *, unit: float | Float[AnyArray, ""] | Float[AnyArray, " batch"] = 1.0
@@ -226,12 +220,11 @@ class FreeEnergy(ErrorEnergy):
         (arXiv 2505.20137), plus what activity regularisers add. It costs one sweep.
         """
         slopes, by_output = self._slopes(point)
-        if self.hidden_is_errors:
+        if (decay := self._decay(point.activities)) is None:
             adjoints = self.adjoint(point)
             scaled = jax.tree.map(lambda a: over_samples(self.precision, a) * a, adjoints)
         else:
-            decaying = self._decay(point.activities)[1]
-            scaled = self.network.pullback(self.x, point.activities, by_output, decaying)
+            scaled = self.network.pullback(self.x, point.activities, by_output, decay[1])
         return jax.tree.map(jnp.add, slopes, scaled)
 
     def adjoint(self, point: Point) -> Activities:
@@ -245,7 +238,7 @@ class FreeEnergy(ErrorEnergy):
         Raises:
             ValueError: if a regulariser sees the activities.
         """
-        if not self.hidden_is_errors:
+        if activity_terms(self.regularisers, point.activities) is not None:
             raise ValueError(
                 "GaussNewton takes no activity decay, which makes the hidden part of the energy "
                 "more than one of errors: use mupc.InErrors(mupc.GradientDescent(…)) with it"
@@ -268,12 +261,11 @@ class FreeEnergy(ErrorEnergy):
         where = lambda energy: (energy.x, energy.y, energy.factors)  # noqa: E731
         return eqx.tree_at(where, self, one, is_leaf=lambda leaf: leaf is None)
 
-    def _numbers(self) -> tuple[Float[Array, " _layer"] | None, ...]:
+    def _numbers(self, banks: Activities) -> tuple[Float[Array, " _layer"] | None, ...]:
         """Return the precisions of every bank's layers."""
-        banks = self.network.layers[:-1]
         if self.precisions is None:
             return (None,) * len(banks)
-        sizes = sum(_layers_of(layer.block) if layer.stacked else 1 for layer in banks)
+        sizes = sum(len(bank) for bank in banks)
         if self.precisions.ndim and len(self.precisions) != sizes:
             raise ValueError(
                 f"precisions must be one number or {sizes}, one for every hidden layer, not "
@@ -296,18 +288,23 @@ class FreeEnergy(ErrorEnergy):
             curvature = jax.jvp(slope, (zero,), (jnp.ones_like(zero),))[1]
             return e / jnp.sqrt(jnp.where(curvature > 0, curvature, 1))
 
-        banks = zip(errors, self._numbers(), strict=True)
+        banks = zip(errors, self._numbers(errors), strict=True)
         return tuple(jax.vmap(one)(e, number) for e, number in banks)
 
     def _slopes(self, point: Point) -> tuple[Activities, Float[Array, "batch ..."]]:
         """Return the gradients of the layers' own terms: by the errors, and by the output."""
         of_layer = jax.grad(lambda e, number: jnp.sum(self.hidden(e, number)))
-        banks = zip(point.errors, self._numbers(), strict=True)
+        banks = zip(point.errors, self._numbers(point.errors), strict=True)
         slopes = tuple(jax.vmap(of_layer)(e, number) for e, number in banks)
         return slopes, with_gradient(self.of_output, self.output(point))[1][0]
 
-    def _decay(self, activities: Activities) -> tuple[Float[Array, " batch"], Activities]:
-        """Return the regularisers' terms on the activities of each sample, and their gradient."""
+    def _decay(self, activities: Activities) -> tuple[Float[Array, " batch"], Activities] | None:
+        """Return the regularisers' terms on the activities of each sample, and their gradient.
+
+        None where the hidden energy is one of errors alone: no regulariser sees the activities.
+        """
+        if activity_terms(self.regularisers, activities) is None:
+            return None
 
         def decay(*activities: Float[Array, "_layer batch ..."]) -> Array:
             terms = activity_terms(self.regularisers, activities) or ()
@@ -318,10 +315,6 @@ class FreeEnergy(ErrorEnergy):
 
 # What a subclass may override: everything else is derived from it.
 _TERMS = {"hidden", "of_weights"}
-
-
-def _layers_of(block: PyTree[Any]) -> int:
-    return jax.tree.leaves(eqx.filter(block, eqx.is_array))[0].shape[0]
 
 
 def activity_terms(

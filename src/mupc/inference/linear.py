@@ -45,7 +45,7 @@ class LinearSolve(Solver):
     ) -> tuple[Move, None, Progress]:
         """Return the equilibrium."""
         samples, gradient = energy.samples_and_gradient(position)
-        moved = linear_equilibrium(energy)
+        moved = equilibrium(energy)
         move = lambda active: choose(active, moved, position)  # noqa: E731
         return move, state, Progress(samples, sample_norms(gradient))
 
@@ -125,8 +125,14 @@ def linear_hessian(energy: FreeEnergy) -> BlockTridiagonal:
     return _hessian(energy, affine_layers(network, seen.activities[0].shape[-1]))
 
 
-def linear_equilibrium(energy: FreeEnergy) -> Activities:
-    """Return the equilibrium of a deep linear network; it can be differentiated."""
+def equilibrium(energy: FreeEnergy) -> Activities:
+    r"""Return the equilibrium of a deep linear network, $z^* = A^{-1} b$ (see `mupc.LinearSolve`).
+
+    It can be differentiated, by weights, input, target and precision.
+
+    Raises:
+        ValueError: if the network is not linear or of several stages, or the energy not quadratic.
+    """
     check_closed_form(energy)
     network = cast(Chain, energy.network)
     first = jax.vmap(network.stages[0].entry)(energy.x)

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num, PRNGKeyArray, PyTree
 
-from mupc.arrays import AnyArray, layer_square_norms
+from mupc.arrays import AnyArray
 from mupc.learning.rule import Batch, Info, LearningRule, first_gradients
-from mupc.networks import Network
+from mupc.networks import Network, layer_scales
 
 # Under mupc activities are of order one at any size, and of order ten late in training.
 _LARGEST_SCALE = 1e4
@@ -29,9 +29,7 @@ def explain(
 
 def _feedforward(network: Network, x: Num[AnyArray, "batch ..."]) -> str | None:
     """Say from which layer on feedforward activities overflow or grow out of bounds, if any."""
-    activities, output = network.feedforward(x)
-    squares = [jnp.mean(layer_square_norms(z) / z[0, 0].size, axis=1) for z in activities]
-    scales = np.sqrt(np.append(np.asarray(network.in_order(squares)), jnp.mean(output**2)))
+    scales = np.asarray(layer_scales(network, network.feedforward(x)))
     beyond = np.flatnonzero(~(scales <= _LARGEST_SCALE))
     if not beyond.size:
         return None

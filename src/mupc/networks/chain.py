@@ -1,6 +1,7 @@
 """A chain: stages one after the other, and a readout."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -83,22 +84,18 @@ class Chain(Network):
         Raises:
             ValueError: if the activities are not those of this network for this x.
         """
-        parts = self._parted(x, activities)
         with jax.default_matmul_precision("highest"):
-            triples = zip(self.stages, _befores(x, parts), parts, strict=True)
-            predicted = [stage.predictions(before, z) for stage, before, z in triples]
+            walk = self._walk(x, activities)
+            predicted = [stage.predictions(before, z) for stage, before, z in walk]
             return sum(predicted, ()), jax.vmap(self.readout)(activities[-1][-1])
 
     def pushforward(
         self, x: Num[AnyArray, "batch ..."], activities: Activities, changes: Activities
     ) -> Float[Array, "batch ..."]:
         r"""Return $J d$: how the output of `feedforward(x, errors)` changes with its errors."""
-        parts, own = self._parted(x, activities), self._parted(x, changes)
         with jax.default_matmul_precision("highest"):
             change = None
-            for stage, before, z, d in zip(
-                self.stages, _befores(x, parts), parts, own, strict=True
-            ):
+            for stage, before, z, d in self._walk(x, activities, changes):
                 change = stage.pushforward(before, z, change, d)
             return jax.jvp(jax.vmap(self.readout), (activities[-1][-1],), (change,))[1]
 
@@ -150,10 +147,9 @@ class Chain(Network):
         output: Float[Array, "batch ..."],
     ) -> "Chain":
         r"""Return $\sum_l (\partial u_l / \partial W)^\top c_l$, and that of the output."""
-        parts, own = self._parted(x, activities), self._parted(x, cotangents)
         with jax.default_matmul_precision("highest"):
-            groups = zip(self.stages, _befores(x, parts), parts, own, strict=True)
-            stages = [stage.parameter_gradient(at, z, c) for stage, at, z, c in groups]
+            walk = self._walk(x, activities, cotangents)
+            stages = [stage.parameter_gradient(before, z, c) for stage, before, z, c in walk]
             readout = by_parameters(self.readout, activities[-1][-1], output)
             like = eqx.filter(self, eqx.is_inexact_array)
             return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves((stages, readout)))
@@ -166,18 +162,25 @@ class Chain(Network):
         activities: Activities,
         numbers: Sequence[PyTree[Float[Array, " _layer"]]],
     ) -> tuple[Float[Array, " batch"], Activities]:
-        parts = self._parted(x, activities)
         given = _grouped(self.stages, numbers)
         with jax.default_matmul_precision("highest"):
             run = lambda z: output(jax.vmap(self.readout)(z))  # noqa: E731
             samples, (above,) = with_gradient(run, activities[-1][-1])
             gradient: Activities = ()
-            groups = zip(self.stages, _befores(x, parts), parts, given, strict=True)
-            for stage, before, z, own in reversed([*groups]):
+            walk = zip(self._walk(x, activities), given, strict=True)
+            for (stage, before, z), own in reversed([*walk]):
                 part = stage.local_gradient(hidden, before, z, above, own)
                 gradient = (*part.activities, *gradient)
                 samples, above = samples + part.samples, part.before
             return samples, gradient
+
+    def _walk(self, x: AnyArray, activities: Activities, *others: Activities) -> list[Any]:
+        """Return each stage, what it reads, and its own banks."""
+        parts = self._parted(x, activities)
+        # It reads x, or the last activity of the stage before.
+        befores = [jnp.asarray(x), *(z[-1][-1] for z in parts[:-1])]
+        own = (self._parted(x, other) for other in others)
+        return [*zip(self.stages, befores, parts, *own, strict=True)]
 
     def _order(self) -> np.ndarray:
         """Return for each layer of the joined banks its place from input to output."""
@@ -208,8 +211,3 @@ class Chain(Network):
 def _grouped(stages: Sequence[Stage], banks: Sequence[PyTree[Array]]) -> list[PyTree[Array]]:
     ends = np.cumsum([len(stage.sizes) for stage in stages])
     return [tuple(banks[end - len(s.sizes) : end]) for s, end in zip(stages, ends, strict=True)]
-
-
-def _befores(x: AnyArray, parts: Sequence[Activities]) -> list[Array]:
-    """Return what each stage reads: x, then the last activity of the stage before."""
-    return [jnp.asarray(x), *(z[-1][-1] for z in parts[:-1])]

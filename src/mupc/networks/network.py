@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num, PyTree
 
-from mupc.arrays import AnyArray
+from mupc.arrays import AnyArray, layer_square_norms
 from mupc.networks.block import Activities, Block
 from mupc.networks.stage import Term, with_gradient
 
@@ -168,6 +168,16 @@ class Network(eqx.Module):
 
     def _errors(self, x: Num[AnyArray, "batch ..."], activities: Activities) -> Activities:
         return jax.tree.map(jnp.subtract, activities, self.predictions(x, activities)[0])
+
+
+def layer_scales(network: Network, seen: Feedforward) -> Float[Array, " layers"]:
+    """Return the root mean square of each activity and of the output, (H + 1,).
+
+    Along depth it is the scale of the residual stream.
+    """
+    squares = [jnp.mean(layer_square_norms(z), axis=1) / z[0, 0].size for z in seen.activities]
+    hidden = network.in_order(squares)
+    return jnp.sqrt(jnp.concatenate([hidden, jnp.mean(seen.output**2)[None]]))
 
 
 def check_network(network: object) -> None:

@@ -42,7 +42,7 @@ def scale_uniform(network: PyTree[Any]) -> optax.GradientTransformation:
     return scale_by(rate_factors(network, lambda scale: scale.uniform))
 
 
-def scale_by(factors: PyTree[float | Float[Array, ""]]) -> optax.GradientTransformation:
+def scale_by(factors: PyTree[float | Float[Array, "..."]]) -> optax.GradientTransformation:
     """Multiply each array's update by its factor."""
 
     def update(updates: optax.Updates, params: optax.Params | None = None) -> optax.Updates:

@@ -1,5 +1,6 @@
 """What each layer learns: gradients compared layer by layer, and how far the weights moved."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -26,18 +27,15 @@ class Alignment(NamedTuple):
 
 def layer_products(a: Network, b: Network) -> Float[Array, " layers"]:
     """Return the inner product of two networks' weights, (L,): one number for each weight layer."""
-    return _products(a, [_weights(layer) for layer in a.layers], [_weights(i) for i in b.layers])
+    pairs = zip(a.layers, b.layers, strict=True)
+    return _ordered(a, [jnp.sum(_rows(u) * _rows(v), axis=1) for u, v in pairs])
 
 
 def alignment(a: Network, b: Network) -> Alignment:
     """Compare gradients layer by layer: the cosine between them, and the ratio of their norms."""
-    # Squares of the smallest gradients would underflow: bring each layer to size one first.
-    (u, largest_a), (v, largest_b) = _normalised(a), _normalised(b)
-    squares, others = _products(a, u, u), _products(b, v, v)
-    cosine = ratio(_products(a, u, v), jnp.sqrt(squares * others))
-    sizes = largest_a * jnp.sqrt(squares), largest_b * jnp.sqrt(others)
-    beyond = (sizes[0] > 0) & (sizes[1] == 0)
-    return Alignment(cosine, jnp.where(beyond, jnp.inf, ratio(*sizes)))
+    pairs = zip(a.layers, b.layers, strict=True)
+    compared = [_compared(_rows(u), _rows(v)) for u, v in pairs]
+    return Alignment(*(_ordered(a, rows) for rows in zip(*compared, strict=True)))
 
 
 def relative_change(before: Network, after: Network) -> Float[Array, " layers"]:
@@ -83,53 +81,32 @@ def gradient_alignment(
     return alignment(gradients, first(other or yardstick(rule, info.unit))[0])
 
 
-def _products(
-    network: Network, u: list[list[Array]], v: list[list[Array]]
-) -> Float[Array, " layers"]:
-    rows = [
-        _sum([jnp.sum(a * b, axis=_axes(a, layer)) for a, b in zip(*own, strict=True)], layer)
-        for layer, *own in zip(network.layers, u, v, strict=True)
-    ]
-    return _ordered(network, rows)
+def _compared(u: Float[Array, "layers n"], v: Float[Array, "layers n"]) -> tuple[Array, Array]:
+    """Return the cosine between rows, and the ratio of their norms."""
+    # Squares of the smallest gradients would underflow: bring each row to size one first.
+    largest = [jnp.max(jnp.abs(rows), axis=1, initial=0) for rows in (u, v)]
+    u, v = (
+        rows / jnp.where(most > 0, most, 1)[:, None]
+        for rows, most in zip((u, v), largest, strict=True)
+    )
+    squares, others = jnp.sum(u * u, axis=1), jnp.sum(v * v, axis=1)
+    cosine = ratio(jnp.sum(u * v, axis=1), jnp.sqrt(squares * others))
+    sizes = largest[0] * jnp.sqrt(squares), largest[1] * jnp.sqrt(others)
+    beyond = (sizes[0] > 0) & (sizes[1] == 0)
+    return cosine, jnp.where(beyond, jnp.inf, ratio(*sizes))
 
 
-def _normalised(network: Network) -> tuple[list[list[Array]], Float[Array, " layers"]]:
-    """Divide a layer's weights by their largest entry, and return that of each layer."""
-    divided, rows = list[list[Array]](), list[Array]()
-    for layer in network.layers:
-        weights = _weights(layer)
-        parts = [jnp.max(jnp.abs(w), axis=_axes(w, layer), initial=0) for w in weights]
-        largest = jnp.max(jnp.stack(parts), axis=0) if parts else _sum([], layer)
-        rows.append(largest)
-        divided.append([w / _shaped(jnp.where(largest > 0, largest, 1), w) for w in weights])
-    return divided, _ordered(network, rows)
-
-
-def _weights(layer: Layer) -> list[Array]:
-    """Return a layer's arrays that count: its weights, or all if it has no scales."""
+def _rows(layer: Layer) -> Float[Array, "layers n"]:
+    """Return the weights of a layer, or of each of a stack, as a row; all arrays if unscaled."""
+    leaves = jax.tree.leaves(eqx.filter(layer.block, eqx.is_inexact_array))
+    depth = jax.tree.leaves(eqx.filter(layer.block, eqx.is_array))[0].shape[0]
     if is_scaled(layer.block):
-        return [p.array for p in layer.block.parameters if p.scale.kind == "weight"]
-    return jax.tree.leaves(eqx.filter(layer.block, eqx.is_inexact_array))
+        leaves = [p.array for p in layer.block.parameters if p.scale.kind == "weight"]
+    flat = [leaf.reshape(depth if layer.stacked else 1, -1) for leaf in leaves]
+    return jnp.concatenate(flat, axis=1) if flat else jnp.zeros((depth if layer.stacked else 1, 0))
 
 
-def _sum(parts: list[Array], layer: Layer) -> Array:
-    """Add up the parts of a layer, or of each layer of a stack; a layer may have no parameters."""
-    if parts:
-        return sum(parts[1:], parts[0])
-    leaves = jax.tree.leaves(eqx.filter(layer.block, eqx.is_array))
-    return jnp.zeros(leaves[0].shape[0] if layer.stacked else ())
-
-
-def _ordered(network: Network, rows: list[Array]) -> Float[Array, " layers"]:
+def _ordered(network: Network, rows: Sequence[Array]) -> Float[Array, " layers"]:
     """Join one number for every layer, from input to output."""
-    *hidden, readout = (jnp.atleast_1d(row) for row in rows)
+    *hidden, readout = rows
     return jnp.concatenate([network.in_order(hidden), readout])
-
-
-def _axes(array: Array, layer: Layer) -> tuple[int, ...]:
-    """Return the axes of one layer's array: all but the leading one of a stack."""
-    return tuple(range(1 if layer.stacked else 0, array.ndim))
-
-
-def _shaped(values: Array, like: Array) -> Array:
-    return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))

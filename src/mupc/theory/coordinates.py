@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from mupc.arrays import layer_square_norms
 from mupc.hyperparameters import update_with
 from mupc.learning import Batch, LearningRule
 from mupc.likelihoods import losses
-from mupc.networks import Feedforward, Network
+from mupc.networks import Network, layer_scales
 
 
 class Coordinates(NamedTuple):
@@ -25,16 +24,6 @@ class Coordinates(NamedTuple):
 
     scales: Float[Array, " layers"]
     changes: Float[Array, " layers"]
-
-
-def layer_scales(network: Network, seen: Feedforward) -> Float[Array, " layers"]:
-    """Return the root mean square of each activity and of the output, (H + 1,).
-
-    Along depth it is the scale of the residual stream.
-    """
-    squares = [jnp.mean(layer_square_norms(z), axis=1) / z[0, 0].size for z in seen.activities]
-    hidden = network.in_order(squares)
-    return jnp.sqrt(jnp.concatenate([hidden, jnp.mean(seen.output**2)[None]]))
 
 
 @eqx.filter_jit

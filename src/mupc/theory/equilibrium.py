@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mupc.energies import FreeEnergy
-from mupc.inference.linear import affine_layers, check_closed_form, linear_equilibrium
-from mupc.networks import Activities, Chain
+from mupc.energies.prediction import activity_terms
+from mupc.inference.linear import affine_layers, check_closed_form
+from mupc.networks import Chain
 
 
 class Equilibrated(NamedTuple):
@@ -16,17 +17,6 @@ class Equilibrated(NamedTuple):
 
     energy: Float[Array, " batch"]
     S: Float[Array, "output output"]
-
-
-def equilibrium(energy: FreeEnergy) -> Activities:
-    r"""Return the equilibrium of a deep linear network, $z^* = A^{-1} b$ (see `mupc.LinearSolve`).
-
-    It can be differentiated, by weights, input, target and precision.
-
-    Raises:
-        ValueError: if the network is not linear or of several stages, or the energy not quadratic.
-    """
-    return linear_equilibrium(energy)
 
 
 def equilibrated_energy(energy: FreeEnergy) -> Equilibrated:
@@ -46,12 +36,13 @@ def equilibrated_energy(energy: FreeEnergy) -> Equilibrated:
             likelihood, several stages.
     """
     check_closed_form(energy)
-    if not energy.hidden_is_errors or energy.precisions is not None:
+    activities, output = energy.network.feedforward(energy.x)
+    decays = activity_terms(energy.regularisers, activities) is not None
+    if decays or energy.precisions is not None:
         raise ValueError(
             "with activity decay or hidden precisions the energy at equilibrium is not this "
             "function of the output's residual: use energy.samples(energy.at(equilibrium(energy)))"
         )
-    activities, output = energy.network.feedforward(energy.x)
     layers = affine_layers(cast(Chain, energy.network), activities[0].shape[-1])
 
     def layer(carry: tuple[Array, Array], M: Array) -> tuple[tuple[Array, Array], None]:

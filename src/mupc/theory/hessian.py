@@ -202,9 +202,8 @@ def _inverse(
     point = energy.at(z)
     maps, output = energy.gauss_newton(point), energy.output(point)
     # In whitened errors the Gauss–Newton part is the identity and CᵀC.
-    run = lambda e: energy.run(maps.whiten(e)).activities  # noqa: E731
-    unwhitened = jax.tree.map(jnp.divide, point.errors, maps.whiten(_ones(point.errors)))
-    _, push = jax.linearize(run, unwhitened)
+    _, moved = jax.linearize(lambda e: energy.run(e).activities, point.errors)
+    push = lambda d: moved(maps.whiten(d))  # noqa: E731
     pull, down = jax.linear_transpose(push, z), maps.down
     units = jnp.eye(output.size).reshape(output.size, *output.shape)
     C = jax.lax.map(lambda unit: ravel_pytree(down(unit))[0], units)
@@ -218,7 +217,3 @@ def _inverse(
     # Errors of eigenvalues are of the order of the square.
     tolerance = float(jnp.finfo(C.dtype).eps) ** 0.5
     return lambda v: cg(operator, v, M=precondition, tol=tolerance, maxiter=_CG_STEPS)[0]
-
-
-def _ones(like: Activities) -> Activities:
-    return jax.tree.map(jnp.ones_like, like)
