@@ -15,8 +15,8 @@ from mupc.theory.alignment import relative_change as relative_change
 from mupc.theory.alignment import yardstick as yardstick
 from mupc.theory.coordinates import Coordinates as Coordinates
 from mupc.theory.coordinates import coordinate_check as coordinate_check
-from mupc.theory.equilibrium import Equilibrated as Equilibrated
-from mupc.theory.equilibrium import equilibrated_energy as equilibrated_energy
+from mupc.theory.equilibrated import Equilibrated as Equilibrated
+from mupc.theory.equilibrated import equilibrated_energy as equilibrated_energy
 from mupc.theory.hessian import Extremes as Extremes
 from mupc.theory.hessian import Spectrum as Spectrum
 from mupc.theory.hessian import activity_hessian as activity_hessian
