@@ -182,7 +182,9 @@ def test_a_chain_of_modules_may_read_tokens():
         eqx.nn.Linear(4, 3, key=keys[1]),
     ]
     network = mupc.chain_from_modules(layers, jnp.zeros(5, int))
-    assert network.feedforward(jnp.zeros((2, 5), int)).output.shape == (2, 3)
+    tokens = jnp.array([[0, 1, 2, 3, 6], [5, 5, 4, 0, 0]])
+    by_hand = jax.vmap(lambda x: layers[2](jax.nn.relu(layers[0](x))))(tokens)
+    np.testing.assert_allclose(network.feedforward(tokens).output, by_hand, rtol=1e-6)
 
 
 @pytest.mark.parametrize("activation", [jax.nn.relu, jnp.tanh, jax.nn.gelu, mupc.identity])
