@@ -240,3 +240,17 @@ def test_rules_explain_where_things_go_wrong():
         # The third block predicts the fourth hidden layer, of six and an output.
         assert "in the feedforward pass" in sentence
         assert "at layer 4 of 7" in sentence
+
+
+@pytest.mark.usefixtures("float64")
+def test_factors_that_an_energy_is_built_with_stay():
+    network, (x, y) = problem()
+    own = np.linspace(0.5, 2.0, len(x))
+    build = lambda *terms: mupc.FreeEnergy(*terms, factors=own)
+    carries = [
+        rule.begin(network, (x, y), rule.init(network, KEY), KEY)[0]
+        for rule in (mupc.PredictiveCoding(rho=0.2, energy=e) for e in (build, mupc.FreeEnergy))
+    ]
+    ours, plain = (carry.energy.precision for carry in carries)
+    np.testing.assert_allclose(ours, own * np.asarray(plain), rtol=1e-12)
+    np.testing.assert_array_equal(carries[0].factors, carries[1].factors)

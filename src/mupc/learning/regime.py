@@ -146,7 +146,8 @@ class Precisions(eqx.Module):
     factors: Float[Array, " batch"]
 
     def of(self, energy: FreeEnergy) -> FreeEnergy:
-        """Return the energy with these precisions."""
+        """Return the energy with these precisions, times the factors that it has."""
         where = lambda e: (e.likelihood.precision, e.factors)  # noqa: E731
-        new = (self.common, self.factors)
+        own = 1 if energy.factors is None else energy.factors
+        new = (self.common, own * self.factors)
         return eqx.tree_at(where, energy, new, is_leaf=lambda leaf: leaf is None)
