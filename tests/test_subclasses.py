@@ -107,10 +107,10 @@ def test_what_is_overridden_is_what_every_part_minimises(name, width, size):
     np.testing.assert_allclose(
         energy.samples(point), plain_terms(name, energy, np.asarray(z)), rtol=1e-12
     )
-    total = lambda banks: jnp.sum(jnp.sum(energy.layers(energy.at(banks)), axis=0))
-    mean = lambda n: energy.with_parameters(n)(energy.with_parameters(n).at(banks))
 
-    def pairs():
+    def pairs(energy, banks, point):
+        total = lambda banks: jnp.sum(jnp.sum(energy.layers(energy.at(banks)), axis=0))
+        mean = lambda n: energy.with_parameters(n)(energy.with_parameters(n).at(banks))
         true = jax.grad(total)(banks)
         yield energy.samples_and_gradient(banks)[1], true
         yield energy.activity_gradient(point), true
@@ -119,7 +119,7 @@ def test_what_is_overridden_is_what_every_part_minimises(name, width, size):
         yield energy.weight_gradient(point), eqx.filter_grad(mean)(energy.network)
 
     # One program, in place of one for every line.
-    for ours, theirs in eqx.filter_jit(lambda: list(pairs()))():
+    for ours, theirs in eqx.filter_jit(lambda *given: list(pairs(*given)))(energy, banks, point):
         jax.tree.map(lambda v, w: np.testing.assert_allclose(v, w, atol=1e-10), ours, theirs)
 
 
