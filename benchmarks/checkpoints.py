@@ -24,10 +24,10 @@ from _problems import (
 )
 from _timing import Ratio, Report, interleave, medians, parser, show
 
+from mupc.records import TrainRecord
+from mupc.settings import Configuration
 from mupc.training import Checkpoints
 from mupc.training.checkpoint import Snapshot
-from mupc.training.config import TrainConfig
-from mupc.training.results import TrainRecord
 from mupc.training.step import train_step
 
 _STEP, _CHECKPOINT = "training step", "checkpoint"
@@ -83,7 +83,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     options.add_argument(
         "--sizes", type=Size.parse, nargs="+", default=[Size(128, 128)], metavar="DEPTHxWIDTH"
     )
-    options.add_argument("--minutes", type=float, default=TrainConfig().checkpoint_minutes)
+    options.add_argument("--minutes", type=float, default=Configuration().run.checkpoint_minutes)
     options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--folder", type=Path, help="where checkpoints are written")

@@ -20,7 +20,8 @@ from _problems import (
 )
 from _timing import Ratio, Report, interleave, medians, parser, show
 
-from mupc.training.step import Inputs, Metrics, State, stack, train_step, train_steps
+from mupc.training.metrics import Metrics
+from mupc.training.step import Inputs, State, stack, train_step, train_steps
 
 _ENSEMBLE, _SINGLE = "ensemble of one", "single run"
 _LIMIT = 1.1

@@ -20,8 +20,8 @@ from _problems import (
 )
 from _timing import Ratio, Report, interleave, medians, parser, show
 
-from mupc.training.config import TrainConfig
-from mupc.training.look import Model, look
+from mupc.settings import Configuration
+from mupc.training.report import Model, regime_report
 from mupc.training.step import train_step
 
 _STEP, _REPORT = "training step", "regime report"
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             rule: Any = rule, network: Any = network, batch: Any = batch, held: list[Any] = held
         ) -> Any:
             model = Model(network, held[0].network, rule, held[0].rule)
-            return look(model, batch, jax.random.key(0), step=0, seconds=0.0)
+            return regime_report(model, batch, jax.random.key(0), step=0, seconds=0.0)
 
         times = interleave({_STEP: step, _REPORT: seen}, options.rounds)
         for name, seconds in times.items():
@@ -66,7 +66,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     options.add_argument(
         "--sizes", type=Size.parse, nargs="+", default=[Size(128, 128)], metavar="DEPTHxWIDTH"
     )
-    options.add_argument("--interval", type=int, default=TrainConfig().report_every)
+    options.add_argument("--interval", type=int, default=Configuration().training.report_every)
     options.add_argument("--rounds", type=int, default=15)
     options.add_argument("--seed", type=int, default=0)
     return options.parse_args(argv)

@@ -78,7 +78,8 @@ class Problem(NamedTuple):
 def problem(size: Size, options: argparse.Namespace) -> Problem:
     """Pose the problem of a size."""
     network = relu_network(DIGITS_PIXELS, size, options.seed)
-    x, y = (jnp.asarray(v[: options.batch], float) for v in mupc.data.load("digits").train)
+    data = mupc.data.load("digits").flattened()
+    x, y = (jnp.asarray(v[: options.batch], float) for v in data.train)
     unit = mupc.FreeEnergy(network, x, y, mupc.Gaussian())
     energy = mupc.FreeEnergy(network, x, y, mupc.Gaussian(precision_for(options.rho, unit)))
     return Problem(energy, energy.run())

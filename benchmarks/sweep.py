@@ -6,7 +6,6 @@ itself gives the time of its training steps in steady state, and evaluations are
     python benchmarks/sweep.py
 """
 
-import dataclasses
 import itertools
 import statistics
 import tempfile
@@ -21,11 +20,9 @@ from _problems import Size
 from _timing import Ratio, Report, parser
 
 import mupc
-from mupc.sweeps import Point, SweepFolder, sweep
-from mupc.sweeps.points import point_of
-from mupc.training.config import TrainConfig
-from mupc.training.run import Run, train
-from mupc.training.setup import load_data
+from mupc.runs import Run, train
+from mupc.settings import Configuration
+from mupc.sweeps import Point, SweepFolder, point_of, sweep
 
 _LIMIT = 1.2
 _CHUNK = 4
@@ -41,13 +38,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     options.add_argument("--rhos", type=int, default=11, help="regime numbers")
     given = options.parse_args(argv)
     report = Report(given)
-    base = TrainConfig(
-        dataset=given.dataset,
-        depth=given.size.depth,
-        width=given.size.width,
-        batch_size=given.batch,
-        steps=given.steps,
-        validation=0.1,
+    base = Configuration().changed(
+        {
+            "dataset": given.dataset,
+            "depth": given.size.depth,
+            "width": given.size.width,
+            "batch_size": given.batch,
+            "steps": given.steps,
+            "validation": 0.1,
+        }
     )
     grid = itertools.product(
         np.geomspace(0.005, 0.04, given.rates), np.geomspace(0.01, 0.3, given.rhos)
@@ -74,7 +73,7 @@ def _measure(points: Sequence[Point], path: Path, report: Report) -> None:
         began = time.perf_counter()
         sweep(folder, chunk)
         swept.append((time.perf_counter() - began) / len(chunk))
-        run = train(dataclasses.replace(points[0].config, out=str(path / str(i))))
+        run = train(points[0].config.changed({"out": str(path / str(i))}))
         alone.append(run.training_seconds)
         evaluated.append(_evaluation_seconds(run))
     later = len(compiled) - programs
@@ -111,9 +110,8 @@ def count_compilations() -> list[str]:
 
 
 def _evaluation_seconds(run: Run) -> float:
-    """Time what a run evaluates: its validation part at the end of training and after, its test."""
-    data = load_data(run.config)
-    began = time.perf_counter()
+    """Time what a run evaluates: its validation split, in training and after it, and its test."""
+    data, began = run.data, time.perf_counter()
     for split in (data.validation, data.validation, data.test):
         assert split is not None
         mupc.evaluate(run.result, split)

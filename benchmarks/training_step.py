@@ -28,7 +28,8 @@ from _timing import Ratio, Report, interleave, medians, parser, show
 import mupc
 from mupc.learning import Batch, LearningRule
 from mupc.networks import Chain
-from mupc.training.step import Metrics, train_step
+from mupc.training.metrics import Metrics
+from mupc.training.step import train_step
 
 _YARDSTICK = "backpropagation"
 _PLAIN = "plain jax and optax"

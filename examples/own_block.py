@@ -57,7 +57,7 @@ def build(
 
 def main() -> float:
     """Train on the digits; return the test accuracy."""
-    data = mupc.data.load("digits")
+    data = mupc.data.load("digits").flattened()
     network = build(data.inputs, data.outputs, jax.random.key(0))
     rule = mupc.PredictiveCoding()
     optimiser = optax.chain(optax.adam(0.02, eps=1e-12), mupc.scale_uniform(network))

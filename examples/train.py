@@ -8,7 +8,7 @@ import mupc
 
 def main(depth: int = 128, width: int = 128, epochs: float = 3) -> float:
     """Train; return the test accuracy."""
-    data = mupc.data.load("digits")
+    data = mupc.data.load("digits").flattened()
     network = mupc.residual_mlp(
         data.inputs, data.outputs, width=width, depth=depth, key=jax.random.key(0)
     )

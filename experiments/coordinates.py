@@ -28,7 +28,7 @@ _FLAT = 2.5
 def main(argv: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """Measure every size; print the spread of every figure, with the target."""
     options = _options(argv)
-    data = mupc.data.load("digits")
+    data = mupc.data.load("digits").flattened()
     batch = (jnp.asarray(data.train.x[:32]), jnp.asarray(data.train.y[:32]))
     found: dict[str, np.ndarray] = {}
     for name in ("mupc", "standard"):

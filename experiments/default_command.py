@@ -11,7 +11,7 @@ run folders.
 import argparse
 import statistics
 import subprocess
-import sysconfig
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,11 +53,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, list[Timed]]:
 
 
 def run(arguments: Sequence[str], seed: int, folder: Path) -> Timed:
-    """Run the installed command once.
+    """Run the command once.
 
     Raises SystemExit with the command's own words if it leaves no result.
     """
-    command = [Path(sysconfig.get_path("scripts")) / "mupc", "train", "--seed", str(seed)]
+    command = [sys.executable, "-m", "mupc", "train", "--seed", str(seed)]
     began = time.perf_counter()
     process = subprocess.run(
         [*command, "--out", folder, *arguments], capture_output=True, text=True, check=False
@@ -66,7 +66,9 @@ def run(arguments: Sequence[str], seed: int, folder: Path) -> Timed:
     if process.returncode not in (0, 1):  # 1: training diverged, which is a result
         raise SystemExit(f"mupc train ended with status {process.returncode}: {process.stderr}")
     result = RunFolder.open(folder).result()
-    return Timed(seed, result["test"]["accuracy"], result["ended"], seconds)
+    if result is None or result.test is None or result.test.accuracy is None:
+        raise SystemExit(f"{folder} holds no test accuracy")
+    return Timed(seed, result.test.accuracy, result.ended.name.lower(), seconds)
 
 
 def summary(rule: str, runs: Sequence[Timed]) -> str:

@@ -1,9 +1,9 @@
 """The default rule at any size, nothing tuned in between, beside backpropagation.
 
 Trains networks of several widths and depths with the defaults of `mupc train` on the whole training
-part, and prints for every size and rule the test accuracy, the training time, the regime, how close
-inference came to equilibrium, how the gradient compares with backpropagation's, and how the hidden
-matrices have changed.
+split, and prints for every size and rule the test accuracy, the training time, the regime, how
+close inference came to equilibrium, how the gradient compares with backpropagation's, and how the
+hidden matrices have changed.
 
     python experiments/default_rule.py
     python experiments/default_rule.py --dataset mnist --sizes 128x128 --steps 900
@@ -22,9 +22,9 @@ from pathlib import Path
 
 from _tables import header, line, percent
 
+from mupc.runs import Run, train
+from mupc.settings import Configuration
 from mupc.training import Ended
-from mupc.training.config import TrainConfig
-from mupc.training.run import Run, train
 
 _COLUMNS = (
     "depth x width",
@@ -61,8 +61,8 @@ class Row:
         diverged = sum(run.result.ended is Ended.DIVERGED for run in self.runs)
         return line(
             [
-                f"{config.depth} x {config.width}",
-                config.rule + (f" ({diverged} diverged)" if diverged else ""),
+                f"{config.flat()['depth']} x {config.flat()['width']}",
+                config.rule.kind + (f" ({diverged} diverged)" if diverged else ""),
                 percent(self.accuracies),
                 ", ".join(f"{100 * accuracy:.2f}" for accuracy in self.accuracies),
                 f"{statistics.median(run.training_seconds for run in self.runs):.1f}",
@@ -91,21 +91,20 @@ def measure(size: str, rule: str, options: argparse.Namespace) -> Row:
     runs: list[Run] = []
     seconds: list[float] = []
     for seed in options.seeds:
-        config = TrainConfig(
-            dataset=options.dataset,
-            validation=0.0,
-            depth=depth,
-            width=width,
-            activation=options.activation,
-            rule=rule,  # pyright: ignore[reportArgumentType]
-            rho=options.rho if rule == "predictive-coding" else None,
-            steps=None if options.epochs else options.steps,
-            epochs=options.epochs,
-            seed=seed,
-            out=str(options.out / f"{options.dataset}-{size}-{rule}-seed{seed}"),
-        )
+        settings = {
+            "dataset": options.dataset,
+            "depth": depth,
+            "width": width,
+            "activation": options.activation,
+            "rule": rule,
+            "seed": seed,
+            "out": str(options.out / f"{options.dataset}-{size}-{rule}-seed{seed}"),
+        }
+        settings |= {"epochs": options.epochs} if options.epochs else {"steps": options.steps}
+        if options.rho is not None and rule == "predictive-coding":
+            settings["rho"] = options.rho
         began = time.perf_counter()
-        runs.append(train(config))
+        runs.append(train(Configuration().changed(settings)))
         seconds.append(time.perf_counter() - began)
     return Row(runs, seconds, peak_megabytes())
 
@@ -118,7 +117,7 @@ def peak_megabytes() -> float:
 
 
 def _inspected(run: Run) -> list[str]:
-    seen, rho = run.regime, run.folder.regime()["rho"]
+    seen, rho = run.regime, run.folder.regime().rho
     assert seen is not None
     cosines = [cosine for cosine in seen.cosine or () if not math.isnan(cosine)]
     hidden = seen.hidden

@@ -23,8 +23,8 @@ from jaxtyping import Array
 import mupc
 from mupc.inference import Solution
 from mupc.networks import Chain
-from mupc.training.config import TrainConfig
-from mupc.training.run import train
+from mupc.runs import train
+from mupc.settings import Configuration
 
 
 class Solver(NamedTuple):
@@ -102,7 +102,7 @@ def problem(network: Chain, data: mupc.data.Dataset, batch: int) -> Problem:
 
 def linear(options: argparse.Namespace) -> dict[str, float]:
     """Compare with the closed form: the largest difference of an activity, over the largest."""
-    data = mupc.data.load("digits", validation=0)
+    data = mupc.data.load("digits").flattened()
     network = draw(data, mupc.identity, options)
     posed = problem(network, data, options.batch)
     exact = network.in_order(posed.solve(mupc.LinearSolve(), 1).point.activities)
@@ -126,20 +126,16 @@ def linear(options: argparse.Namespace) -> dict[str, float]:
 
 def tanh(options: argparse.Namespace) -> list[tuple[int, np.ndarray]]:
     """Return each sample's relative residual, in activities, after several numbers of sweeps."""
-    config = TrainConfig(
-        dataset=options.dataset,
-        validation=0.0,
-        depth=options.depth,
-        width=options.width,
-        activation="tanh",
-        steps=max(1, options.train),
-        seed=options.seed,
-        out=str(options.out / f"tanh-{options.depth}x{options.width}-seed{options.seed}"),
-    )
-    data = mupc.data.load(options.dataset, validation=0)
+    settings = {
+        **{name: getattr(options, name) for name in ("dataset", "depth", "width", "seed")},
+        "activation": "tanh",
+        "steps": max(1, options.train),
+        "out": str(options.out / f"tanh-{options.depth}x{options.width}-seed{options.seed}"),
+    }
+    data = mupc.data.load(options.dataset).flattened()
     if options.train:
         with floats(bits=32):
-            network = train(config).result.network
+            network = train(Configuration().changed(settings)).result.network
     else:
         network = draw(data, jnp.tanh, options)
     posed = problem(network, data, options.batch)  # pyright: ignore[reportArgumentType]
@@ -161,7 +157,7 @@ def tanh(options: argparse.Namespace) -> list[tuple[int, np.ndarray]]:
 
 def relu(options: argparse.Namespace) -> dict[str, list[float]]:
     """Return the energy, over the feedforward energy, after several numbers of sweeps."""
-    data = mupc.data.load(options.dataset, validation=0)
+    data = mupc.data.load(options.dataset).flattened()
     network = draw(data, jax.nn.relu, options)
     posed = problem(network, data, options.batch)
     print(header(("solver, energy after sweeps", *map(str, options.budgets))))

@@ -14,9 +14,8 @@ for which nothing is lost did not use them.
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -28,13 +27,12 @@ from _tables import floats, header, line, percent
 import mupc
 from mupc.inference import InErrors
 from mupc.learning import Batch, LearningRule, first_gradients
-from mupc.networks import Chain, scale_by
+from mupc.networks import Chain, Network, scale_by
+from mupc.runs import Run, train
+from mupc.runs.setup import load_data, set_up
+from mupc.settings import Configuration
+from mupc.settings.files import preset
 from mupc.theory import alignment, yardstick
-from mupc.training.build import build_network, build_optimiser, build_rule
-from mupc.training.config import PRESETS, TrainConfig
-from mupc.training.resolution import resolve
-from mupc.training.run import Run, train
-from mupc.training.setup import load_data
 
 # Gradients are called alike from this cosine on.
 _ALIKE = 0.9
@@ -54,18 +52,14 @@ def cosines(options: argparse.Namespace) -> dict[int, np.ndarray]:
     print(header(_COSINES), flush=True)
     found: dict[int, np.ndarray] = {}
     for steps in options.train:
-        config = TrainConfig(
-            dataset=options.dataset,
-            validation=0.0,
-            depth=options.depth,
-            width=options.width,
-            activation="tanh",
-            rho=options.rho,
-            hold_regime=not options.fixed_precision,
-            steps=steps,
-            out=str(options.out / f"tanh-{options.depth}x{options.width}-{steps}"),
-        )
-        run = train(config)
+        settings = {
+            **{name: getattr(options, name) for name in ("dataset", "depth", "width", "rho")},
+            "activation": "tanh",
+            "regime": "initial" if options.fixed_precision else "held",
+            "steps": steps,
+            "out": str(options.out / f"tanh-{options.depth}x{options.width}-{steps}"),
+        }
+        run = train(Configuration().changed(settings))
         compared = [compare(run, first, 64) for first in range(0, 64 * options.batches, 64)]
         found[steps] = np.stack([batch.cosine for batch in compared])
         least = np.min(found[steps], axis=1)
@@ -96,12 +90,12 @@ def compare(run: Run, first: int, size: int) -> Compared:
     with floats(bits=64):
         network, state = _double((run.result.network, run.result.state))
         x, y = (jnp.asarray(v[first : first + size], float) for v in run.data.train)
-        used = build_rule(run.config)
+        used = run.config.rule.build(run.config.network.hidden)
         accurate = mupc.PredictiveCoding(
             InErrors(mupc.LBFGS()),
             400,
-            rho=run.config.rho,
-            hold=bool(run.config.hold_regime),
+            rho=run.config.flat()["rho"],
+            hold=run.config.rule.holds,
             stopping=mupc.Tolerance(1e-6),
         )
         return Compared(*map(np.asarray, _compare(network, (x, y), state, used, accurate)))
@@ -120,30 +114,18 @@ def _compare(
 
 def frozen(options: argparse.Namespace) -> dict[str, tuple[list[float], list[float]]]:
     """Return test accuracies with every layer learning, and with the upper quarter alone."""
-    base = TrainConfig(
-        dataset=options.dataset,
-        validation=0.0,
-        depth=options.depth,
-        width=options.width,
-        steps=options.steps,
-    )
-    paper = replace(
-        PRESETS["paper"],
-        dataset=options.dataset,
-        depth=options.depth,
-        width=options.width,
-        steps=options.steps,
-    )
+    same = {name: getattr(options, name) for name in ("dataset", "depth", "width", "steps")}
+    default = Configuration().changed(same)
     configs = {
-        "default": base,
-        "backpropagation": replace(base, rule="backpropagation"),
-        "paper preset": paper,
+        "default": default,
+        "backpropagation": default.changed({"rule": "backpropagation"}),
+        "paper preset": preset("paper").changed(same),
     }
     print(header(("rule", "all layers learn: %", "lower three quarters frozen: %")))
     table: dict[str, tuple[list[float], list[float]]] = {}
     for name, config in configs.items():
         free, held = (
-            [_accuracy(replace(config, seed=seed), hold=hold) for seed in options.seeds]
+            [_accuracy(config.changed({"seed": seed}), hold=hold) for seed in options.seeds]
             for hold in (False, True)
         )
         table[name] = free, held
@@ -151,13 +133,9 @@ def frozen(options: argparse.Namespace) -> dict[str, tuple[list[float], list[flo
     return table
 
 
-def _accuracy(config: TrainConfig, *, hold: bool) -> float:
-    config = resolve(config)
-    data = load_data(config)
-    network_key, fit_key = jax.random.split(jax.random.key(config.seed))
-    network = build_network(config, data.inputs, data.outputs, network_key)
-    rule = build_rule(config)
-    optimiser = build_optimiser(config, network, config.steps or 0)
+def _accuracy(config: Configuration, *, hold: bool) -> float:
+    data, training = load_data(config), config.training
+    network, rule, optimiser, key, *_ = set_up(config, data, training.steps).member
     if hold:
         optimiser = optax.chain(optimiser, scale_by(mask(network)))
     result = mupc.fit(
@@ -165,9 +143,9 @@ def _accuracy(config: TrainConfig, *, hold: bool) -> float:
         data,
         rule,
         optimiser,
-        steps=config.steps,
-        batch_size=config.batch_size,
-        key=fit_key,
+        steps=training.steps,
+        batch_size=training.batch_size,
+        key=key,
     )
     assert data.test is not None
     accuracy = mupc.evaluate(result, data.test).accuracy
@@ -175,9 +153,9 @@ def _accuracy(config: TrainConfig, *, hold: bool) -> float:
     return accuracy
 
 
-def mask(network: Chain) -> Any:
+def mask(network: Network) -> Any:
     """Return factors of updates: 0 in the lower three quarters of the layers, else 1."""
-    params = eqx.filter(network, eqx.is_inexact_array)
+    params = cast(Chain, eqx.filter(network, eqx.is_inexact_array))
     (stage,) = params.stages
     upper = jnp.arange(stage.depth) >= 3 * stage.depth // 4  # the entry is the first of them
     return eqx.tree_at(

@@ -24,11 +24,9 @@ from jaxtyping import Array, Float
 import mupc
 from mupc.learning import Batch, LearningRule, Regime, first_gradients
 from mupc.networks import Network
+from mupc.runs.setup import load_data, set_up
+from mupc.settings import Configuration
 from mupc.theory import alignment
-from mupc.training.build import build_optimiser, draw_network
-from mupc.training.config import TrainConfig
-from mupc.training.resolution import resolve
-from mupc.training.setup import load_data
 
 _COLUMNS = ("ρ", "held", "test accuracy %", "least layer's cosine", "median layer's cosine")
 
@@ -97,11 +95,10 @@ def _trained(
     rule: LearningRule, seed: int, options: argparse.Namespace
 ) -> tuple[mupc.FitResult, mupc.data.Dataset]:
     names = ("dataset", "depth", "width", "activation", "steps")
-    config = resolve(TrainConfig(**{name: getattr(options, name) for name in names}, seed=seed))
+    given = {name: getattr(options, name) for name in names}
+    config = Configuration().changed({**given, "seed": seed})
     data = load_data(config)
-    network_key, key = jax.random.split(jax.random.key(seed))
-    network = draw_network(config, data.inputs, data.outputs, network_key)
-    optimiser = build_optimiser(config, network, options.steps)
+    network, _, optimiser, key, *_ = set_up(config, data, options.steps).member
     result = mupc.fit(network, data, rule, optimiser, steps=options.steps, log_every=100, key=key)
     return result, data
 

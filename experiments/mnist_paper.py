@@ -15,16 +15,17 @@ CPU cores.
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Literal
 
 from _tables import header, line
 
+from mupc.runs import train
+from mupc.settings import Configuration
+from mupc.settings.files import preset
 from mupc.training import Ended
-from mupc.training.config import PRESETS, TrainConfig
-from mupc.training.run import Run, train
 
 # Guessing is right in a tenth of the cases; a network below this has learned next to nothing.
 _NEAR_CHANCE = 0.2
@@ -46,7 +47,7 @@ class Row:
     """A finished run and whether it was as expected."""
 
     case: Case
-    config: TrainConfig
+    config: Configuration
     accuracy: float
     ended: Ended
     seconds: float
@@ -62,14 +63,14 @@ class Row:
         return "met: near chance" if self.accuracy < _NEAR_CHANCE else "missed: it learned"
 
 
-PAPER = PRESETS["paper"]
+PAPER = preset("paper")
 CASES = (
     Case("mupc", depth=128, steps=300, at_least=0.90),
     Case("mupc", depth=30, steps=900, at_least=0.93),
     Case("standard", depth=64, steps=300, at_least=None),
 )
 # Small enough for a test. Few layers and few steps: the standard network learns here too.
-QUICK = replace(PAPER, dataset="digits")
+QUICK = PAPER.changed({"dataset": "digits"})
 QUICK_CASES = (Case("mupc", depth=6, steps=60, at_least=0.6),)
 
 _COLUMNS = (
@@ -96,38 +97,35 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     return rows
 
 
-def run(case: Case, config: TrainConfig) -> Row:
+def run(case: Case, config: Configuration) -> Row:
     """Train and test one network; the time includes compilation and evaluation."""
     began = time.perf_counter()
-    finished: Run = train(config)
+    finished = train(config)
     seconds = time.perf_counter() - began
     assert finished.test is not None
     assert finished.test.accuracy is not None
     return Row(case, finished.config, finished.test.accuracy, finished.result.ended, seconds)
 
 
-def _config(case: Case, seed: int, options: argparse.Namespace) -> TrainConfig:
+def _config(case: Case, seed: int, options: argparse.Namespace) -> Configuration:
     name = f"{case.parameterisation}-{case.depth}x{options.width}-{case.steps}-seed{seed}"
-    return replace(
-        QUICK if options.quick else PAPER,
-        parameterisation=case.parameterisation,
-        depth=case.depth,
-        width=options.width,
-        steps=case.steps,
-        seed=seed,
-        data_dir=options.data_dir,
-        out=str(options.out / name),
-    )
+    settings = {
+        "parameterisation": case.parameterisation,
+        "depth": case.depth,
+        "width": options.width,
+        "steps": case.steps,
+        "seed": seed,
+        "out": str(options.out / name),
+    }
+    place = {} if options.data_dir is None else {"data_dir": options.data_dir}
+    return (QUICK if options.quick else PAPER).changed({**settings, **place})
 
 
 def _cells(row: Row) -> list[str]:
-    config = row.config
+    settings = row.config.flat()
+    names = ("parameterisation", "depth", "width", "steps", "seed")
     return [
-        config.parameterisation,
-        str(config.depth),
-        str(config.width),
-        str(config.steps),
-        str(config.seed),
+        *(str(settings[name]) for name in names),
         f"{row.accuracy:.2%}",
         row.ended.name.lower(),
         f"{row.seconds:.1f}",

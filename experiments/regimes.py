@@ -11,15 +11,14 @@ with the defaults of `mupc train`, but for ρ and the solver.
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 from _tables import header, line, percent
 
-from mupc.training.config import TrainConfig
-from mupc.training.run import Run, train
+from mupc.runs import Run, train
+from mupc.settings import Configuration
 
 # Names say iterations × conjugate gradient steps, and steps.
 SOLVERS: dict[str, dict[str, Any]] = {
@@ -52,18 +51,17 @@ def _train(
     depth: int, activation: Any, rho: float, solver: str, seed: int, options: argparse.Namespace
 ) -> Run:
     name = f"{depth}x{options.width}-{activation}-rho{rho:g}-{solver}-seed{seed}"
-    config = TrainConfig(
-        validation=0.0,
-        depth=depth,
-        width=options.width,
-        activation=activation,
-        rho=rho,
-        hold_regime=not options.fixed_precision,
-        steps=options.steps,
-        seed=seed,
-        out=str(options.out / name),
-    )
-    return train(replace(config, **SOLVERS[solver]))
+    settings = {
+        "depth": depth,
+        "width": options.width,
+        "activation": activation,
+        "regime": "initial" if options.fixed_precision else "held",
+        "rho": rho,
+        "steps": options.steps,
+        "seed": seed,
+        "out": str(options.out / name),
+    }
+    return train(Configuration().changed({**settings, **SOLVERS[solver]}))
 
 
 def _row(case: tuple[int, str, float, str], runs: Sequence[Run]) -> str:

@@ -12,8 +12,6 @@ With --page the table also replaces the one in that file, between its two marks.
 """
 
 import argparse
-import dataclasses
-import json
 import re
 import statistics
 import time
@@ -21,15 +19,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import transfer
 from _tables import header, line, percent
 
-from mupc.records import RunFolder
-from mupc.sweeps import Outcome, Point, SweepFolder, sweep
-from mupc.sweeps.points import point_of
+from mupc.records import RunFolder, TheoryRecord, any_record_from
+from mupc.runs.survey import TheoryOptions, survey
+from mupc.settings import Configuration
+from mupc.settings.files import PRESETS, preset, stored
+from mupc.sweeps import Outcome, Point, SweepFolder, point_of, sweep
 from mupc.sweeps.ranking import Board
-from mupc.sweeps.transfer_command import TransferConfig, transfer
-from mupc.training.config import PRESETS, PresetName
-from mupc.training.survey import TheoryConfig, TheoryRecord, survey
 
 
 class Method(NamedTuple):
@@ -37,7 +35,7 @@ class Method(NamedTuple):
 
     name: str
     settings: Mapping[str, Any]
-    preset: PresetName = "default"
+    preset: str = "default"
     one_seed_from: int = 10**9
 
 
@@ -55,17 +53,17 @@ _STANDARD = Method(
 
 
 # What transfer tries: rates that suit mupc, and lower ones for the standard parameterisation.
-GRIDS: dict[PresetName, dict[str, Any]] = {
-    "paper": {
-        "step_sizes": (0.5 / 64, 2.5 / 64, 10 / 64, 20 / 64, 40 / 64),
-        "learning_rates": (0.001, 0.004, 0.0125, 0.025, 0.05, 0.1, 0.2),
-        "cases": ("mupc:raw", "mupc:mup", "standard:raw"),
-    },
-    "default": {
-        "rhos": (0.0125, 0.025, 0.05, 0.1, 0.2),
-        "learning_rates": (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08),
-        "cases": ("mupc:raw", "mupc:uniform", "standard:raw"),
-    },
+_RATES = {
+    "paper": (0.001, 0.004, 0.0125, 0.025, 0.05, 0.1, 0.2),
+    "default": (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08),
+}
+_NUMBERS = {
+    "paper": ("step_size", (0.5 / 64, 2.5 / 64, 10 / 64, 20 / 64, 40 / 64)),
+    "default": ("rho", (0.0125, 0.025, 0.05, 0.1, 0.2)),
+}
+_CASES = {
+    "paper": ("mupc:raw", "mupc:mup", "standard:raw"),
+    "default": ("mupc:raw", "mupc:uniform", "standard:raw"),
 }
 
 
@@ -120,20 +118,17 @@ def _cases(methods: Sequence[Method], columns: Sequence[int], seeds: Sequence[in
 
 def _point(case: Case, field: str, options: argparse.Namespace, same: Mapping[str, Any]) -> Point:
     settings = {"seed": case.seed, **same, field: case.column, **case.method.settings}
-    base = PRESETS[case.method.preset]
-    base = dataclasses.replace(base, dataset=options.dataset, validation=0.0, epochs=None)
-    return point_of(base, settings)
+    return point_of(preset(case.method.preset).changed({"dataset": options.dataset}), settings)
 
 
 def _accuracies(cases: Sequence[Case], field: str, options: argparse.Namespace, **same: Any) -> str:
-    """Train, and give a table of test accuracies and training times, methods by columns."""
+    """Train, and return a table of test accuracies and training times, methods by columns."""
     points = [_point(case, field, options, same) for case in cases]
     with Board() as board:
         results = sweep(SweepFolder(options.out / "runs"), points, watch=board)
     found = [(case, result.outcome) for case, result in zip(cases, results, strict=True)]
     columns = list(dict.fromkeys(case.column for case in cases))
-    unit = "H = {:,}" if field == "depth" else "{:,} batches"
-    heads = [unit.format(column) for column in columns]
+    heads = [f"H = {n:,}" if field == "depth" else f"{n:,} batches" for n in columns]
     rows: dict[str, list[list[Outcome]]] = {
         name: [
             [outcome for case, outcome in found if (case.method.name, case.column) == (name, n)]
@@ -168,54 +163,34 @@ def _seconds(outcomes: Sequence[Outcome]) -> str:
 
 def transfer_width(options: argparse.Namespace) -> str:
     """Transfer of learning rate and step size, or ρ, across width."""
-    base, sizes = (8, 64), [f"8x{width}" for width in (128, 256, 512)]
-    return _transfer("transfer-width", base, sizes, options, near=None)
+    return _transfer("transfer-width", ["8x64", "8x128", "8x256", "8x512"], options)
 
 
 def transfer_depth(options: argparse.Namespace) -> str:
     """Transfer across depth."""
-    return _transfer("transfer-depth", (8, 64), ["32x64", "128x64"], options, near=(1, 2))
+    return _transfer("transfer-depth", ["8x64", "32x64", "128x64"], options)
 
 
-def _transfer(
-    name: str,
-    base: tuple[int, int],
-    sizes: Sequence[str],
-    options: argparse.Namespace,
-    near: tuple[int, int] | None,
-) -> str:
+def _transfer(table: str, sizes: Sequence[str], options: argparse.Namespace) -> str:
     parts: list[str] = []
-    presets: dict[PresetName, str] = {
-        "paper": "the paper's inference",
-        "default": "the default rule",
-    }
-    for preset in options.presets:
-        words = presets[preset]
-        config = TransferConfig(
-            folder=str(options.out / name / preset),
-            base=dataclasses.replace(
-                PRESETS[preset],
-                dataset=options.dataset,
-                depth=base[0],
-                width=base[1],
-                steps=options.steps // 9,
-                validation=0.1,
-                report_every=0,
-            ),
-            sizes=tuple(options.sizes or sizes),
-            seeds=tuple(options.seeds),
-            near=near,
-            **GRIDS[preset],
-        )
-        judged = transfer(config)
-        parts += [f"With {words}:", "", *judged.table, "", *(f"- {s}" for s in judged.sentences)]
-        parts.append("")
-        for path in judged.figures:
+    words = {"paper": "the paper's inference", "default": "the default rule"}
+    for name in options.presets:
+        given = {"dataset": options.dataset, "validation": 0.1, "report_every": 0}
+        base = preset(name).changed({**given, "steps": options.steps // 9})
+        grid = transfer.Grid(_RATES[name], *_NUMBERS[name], options.seeds)
+        rows, figures = list[str](), list[str]()
+        for case in _CASES[name]:
+            folder = SweepFolder(options.out / table / name)
+            found, figure = transfer.transfer(folder, base, options.sizes or sizes, case, grid)
+            rows += found
             if options.page is not None:
-                figure = options.page.parent / "figures" / f"{name}-{preset}-{path.name}"
-                figure.write_bytes(path.read_bytes())
-                parts.append(f"![{name}, {words}]({figure.relative_to(options.page.parent)})")
-        parts.append("")
+                path = Path("figures", f"{table}-{name}-transfer-{case.replace(':', '-')}.png")
+                figure.savefig(options.page.parent / path, dpi=150)
+                figures.append(f"![{table}, {words[name]}]({path})")
+        said = [row for row in rows if row.startswith("- ")]
+        head = header(transfer.COLUMNS)
+        parts += [f"With {words[name]}:", "", head, *(row for row in rows if row not in said)]
+        parts += ["", *said, "", *figures, ""]
     return "\n".join(parts).strip()
 
 
@@ -225,15 +200,11 @@ def backpropagation(options: argparse.Namespace) -> str:
     found: dict[tuple[float, int, int], TheoryRecord] = {}
     for precision in (1.0, 0.1, 0.01):
         out = options.out / "backpropagation" / f"precision-{precision:g}"
-        config = TheoryConfig(
-            depths=tuple(depths),
-            widths=tuple(widths),
-            precision=precision,
-            dataset=options.dataset,
-            hessians=1,
-            out=str(out),
-        )
-        for record in _surveyed(out, config):
+        grid = {"depths": depths, "widths": widths, "at_precision": precision, "hessians": 1}
+        theory = TheoryOptions.checked(grid)
+        settings = {"activation": "tanh", "dataset": options.dataset, "out": str(out)}
+        config = Configuration().changed(settings)
+        for record in _surveyed(theory, config):
             found[precision, record.depth, record.width] = record
     lines = [header(("cosine (F*/loss)", *(f"width {width}" for width in widths)))]
     for precision in (1.0, 0.1, 0.01):
@@ -244,16 +215,20 @@ def backpropagation(options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def _surveyed(out: Path, config: TheoryConfig) -> list[TheoryRecord]:
+def _surveyed(options: TheoryOptions, config: Configuration) -> Sequence[TheoryRecord]:
     """Return the records of a survey, of an earlier call if that was the same and ended."""
+    out = Path(config.run.out)
     if not (out / "config.json").is_file():
-        return survey(config, lambda record: print(f"{record.depth}x{record.width}", flush=True))[1]
+        show = lambda record: print(f"{record.depth}x{record.width}", flush=True)  # noqa: E731
+        return survey(options, config, show)[1]
     run = RunFolder.open(out)
-    records = list(run.records())
-    same = run.config() == json.loads(json.dumps(dataclasses.asdict(config)))
-    if not same or len(records) != len(config.depths) * len(config.widths):
+    records = [any_record_from(values, str(out)) for values in run.records()]
+    tables = run.config()
+    theory = TheoryOptions.checked(tables.pop("theory"))
+    whole = len(records) == len(options.depths) * len(options.widths)
+    if theory != options or stored(tables) != config or not whole:
         raise SystemExit(f"{out} holds a part of this table, or another one: remove it")
-    return [TheoryRecord(**record) for record in records]
+    return [record for record in records if isinstance(record, TheoryRecord)]
 
 
 _TABLES: dict[str, Callable[[argparse.Namespace], str]] = {
@@ -311,13 +286,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128, 256, 512])
     parser.add_argument("--sizes", nargs="+", help="of transfer (default: the table's own)")
-    parser.add_argument(
-        "--presets",
-        nargs="+",
-        choices=list(PRESETS),
-        default=["paper", "default"],
-        help="to transfer",
-    )
+    presets = ["paper", "default"]
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=presets, help="likewise")
     parser.add_argument("--steps", type=int, default=900, help="batches; transfer: a ninth of it")
     parser.add_argument("--epochs", type=float, default=1.0, help="of width-512")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 
 # XLA's older way to emit a loop compiles three times as fast. A version that has lost it would
@@ -11,6 +12,11 @@ if "XLA_FLAGS" not in os.environ:
     tried = subprocess.run(command, env=os.environ | faster, capture_output=True, check=False)
     os.environ |= faster if tried.returncode == 0 else {"XLA_FLAGS": ""}
 
+# Compiled programs that the command keeps are kept for these tests alone, all processes of them.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="mupc-tests-", ignore_cleanup_errors=True)
+    os.environ["MUPC_CACHE"] = _cache.name
+
 import jax
 import jaxtyping
 import pytest
@@ -19,7 +25,7 @@ from jaxtyping import install_import_hook
 # Every annotation of these rooms, shapes included, is checked when a function of theirs is called.
 CHECKED = (
     "arrays data energies hyperparameters inference learning likelihoods networks "
-    "parameterisations regularisers theory training.metrics training.step"
+    "parameterisations regularisers theory training.evaluate training.metrics training.step"
 )
 if "MUPC_CHECKED" in os.environ:
     install_import_hook([f"mupc.{room}" for room in CHECKED.split()], "checked_types.checked")

@@ -3,10 +3,13 @@
 import contextlib
 import dataclasses
 import errno
+import functools
 import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +19,15 @@ import pytest
 from test_training import KEY, network, toy
 
 import mupc
-from mupc.records import RunError, RunFolder
+from mupc.records import Regime, RunError, RunFolder
 from mupc.training import checkpoint
 from mupc.training.checkpoint import Snapshot
-from mupc.training.named import fill, named_settings
+from mupc.training.fit import prepare
+from mupc.training.fit import train as train_sessions
+from mupc.training.plan import Plan
+from mupc.training.session import Member
+from mupc.training.signals import Ending
+from mupc.training.trees import fill, named_settings
 
 TIMES = ("seconds", "samples_per_second")  # what a stop may change
 HELD = mupc.PredictiveCoding()
@@ -30,19 +38,35 @@ RANDOM = mupc.PredictiveCoding(
 )
 
 
-def train(path, *, rule=HELD, stop=None, number=signal.SIGINT, every=None, net=None, **options):
-    """Train a toy network with checkpoints; ask it to stop at a step."""
+def train(path, *, rule=HELD, every=None, net=None, settings=None, signals=None, **options):
+    """Train a toy network with checkpoints, by `fit` unless what becomes of signals is given."""
+    given = {"steps": 30, "batch_size": 8, "log_every": 1, "report_every": 10, **options}
+    given = {"data": toy(), "evaluate_every": 3, "optimiser": optax.adam(0.03), **given}
+    net, kept = net or network(), None
+    if path is not None:
+        kept = mupc.Checkpoints(path, every=every, minutes=float("inf"), settings=settings)
+    if signals is None:
+        return mupc.fit(net, rule=rule, checkpoints=kept, key=KEY, **given)
+    data, optimiser, callback = (given.pop(name) for name in ("data", "optimiser", "callback"))
+    member = Member(net, rule, optimiser, KEY, callback, kept, kept.load())
+    (result,) = train_sessions(prepare([member], data, Plan(**given).over(data)), signals)
+    return result
+
+
+def at_step(stop, number=signal.SIGINT):
+    """A callback that asks for an end at a step."""
 
     def callback(record):
         if record.kind == "train" and record.step == stop:
             os.kill(os.getpid(), number)
 
-    given = {"steps": 30, "batch_size": 8, "log_every": 1, "report_every": 10, **options}
-    given = {"data": toy(), "evaluate_every": 3, "optimiser": optax.adam(0.03), **given}
-    checkpoints = path and mupc.Checkpoints(path, every=every, minutes=float("inf"))
-    return mupc.fit(
-        net or network(), rule=rule, callback=callback, checkpoints=checkpoints, key=KEY, **given
-    )
+    return callback
+
+
+def stopped(path, step, **options):
+    """Train as far as a step, where Ctrl-C comes."""
+    with pytest.raises(KeyboardInterrupt):
+        train(path, callback=at_step(step), **options)
 
 
 def timeless(records):
@@ -68,21 +92,74 @@ def same(a, b):
         (mupc.Backpropagation(), {"data": toy(validation=0), "evaluate_every": None}),
     ],
 )
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(rule, options, number, tmp_path):
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(rule, options, tmp_path):
     whole = train(None, rule=rule, **options)
-    ended = {signal.SIGINT: mupc.Ended.INTERRUPTED, signal.SIGTERM: mupc.Ended.TERMINATED}
     step = options.get("log_every", 1)
     for stop in (step, 2 * step):  # twice: what goes on can be stopped again
-        cut = train(tmp_path, rule=rule, stop=stop, number=number, **options)
-        assert (cut.ended, cut.steps) == (ended[number], stop)
-    same(train(tmp_path, rule=rule, **options), whole)
+        stopped(tmp_path / "fit", stop, rule=rule, **options)
+    same(train(tmp_path / "fit", rule=rule, **options), whole)
+    # The command looks at what was done by then, which what goes on must not notice.
+    for name, number in {"INTERRUPTED": signal.SIGINT, "TERMINATED": signal.SIGTERM}.items():
+        path, callback = tmp_path / name, at_step(step, number)
+        cut = train(path, rule=rule, signals=Ending(), callback=callback, **options)
+        assert (cut.ended.name, cut.steps) == (name, step)
+        same(train(path, rule=rule, **options), whole)
+
+
+def test_a_run_that_was_stopped_at_its_last_step_has_its_result(tmp_path):
+    stopped(tmp_path, 30)
+    same(train(tmp_path), train(None))
+
+
+SCRIPT = """
+import sys, jax, optax
+sys.path.insert(0, {tests!r})
+import mupc
+from test_training import PC, network, toy
+
+def train(seed, callback, checkpoints=None):
+    key, adam = jax.random.key(seed), optax.adam(0.03)
+    options = dict(steps=400, batch_size=8, log_every=1, callback=callback, checkpoints=checkpoints)
+    return mupc.fit(network(), toy(), PC, adam, key=key, **options).network.readout.weights.tolist()
+
+for seed in range(3):
+    kept = mupc.Checkpoints(f"{path}/{{seed}}", minutes=float("inf"))
+    weights = train(seed, lambda record: print(seed, record.step, flush=True), kept)
+    print("like a whole run" if weights == train(seed, None) else "another run", flush=True)
+"""
+
+
+def script(path):
+    code, pipe = SCRIPT.format(tests=os.path.dirname(__file__), path=path), subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_script_once_its_step_is_saved(number, tmp_path):
+    """As Ctrl-C and `timeout` send it; run again, the script goes on to the last bit."""
+    with script(tmp_path) as process:
+        for line in process.stdout:
+            if line.startswith("1 20"):  # of the second seed
+                process.send_signal(number)
+                break
+        printed, complaint = process.communicate(timeout=300)
+    assert process.returncode == -number
+    assert "run" not in printed
+    assert complaint.endswith("KeyboardInterrupt\n") == (number == signal.SIGINT)
+    (step,) = map(int, os.listdir(tmp_path / "1"))
+    assert 20 <= step < 400
+    assert not (tmp_path / "2").exists()
+    if number == signal.SIGINT:
+        with script(tmp_path) as process:
+            printed, _ = process.communicate(timeout=300)
+        assert "1 20\n" not in printed  # it went on, and did not begin again
+        assert printed.count("like a whole run") == 3
 
 
 def test_a_stop_between_two_records_keeps_what_they_will_tell(tmp_path):
     """The means of a record reach back beyond the checkpoint."""
     whole = train(None, log_every=10)
-    train(tmp_path, every=4, log_every=10, stop=10)
+    stopped(tmp_path, 10, every=4, log_every=10)
     shutil.rmtree(tmp_path / "10")  # of the interruption: the one before lies between two records
     assert sorted(path.name for path in tmp_path.iterdir()) == ["8"]
     same(train(tmp_path, log_every=10), whole)
@@ -122,17 +199,31 @@ def test_a_file_is_no_folder_for_checkpoints(tmp_path):
         mupc.Checkpoints(tmp_path / "file")
 
 
-def test_of_functions_made_elsewhere_what_they_hold_is_told():
-    def rate(first):
-        def falling(count):
-            return rate if count is falling else first / (1 + count)
+def test_functions_are_known_by_their_names_alone():
+    """What is made inside another function may be called otherwise by its next version."""
 
-        return falling
+    def old(count):
+        return 2 * count
 
-    told = [str(named_settings(optax.sgd(schedule))) for schedule in map(rate, (0.1, 0.1, 0.2))]
-    assert told[0] == told[1] != told[2]
-    told = [named_settings(jax.jit(one)) for one in (lambda z: 2 * z, lambda z: 3 * z)]
-    assert [one[".constants[1]"] for one in told] == [2, 3]
+    def new(number):
+        return 2 * number
+
+    tell = lambda function: named_settings((function, {"a": 1}))
+    assert tell(old) == tell(new) != tell(jnp.tanh) != tell(jax.jit(jnp.sin))
+    assert tell(jax.jit(lambda z: 2 * z)) == tell(lambda z: 3 * z) != tell(old)
+    assert tell(functools.partial(jnp.clip, min=0)) != tell(functools.partial(jnp.clip, min=1))
+    optimisers = [optax.GradientTransformation(one, one) for one in (old, new)]
+    assert named_settings(optimisers[0]) == named_settings(optimisers[1])
+
+
+def test_numbers_that_can_be_seen_tell_optimisers_apart(tmp_path):
+    adam = lambda rate: mupc.traced(optax.adam, learning_rate=rate)
+    stopped(tmp_path / "seen", 4, optimiser=adam(0.03))
+    with pytest.raises(RunError, match=r"the optimiser.*learning_rate.* \(0\.02.* there, 0\.00"):
+        train(tmp_path / "seen", optimiser=adam(0.01))
+    stopped(tmp_path / "said", 4, settings={"rate": 0.03})
+    with pytest.raises(RunError, match=r"differs in rate \(0\.03 there, 0\.01 here"):
+        train(tmp_path / "said", settings={"rate": 0.01}, optimiser=optax.adam(0.01))
 
 
 # What is not this run's
@@ -151,17 +242,14 @@ def test_of_functions_made_elsewhere_what_they_hold_is_told():
         ({"rule": mupc.PredictiveCoding(hold=False)}, r"the rule\.regime\.hold \(True there, Fal"),
         ({"rule": mupc.PredictiveCoding(stopping=mupc.Tolerance())}, r"the rule\.stopping \(Fixed"),
         ({"optimiser": mupc.traced(optax.adam, learning_rate=0.01)}, "the optimiser"),
-        (
-            {"optimiser": optax.adam(0.01)},
-            r"the optimiser.*\[step_size\] \(-0\.03 there, -0\.01 here",
-        ),
+        ({"settings": {"rate": 0.1}}, r"rate \(none there, 0\.1 here"),
         ({"net": LAMBDA}, "the network at first"),
         ({"net": network(width=9)}, r"\.entry.* \(float32 8x4 there, float32 9x4 here\)"),
         ({"optimiser": optax.sgd(0.1)}, r"optimiser.*there, none here\)"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused_with_what_differs(options, sentence, tmp_path):
-    train(tmp_path, stop=4)
+    stopped(tmp_path, 4)
     before = (tmp_path / "4" / "_CHECKPOINT_METADATA").stat().st_mtime_ns
     with pytest.raises(RunError, match=f"is of another run: it differs in .*{sentence}"):
         train(tmp_path, **options)
@@ -191,12 +279,12 @@ def test_all_that_is_kept_comes_back(tmp_path):
 
 def test_a_newer_format_and_other_versions_are_named(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_FORMAT", 2)
+        patch.setattr(checkpoint, "_FORMAT", 3)
         mupc.Checkpoints(tmp_path / "new").save(snapshot())
-        patch.setattr(checkpoint, "_FORMAT", 1)
+        patch.setattr(checkpoint, "_FORMAT", 2)
         patch.setattr(checkpoint, "environment", lambda: {"jax": "0.0.1"})
         mupc.Checkpoints(tmp_path / "old").save(snapshot())
-    with pytest.raises(RunError, match="is of format 2, and this version of mupc reads 1"):
+    with pytest.raises(RunError, match=r"is of format 3, .* mupc reads 2: .*, or a newer one"):
         mupc.Checkpoints(tmp_path / "new").load()
     with pytest.warns(UserWarning, match=r"was written with .*jax 0\.0\.1 \(now "):
         assert mupc.Checkpoints(tmp_path / "old").load().step == 3
@@ -295,7 +383,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_training_goes_on(
 
 
 def test_a_record_that_cannot_be_written_whole_is_not_written(tmp_path):
-    folder = RunFolder.create(tmp_path / "run", {}, {}, {})
+    folder = RunFolder.create(tmp_path / "run", {}, {}, Regime(1.0, None))
     folder.append({"a": 1})
     with full_disk(15), pytest.raises(RunError, match=r"cannot write .*continue with mupc train"):
         folder.append({"b": 2})

@@ -19,7 +19,7 @@ WIDTHS, DEPTHS, STEPS = (64, 256), (4, 64), 3
 
 
 def batch():
-    split = mupc.data.load("digits").train
+    split = mupc.data.load("digits").flattened().train
     return split.x[:32], split.y[:32]
 
 

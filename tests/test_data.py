@@ -1,14 +1,18 @@
-"""Digits, the user's own arrays, the validation part, and the order of batches."""
+"""Digits, the validation split, what data sets are, and the order of batches."""
 
+import hashlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import datasets
 
+import mupc
 from mupc.data import (
     DataError,
     Dataset,
@@ -83,14 +87,17 @@ def test_importing_data_loads_neither_jax_nor_the_download_nor_scikit_learn():
 def test_digits_are_scikit_learns_standardised_and_split_once():
     data = load("digits", validation=0.1)
     assert (data.name, data.inputs, data.outputs) == ("digits", 64, 10)
-    assert [len(part.x) for part in (data.train, data.validation, data.test)] == [1293, 144, 360]
+    assert [len(split.x) for split in (data.train, data.validation, data.test)] == [1293, 144, 360]
     x = np.concatenate([data.train.x, data.validation.x, data.test.x])
     y = np.concatenate([data.train.y, data.validation.y, data.test.y])
     assert x.dtype == y.dtype == np.float32
     assert set(np.unique(y)) == {0, 1}
     np.testing.assert_array_equal(y.sum(1), 1)
     images, labels = datasets.load_digits(return_X_y=True)
-    assert rows(np.round(x * 6.0179 + 4.8861), y.argmax(1)) == rows(images, labels)
+    assert x.shape == (1797, 8, 8, 1)
+    pixels = np.round(x * 6.0179 + 4.8861).reshape(-1, 64)
+    assert rows(pixels, y.argmax(1)) == rows(images, labels)
+    assert data.classes == tuple(range(10))
     np.testing.assert_allclose(x * 6.0179 + 4.8861, np.round(x * 6.0179 + 4.8861), atol=1e-5)
     # Stratified: a fifth of each class, up to rounding.
     assert np.abs(data.test.y.sum(0) - np.bincount(labels) / 5).max() < 1
@@ -98,17 +105,17 @@ def test_digits_are_scikit_learns_standardised_and_split_once():
     assert "6.0179" in data.normalisation
 
 
-def test_the_constants_of_digits_are_those_of_the_training_part():
+def test_the_constants_of_digits_are_those_of_the_training_split():
     x = load("digits", validation=0).train.x
     assert abs(x.mean(dtype=float)) < 1e-5
     assert abs(x.std(dtype=float) - 1) < 1e-5
 
 
-# The validation part
+# The validation split
 
 
 @given(n=st.integers(2, 200), fraction=st.floats(0.01, 0.5))
-def test_training_and_validation_parts_make_up_the_data(n, fraction, tmp_path_factory):
+def test_training_and_validation_splits_make_up_the_data(n, fraction, tmp_path_factory):
     path = save(tmp_path_factory.mktemp("v"), x=np.arange(n)[:, None], y=np.arange(n))
     data = load(path, validation=fraction)
     train, held = data.train.x[:, 0], data.validation.x[:, 0]
@@ -120,10 +127,12 @@ def test_training_and_validation_parts_make_up_the_data(n, fraction, tmp_path_fa
     np.testing.assert_array_equal(load(path, validation=fraction).validation.x[:, 0], held)
 
 
-def test_the_validation_part_is_no_stretch_of_the_file(tmp_path):
-    path = save(tmp_path, x=np.arange(1000.0)[:, None], y=np.zeros(1000, int))
+def test_the_validation_split_is_no_stretch_of_the_file(tmp_path):
+    path = save(tmp_path, x=np.arange(1000)[:, None], y=np.zeros(1000, int))
     held = load(path, validation=0.1).validation.x
     assert abs(held.mean() - 499.5) < 100  # 3.5 standard errors of a uniform sample of 100
+    other = load(path, validation=0.1, seed=1).validation.x
+    assert len(np.intersect1d(held, other)) < 30  # 10 expected of two independent hundreds
     for loaded in (load(path, validation=0), load(path)):  # as nothing is held out unless asked for
         np.testing.assert_array_equal(loaded.train.x[:, 0], np.arange(1000))
         assert loaded.validation is None
@@ -135,108 +144,10 @@ def test_a_validation_fraction_out_of_range_is_refused(fraction):
         load("digits", validation=fraction)
 
 
-def test_a_validation_part_that_takes_everything_is_refused(tmp_path):
+def test_a_validation_split_that_takes_everything_is_refused(tmp_path):
     path = save(tmp_path, x=np.ones((3, 2)), y=np.arange(3))
     with pytest.raises(DataError, match=r"of the 3 training samples of mine.npz leaves none"):
         load(path, validation=0.9)
-
-
-# The user's arrays
-
-
-def test_arrays_keep_their_shape_and_labels_are_encoded_over_both_parts(tmp_path):
-    x = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    path = save(tmp_path, x=x, y=[2, 0], x_test=x[:1] / 2, y_test=[3], extra=[None])
-    data = load(path, validation=0)
-    assert (data.name, data.inputs, data.outputs) == ("mine.npz", 12, 4)
-    np.testing.assert_array_equal(data.train.x, x)
-    np.testing.assert_array_equal(data.train.y, [[0, 0, 1, 0], [1, 0, 0, 0]])
-    np.testing.assert_array_equal(data.test.x, x[:1] / 2)
-    np.testing.assert_array_equal(data.test.y, [[0, 0, 0, 1]])
-    # Whole numbers may be tokens, and stay such; all else is in single precision.
-    assert data.train.x.dtype == np.uint8
-    assert {part.dtype for part in (data.train.y, *data.test)} == {np.dtype(np.float32)}
-    assert "as it is given" in data.normalisation
-
-
-def test_targets_may_have_positions(tmp_path):
-    y = np.eye(3)[np.array([[0, 2], [1, 1]])]  # two samples of two positions
-    data = load(save(tmp_path, x=np.array([[5, 7], [0, 2**30]]), y=y), validation=0)
-    np.testing.assert_array_equal(data.train.x, [[5, 7], [0, 2**30]])
-    np.testing.assert_array_equal(data.train.y, y)
-    assert (data.inputs, data.outputs) == (2, 3)
-
-
-@pytest.mark.parametrize(
-    ("largest", "dtype"), [(2**31, np.int64), (-(2**31) - 1, np.int64), (2**32, np.uint64)]
-)
-def test_whole_numbers_that_jax_would_cut_short_are_no_tokens(largest, dtype, tmp_path):
-    x = np.array([[1], [largest]], dtype)
-    data = load(save(tmp_path, x=x, y=[0, 1]), validation=0)
-    np.testing.assert_array_equal(data.train.x, x.astype(np.float32))
-    check_split(data.train, "it")
-    with pytest.raises(ValueError, match=r"^x of it has whole numbers of more than 32 bits"):
-        check_split(data.train._replace(x=x), "it")
-
-
-def test_arrays_with_a_matrix_of_targets_are_taken_as_they_are(tmp_path):
-    y = np.array([[0.5, -2], [1e3, 4]])
-    data = load(save(tmp_path, x=np.eye(2), y=y), validation=0)
-    np.testing.assert_array_equal(data.train.y, y)
-    assert data.test is None
-
-
-TWO = np.ones((2, 3))
-LABELS = np.array([0, 1])
-
-
-@pytest.mark.parametrize(
-    ("arrays", "words"),
-    [
-        ({"y": LABELS}, "lacks the array 'x'.*savez"),
-        ({"x": TWO}, "lacks the array 'y'.*savez"),
-        ({"x": TWO, "y": LABELS, "x_test": TWO}, "only one of x_test and y_test"),
-        ({"x": TWO, "y": LABELS, "y_test": LABELS}, "only one of x_test and y_test"),
-        ({"x": TWO, "y": np.arange(3)}, "2 samples in x but 3 in y"),
-        ({"x": TWO, "y": LABELS, "x_test": TWO, "y_test": [0]}, "2 samples in x_test but 1 in y"),
-        ({"x": np.array([["a"], ["b"]]), "y": LABELS}, "^x of .*<U1.*real numbers"),
-        ({"x": TWO * 1j, "y": LABELS}, "^x of .*complex128.*real numbers"),
-        ({"x": np.array([[None], [1]]), "y": LABELS}, "cannot be read .Object arrays"),
-        ({"x": [[1, np.nan]], "y": [0]}, "^x of .*NaN or infinite"),
-        ({"x": [[1, 2]], "y": [[np.inf]]}, "^y of .*NaN or infinite"),
-        ({"x": [[1e300]], "y": [0]}, "^x of .*infinite.*float32"),
-        ({"x": np.ones((0, 3)), "y": np.ones(0, int)}, "^x of .*empty .shape .0, 3."),
-        ({"x": np.ones((2, 0)), "y": LABELS}, "^x of .*empty .shape .2, 0."),
-        ({"x": np.ones(2), "y": LABELS}, "^x of .*shape .2,.*one row for each sample"),
-        ({"x": TWO, "y": [0.0, np.nan]}, "^y of .*float64 of shape .2,.*integer class labels"),
-        ({"x": TWO, "y": [[0], [1]]}, "^y of .*int64 of shape .2, 1.*integer class labels"),
-        ({"x": TWO, "y": [-1, 1]}, "^y of .*negative label -1"),
-        ({"x": TWO, "y": [0, 2**62]}, "^The largest label of .*mine.npz is 4611686018427387904"),
-        ({"x": TWO, "y": LABELS, "x_test": TWO, "y_test": np.eye(2)}, "only one is labels"),
-        ({"x": TWO, "y": LABELS, "x_test": np.ones((2, 4)), "y_test": LABELS}, "^x_test .*width 4"),
-        ({"x": TWO, "y": LABELS, "x_test": TWO, "y_test": np.ones((2, 3))}, "^y_test .*width 3"),
-    ],
-)
-def test_arrays_that_do_not_fit_are_refused(arrays, words, tmp_path):
-    with pytest.raises(DataError, match=words):
-        load(save(tmp_path, **arrays), validation=0)
-
-
-def test_a_file_that_is_no_npz_is_refused(tmp_path):
-    path = tmp_path / "mine.npz"
-    with pytest.raises(DataError, match=r"mine.npz does not exist"):
-        load(str(path))
-    path.write_bytes(b"no zip")
-    with pytest.raises(DataError, match=r"mine.npz is not an .npz file"):
-        load(str(path))
-    save(tmp_path, x=TWO, y=LABELS)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-30])  # without the end of the table of contents
-    with pytest.raises(DataError, match=r"mine.npz is not an .npz file, or a truncated one"):
-        load(str(path))
-    path.write_bytes(whole.replace(TWO.tobytes(), (2 * TWO).tobytes()))
-    with pytest.raises(DataError, match=r"mine.npz cannot be read .Bad CRC"):
-        load(str(path))
 
 
 def test_available_knows_digits_and_finds_nothing_else_here():
@@ -248,6 +159,9 @@ def test_available_knows_digits_and_finds_nothing_else_here():
 
 
 # Whoever makes a data set of their own
+
+
+TWO = np.ones((2, 3))
 
 
 def sound(n=4, **parts):
@@ -285,7 +199,7 @@ def test_sound_data_of_any_kind_are_taken():
     check_dataset(load("digits"))
 
 
-def test_a_data_set_names_the_part_that_is_wrong():
+def test_a_data_set_names_the_split_that_is_wrong():
     with pytest.raises(TypeError, match=r"data must be a mupc\.data\.Dataset, got Split: "):
         check_dataset(sound())
     with pytest.raises(ValueError, match="x of the test split is not finite in 4 of 4 samples"):
@@ -299,6 +213,90 @@ def test_labels_become_rows():
     targets = one_hot(np.array([2, 0]), 3)
     np.testing.assert_array_equal(targets, [[0, 0, 1], [1, 0, 0]])
     check_split(sound(2, y=targets), "it")
+
+
+def test_images_have_a_shape_and_rows_are_made_of_them():
+    """A pixel after the other, row by row, with the channels of each together."""
+    x = np.zeros((5, 2, 3, 4), np.float32)
+    x[1, 1, 2, 3], x[2, 0, 1, 2], x[3, 1, 0, 0] = 1, 2, 3
+    y = np.eye(5, dtype=np.float32)
+    data = Dataset("own", Split(x, y), Split(x[:2], y[:2]), None, "None.", tuple("abcde"))
+    assert (data.shape, data.inputs) == ((2, 3, 4), 24)
+    flat = data.flattened()
+    assert (flat.shape, flat.inputs, flat.classes) == ((24,), 24, data.classes)
+    assert [np.flatnonzero(row).tolist() for row in flat.train.x] == [[], [23], [6], [12], []]
+    assert flat.validation.x.shape == (2, 24)
+    assert flat.test is None
+    np.testing.assert_array_equal(flat.train.y, y)
+    again = flat.flattened()
+    np.testing.assert_array_equal(again.train.x, flat.train.x)
+
+
+def test_an_mlp_asks_for_rows():
+    data = Dataset.from_arrays(np.ones((8, 2, 3, 1)), np.arange(8) % 2)
+    network = mupc.residual_mlp(6, 2, width=4, depth=2, key=jax.random.key(0))
+    train = lambda data: mupc.fit(
+        network,
+        data,
+        mupc.Backpropagation(),
+        optax.sgd(0.1),
+        steps=1,
+        batch_size=4,
+        key=jax.random.key(1),
+    )
+    with pytest.raises(
+        ValueError, match=r"of shape \(6,\) .*not \(2, 3, 1\): .*data\.flattened\(\)"
+    ):
+        train(data)
+    with pytest.raises(ValueError, match=r"data\.flattened\(\)"):
+        mupc.evaluate(network, data.train)
+    assert train(data.flattened()).steps == 1
+    assert mupc.evaluate(network, data.flattened().train).samples == 8
+
+
+def test_a_data_set_is_shown_by_its_shapes():
+    x = np.arange(60_000, dtype=np.float32).reshape(-1, 2)
+    split = Split(x, np.ones((30_000, 3)))
+    assert repr(split) == "Split(x=(30000, 2) float32, y=(30000, 3) float64)"
+    shown = repr(Dataset("own", split, None, Split(x[:3], [[1]]), "None.", ("a", 2)))
+    assert shown == (
+        "Dataset('own', train=Split(x=(30000, 2) float32, y=(30000, 3) float64), validation=None, "
+        "test=Split(x=(3, 2) float32, y=list), classes=2)"
+    )
+    assert f"{shown}".isascii()
+
+
+def test_a_fingerprint_is_of_the_contents(tmp_path):
+    x, y = np.arange(8.0).reshape(4, 2), [0, 1, 0, 1]
+    data = lambda x=x, y=y, *test, **more: Dataset.from_arrays(x, y, *test, **more)
+    here = data().fingerprint
+    # By hand: names, types and shapes, then the bytes.
+    said = b"train Split(x=(4, 2) float32, y=(4, 2) float32)\n"
+    said += x.astype("f4").tobytes() + np.eye(2, dtype="f4")[y].tobytes()
+    said += b"validation None\ntest None\n"
+    assert here == hashlib.sha256(said).hexdigest()[:16]
+    (tmp_path / "a").mkdir()
+    for folder in (tmp_path, tmp_path / "a"):  # wherever it lies, whatever it is called
+        assert load(save(folder, x=x, y=y)).fingerprint == here
+    assert data(name="other").fingerprint == here
+    others = [
+        data(x + np.eye(4, 2)),
+        data(y=[0, 1, 1, 0]),
+        data(x.reshape(4, 1, 2)),
+        data(x.astype(int)),
+        data(x, y, x, y),
+        data(validation=(x, y)),
+        data(validation=0.5),
+        data(validation=0.5, seed=1),
+        data(scale="unit"),
+    ]
+    prints = {here, *(other.fingerprint for other in others)}
+    assert len(prints) == 1 + len(others)
+
+
+def test_a_seed_that_is_none_is_refused():
+    with pytest.raises(DataError, match="seed is -1: it must not be negative"):
+        load("digits", validation=0.1, seed=-1)
 
 
 # The order of batches

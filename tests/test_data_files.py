@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST and CIFAR-10: where their files are found, and how they are checked.
+"""Where files of data sets are found, and how those of MNIST and Fashion-MNIST are checked.
 
 No test uses the network: pooch's downloader is replaced. Tests on the real MNIST run when the
 environment variable MUPC_DATA names a folder that has it.
@@ -6,10 +6,8 @@ environment variable MUPC_DATA names a folder that has it.
 
 import gzip
 import hashlib
-import io
 import os
 import struct
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -65,14 +63,15 @@ def touch(folder, *names):
 def test_data_dir_must_have_every_file(tmp_path):
     touch(tmp_path / "mnist", TRAIN_IMAGES + ".gz", TEST_LABELS)
     words = (
-        f"mnist is not complete in {tmp_path}: expected {TRAIN_LABELS}.gz, {TEST_IMAGES}.gz .*"
-        f"there or in {tmp_path / 'mnist'}"
+        f"mnist is not complete in {tmp_path}: expected {TRAIN_LABELS}.gz, {TEST_IMAGES}.gz "
+        f".{TRAIN_LABELS}.gz may also be {TRAIN_LABELS}, train-labels.idx1-ubyte, .*"
+        f"there or in {tmp_path / 'mnist'}, {tmp_path / 'MNIST' / 'raw'}"
     )
     with pytest.raises(DataError, match=words):
         load("mnist", data_dir=tmp_path)
 
 
-@pytest.mark.parametrize("folder", [".", "fashion-mnist"])
+@pytest.mark.parametrize("folder", [".", "fashion-mnist", "FashionMNIST/raw", "raw"])
 @pytest.mark.parametrize("ending", ["", ".gz"])
 def test_files_may_lie_in_the_folder_or_its_subfolder_zipped_or_not(
     folder, ending, tmp_path, monkeypatch
@@ -88,6 +87,35 @@ def test_files_may_lie_in_the_folder_or_its_subfolder_zipped_or_not(
         load("fashion-mnist")
 
 
+@pytest.mark.parametrize("folder", [".", "mnist", "MNIST/raw"])
+def test_the_names_that_7_zip_and_kaggle_give_are_known(folder, tmp_path):
+    seven = [name.replace("-idx", ".idx") for name in IDX_FILES]
+    assert seven[0] == "train-images.idx3-ubyte"
+    touch(tmp_path / "7" / folder, *seven)
+    assert available(tmp_path / "7")["mnist"] == f"found in {tmp_path / '7'}"
+    for name in IDX_FILES:
+        touch(tmp_path / "kaggle" / name, name)  # a folder of the file's own name
+    assert available(tmp_path / "kaggle")["mnist"] == f"found in {tmp_path / 'kaggle'}"
+    with pytest.raises(DataError, match=f"{seven[1]} is not an IDX file"):
+        load("mnist", data_dir=tmp_path / "7")
+
+
+def test_a_data_dir_may_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    touch(tmp_path / "d" / "mnist", *IDX_FILES)
+    assert available("~/d")["mnist"] == f"found in {tmp_path / 'd'}"
+    monkeypatch.setenv("MUPC_DATA", "~/d")
+    assert available()["mnist"] == f"found in {tmp_path / 'd'}"
+    monkeypatch.setenv("MUPC_CACHE", "~/c")
+    with pytest.raises(DataError, match=f"not complete in {tmp_path / 'd'}"):
+        load("cifar10", data_dir="~/d")
+    with pytest.raises(DataError, match=f"{tmp_path / 'd' / 'mnist' / TRAIN_LABELS} is not an IDX"):
+        load("mnist", data_dir="~/d")
+    touch(tmp_path / "c" / "cifar10", "cifar-10-binary.tar.gz")
+    assert available()["cifar10"] == "in the cache"
+
+
 def test_data_dir_comes_before_the_environment_and_the_subfolder_first(tmp_path, monkeypatch):
     for folder in ("a", "a/mnist", "b"):
         touch(tmp_path / folder, *IDX_FILES)
@@ -97,7 +125,7 @@ def test_data_dir_comes_before_the_environment_and_the_subfolder_first(tmp_path,
 
 
 def toy():
-    return Source("toy", "https://example.org/", {"toy.gz": hashlib.md5(b"toy").hexdigest()})
+    return Source("toy", "https://example.org/", {"toy.gz": hashlib.md5(b"toy").hexdigest()}, {})
 
 
 def test_a_file_in_the_cache_is_used_without_a_network(cache, tmp_path, monkeypatch):
@@ -199,11 +227,16 @@ def test_fashion_mnist_is_scaled_and_told_by_its_labels(tmp_path):
     write_fashion(tmp_path, balanced, balanced[:10_000])
     data = load("fashion-mnist", data_dir=tmp_path, validation=0)
     assert (data.inputs, data.outputs, data.validation) == (784, 10, None)
-    for part, n in ((data.train, 60_000), (data.test, 10_000)):
-        assert part.x.shape == (n, 784)
-        assert part.x[0, 0] == pytest.approx((1 - 0.2860) / 0.3530)
-        assert part.x[0, 1] == part.x.min() == pytest.approx(-0.2860 / 0.3530)
-        np.testing.assert_array_equal(part.y.argmax(1), balanced[:n])
+    assert (data.shape, data.classes[0], data.classes[9]) == (
+        (28, 28, 1),
+        "T-shirt/top",
+        "Ankle boot",
+    )
+    for split, n in ((data.train, 60_000), (data.test, 10_000)):
+        assert split.x.shape == (n, 28, 28, 1)
+        assert split.x[0, 0, 0, 0] == pytest.approx((1 - 0.2860) / 0.3530)
+        assert split.x[0, 0, 1, 0] == split.x.min() == pytest.approx(-0.2860 / 0.3530)
+        np.testing.assert_array_equal(split.y.argmax(1), balanced[:n])
     for labels in (np.arange(60_000) % 11, np.minimum(balanced, 8)):
         write_fashion(tmp_path, labels, balanced[:10_000])
         with pytest.raises(DataError, match=f"{TRAIN_LABELS} holds other data than fashion-mnist"):
@@ -214,7 +247,7 @@ def test_fashion_mnist_is_scaled_and_told_by_its_labels(tmp_path):
 def test_real_mnist(monkeypatch):
     monkeypatch.setenv("MUPC_DATA", str(REAL))
     data = load("mnist", validation=0.1)
-    assert [len(part.x) for part in (data.train, data.validation, data.test)] == [
+    assert [len(split.x) for split in (data.train, data.validation, data.test)] == [
         54_000,
         6_000,
         10_000,
@@ -222,6 +255,7 @@ def test_real_mnist(monkeypatch):
     # Published: the number of each digit, and the first ten test labels.
     counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     np.testing.assert_array_equal(data.train.y.sum(0) + data.validation.y.sum(0), counts)
+    assert (data.shape, data.inputs, data.classes) == ((28, 28, 1), 784, tuple(range(10)))
     assert data.test.y[:10].argmax(1).tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     assert abs(data.train.x.mean(dtype=float)) < 1e-2
     assert abs(data.train.x.std(dtype=float) - 1) < 1e-2
@@ -238,76 +272,3 @@ def test_real_mnist_is_the_same_decompressed(tmp_path):
     theirs = load("mnist", data_dir=REAL, validation=0)
     for a, b in zip((*ours.train, *ours.test), (*theirs.train, *theirs.test), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-# CIFAR-10's archive
-
-CIFAR_FILES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
-
-
-def write_cifar(folder, contents, mode="w:gz"):
-    ending = ".gz" if mode == "w:gz" else ""
-    path = folder / f"cifar-10-binary.tar{ending}"
-    compression = {"compresslevel": 1} if ending else {}
-    with tarfile.open(path, mode, **compression) as archive:
-        for name, data in contents.items():
-            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
-
-
-def records():
-    """10,000 black images with labels 0, 1, … 9, 0, …; the first has one bright pixel a channel."""
-    batch = np.zeros((10_000, 1 + 3 * 1024), np.uint8)
-    batch[:, 0] = np.arange(10_000) % 10
-    batch[0, [1 + 0, 1 + 1024 + 33, 1 + 2048 + 1023]] = 255
-    return batch
-
-
-def test_cifar10_is_scaled_by_channel(tmp_path):
-    write_cifar(tmp_path, dict.fromkeys(CIFAR_FILES, records().tobytes()) | {"readme.html": b"<>"})
-    data = load("cifar10", data_dir=tmp_path, validation=0)
-    assert (data.train.x.shape, data.test.x.shape) == ((50_000, 3072), (10_000, 3072))
-    np.testing.assert_array_equal(data.train.y.argmax(1), np.arange(50_000) % 10)
-    first = data.test.x[0].reshape(3, 32, 32)
-    for channel, (row, column), mean, std in (
-        (0, (0, 0), 0.4914, 0.2470),
-        (1, (1, 1), 0.4822, 0.2435),
-        (2, (31, 31), 0.4465, 0.2616),
-    ):
-        assert (
-            first[channel].max() == first[channel, row, column] == pytest.approx((1 - mean) / std)
-        )
-        assert first[channel].min() == pytest.approx(-mean / std)
-
-
-def test_cifar10_with_other_labels_is_refused(tmp_path):
-    wrong = records()
-    wrong[0, 0] = 1
-    contents = dict.fromkeys(CIFAR_FILES, records().tobytes()) | {"test_batch.bin": wrong.tobytes()}
-    write_cifar(tmp_path, contents, "w")
-    with pytest.raises(DataError, match=r"holds other data than cifar10: .*1000 of each"):
-        load("cifar10", data_dir=tmp_path)
-
-
-def test_a_damaged_or_incomplete_archive_is_refused(tmp_path):
-    whole = records().tobytes()
-    path = write_cifar(tmp_path, {"data_batch_1.bin": whole, "data_batch_2.bin": whole})
-    with pytest.raises(DataError, match=r"lacks data_batch_3.bin, .*test_batch.bin"):
-        load("cifar10", data_dir=tmp_path)
-    packed = path.read_bytes()
-    for broken in (packed[: len(packed) // 2], b"no archive", b""):
-        path.write_bytes(broken)
-        with pytest.raises(DataError, match=r"tar.gz cannot be read as a tar archive .*again from"):
-            load("cifar10", data_dir=tmp_path)
-    write_cifar(tmp_path, {"data_batch_1.bin": whole[:-1]})
-    with pytest.raises(DataError, match=r"data_batch_1.bin holds 30729999 bytes, not 30730000"):
-        load("cifar10", data_dir=tmp_path)
-    path.unlink()
-    path = write_cifar(tmp_path, {"data_batch_1.bin": whole}, "w")
-    path.write_bytes(path.read_bytes()[:20_000_000])
-    with pytest.raises(
-        DataError, match=r"cannot be read as a tar archive .*unexpected end of data"
-    ):
-        load("cifar10", data_dir=tmp_path)

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import inspect
+import itertools
 import os
 import pathlib
 import re
@@ -15,10 +16,11 @@ import numpy as np
 import pytest
 
 import mupc
-from mupc.cli import TrainCommand, _parse, main
-from mupc.sweeps.transfer_command import TransferConfig, _plan
-from mupc.training.config import TrainConfig
-from mupc.training.resolution import resolve
+from mupc.commands import main as program
+from mupc.commands.main import main
+from mupc.settings import Configuration
+from mupc.settings.configuration import KINDS
+from mupc.settings.setting import option
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -76,8 +78,6 @@ def test_the_code_of_a_page_runs(page, monkeypatch, tmp_path, capsys, wandb):
 USUAL = {
     "train": "--depth 2 --width 8 --steps 2 --report-every 2",
     "sweep": "--depth 2 --width 8 --steps 2 --report-every 0",
-    "transfer": "--depth 2 --width 8 --steps 2 --sizes 3x8 --learning-rates 0.01 --rhos 0.05 "
-    "--seeds 0",
     "theory": "--depths 2 --widths 8 --samples 4 --hessians 1",
 }
 
@@ -137,6 +137,7 @@ CALLS = {
 
 def test_there_are_commands_to_run():
     assert {"README", "index", "runs", "sweeps", "regimes", "logging"} <= CALLS.keys()
+    assert {"troubleshooting", "choosing"} <= CALLS.keys()
 
 
 @pytest.fixture
@@ -151,20 +152,37 @@ def folder(trained, monkeypatch, tmp_path):
     return tmp_path
 
 
+class UnderstoodError(Exception):
+    """What was typed has a meaning."""
+
+
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("page", CALLS)
-def test_the_commands_of_a_page_are_understood(page):
-    """As they are written."""
+def test_the_commands_of_a_page_are_understood(page, monkeypatch):
+    """As they are written: every option is one of its command, with a value that it takes."""
     for words, _ in CALLS[page]:
-        config = _parse(words)
-        if isinstance(config, TrainCommand) and config.resume is None:
-            resolve(config.config)
-        if isinstance(config, TransferConfig):
-            assert _plan(config).sizes
+        if words[0].startswith("-"):
+            assert main(words) == 0
+            continue
+        module = importlib.import_module(f"mupc.commands.{words[0]}")
+
+        def parse(*arguments, real=module.parse):
+            raise UnderstoodError(real(*arguments))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "parse", parse)
+            with pytest.raises(UnderstoodError):
+                program._run(words)
+
+
+SWEEP = "sweep runs/rates --depth 2 --width 8 --steps 2 --report-every 0 --grid seed=0,1"
 
 
 @pytest.mark.parametrize("page", CALLS if "MUPC_FULL" in os.environ else ["README"])
 def test_the_commands_of_a_page_run(page, folder, capsys):
+    named = [words[0] for words, _ in CALLS[page] if "runs/rates" in words]
+    if named and named[0] != "sweep":  # the page speaks of one that another page made
+        assert main(SWEEP.split()) == 0
     for words, file in CALLS[page]:
         assert main(smaller(words)) == 0, words
         told = capsys.readouterr().out
@@ -181,26 +199,78 @@ def hooks():
     return module
 
 
-def test_every_public_name_is_documented():
-    names = [
-        n for n in vars(mupc) if not n.startswith("_") and not inspect.ismodule(getattr(mupc, n))
-    ]
-    assert {"fit", "FreeEnergy", "GaussNewton", "Checkpoints"} <= set(names)
+def reference():
+    """All pages of the reference of names, as they are built."""
+    build = hooks().on_page_markdown
+    return "".join(build(page.read_text()) for page in PAGES if page.stem.startswith("api"))
+
+
+def test_every_public_name_is_documented_once():
+    names = hooks().public_names("mupc")
+    assert {"fit", "FreeEnergy", "GaussNewton", "Checkpoints", "load_network"} <= set(names)
+    listed = {n for n in vars(mupc) if not n.startswith("_")} - {"Any", "TYPE_CHECKING"}
+    assert {n for n in listed if not inspect.ismodule(getattr(mupc, n))} <= set(names)
     assert [name for name in names if not inspect.getdoc(getattr(mupc, name))] == []
-    reference = hooks().api()
-    assert [name for name in names if f"::: mupc.{name}\n" not in reference] == []
-    for module in ("data", "theory", "plots"):
-        for name in hooks().public_names(f"mupc.{module}"):
-            assert inspect.getdoc(getattr(importlib.import_module(f"mupc.{module}"), name))
+    documented = re.findall(r"^::: (.+)$", reference(), re.MULTILINE)
+    assert sorted(documented) == sorted(set(documented))
+    assert {f"mupc.{name}" for name in names} <= set(documented)
+    for module in ("data", "theory", "plots", "sklearn", "runs"):
+        assert {f"mupc.{module}.{n}" for n in hooks().public_names(f"mupc.{module}")} <= set(
+            documented
+        )
 
 
-def test_the_configuration_reference_has_every_field():
-    table = hooks().configuration()
-    for name, field in TrainConfig.__dataclass_fields__.items():
-        (row,) = re.findall(rf"^\| `--{name.replace('_', '-')}` \|.*$", table, re.MULTILINE)
-        cells = row.strip("| ").split(" | ")
-        assert len(cells) == 4
-        assert cells[2].strip() == ("" if field.default is None else f"`{field.default}`")
+def test_all_that_is_documented_is_there():
+    for path in re.findall(r"^::: (.+)$", reference(), re.MULTILINE):
+        module, _, name = path.rpartition(".")
+        assert hasattr(importlib.import_module(module), name), path
+
+
+def every_kind():
+    return [kind for kinds in KINDS.values() for kind in kinds.values()]
+
+
+def test_the_configuration_reference_has_every_field_of_every_kind():
+    text = hooks().configuration()
+    sections = dict(re.findall(r"^##+ (.+)\n((?:(?!#).*\n?)*)", text, re.MULTILINE))
+    groups = [(f"`{option(kind.slot)} {kind.kind}`", kind) for kind in every_kind()]
+    config = Configuration()
+    groups += [("training", type(config.training)), ("run", type(config.run))]
+    for title, group in groups:
+        rows = re.findall(r"^\| `--([a-z-]+)` \| (.+)$", sections[title], re.MULTILINE)
+        assert [name.replace("-", "_") for name, _ in rows] == list(group.own_fields())
+        for (name, row), field in zip(rows, group.own_fields().values(), strict=True):
+            takes, default, text = row.removesuffix(" |").split(" | ")
+            assert takes
+            assert " ".join(field.description.split()) == text, name
+            if not field.is_required() and isinstance(field.default, int | float | str):
+                shown = field.default
+                shown = str(shown).lower() if isinstance(shown, bool) else shown
+                assert default == f"`{shown}`"
+
+
+def test_the_configuration_reference_says_what_values_a_field_takes():
+    text = hooks().configuration()
+    assert "| `--depth` | whole number from 1 | `128` |" in text
+    assert "| `--step-size` | number above 0, or `stable` | `0.25` |" in text
+    assert "| `--momentum` | number from 0 and below 1 | `0.0` |" in text
+    assert "| `--path` | path | must be given |" in text
+
+
+def test_the_configuration_reference_names_the_table_of_every_setting():
+    """Where a file has it: a file of the tables that the page names is a configuration."""
+    places = set(re.findall(r"^In a file: `\[(.+)\]`", hooks().configuration(), re.MULTILINE))
+    config = Configuration()
+    tables = {name for name, _ in tables_of(config.tables())}
+    assert places == tables
+    assert len(places) == len(KINDS) + 2
+
+
+def tables_of(table, place=""):
+    for name, value in table.items():
+        if isinstance(value, dict):
+            inner = f"{place}.{name}" if place else name
+            yield from itertools.chain([(inner, value)], tables_of(value, inner))
 
 
 def test_formulas_become_mathml():

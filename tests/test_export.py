@@ -14,9 +14,9 @@ import safetensors.numpy
 from test_checkpoints import full_disk
 
 import mupc
+from mupc import runs
 from mupc.records import RunError
-from mupc.training import run
-from mupc.training.config import TrainConfig
+from mupc.settings import Configuration
 
 KEY = jax.random.key(3)
 
@@ -29,10 +29,8 @@ def network(width=8, depth=3, **options):
 def trained(tmp_path_factory):
     """A run of two steps on the digits."""
     out = str(tmp_path_factory.mktemp("run") / "run")
-    config = TrainConfig(
-        dataset="digits", depth=3, width=8, steps=2, epochs=None, report_every=0, out=out
-    )
-    return run.train(config)
+    settings = {"depth": 3, "width": 8, "steps": 2, "report_every": 0, "out": out}
+    return runs.train(Configuration().changed(settings))
 
 
 def test_what_is_saved_is_loaded(tmp_path):
@@ -60,7 +58,7 @@ def test_a_runs_network_is_built_from_its_file_alone(trained):
     with safetensors.safe_open(path, framework="numpy") as file:
         about = json.loads(file.metadata()["mupc"].partition(" ")[2])
     assert about["data"].startswith("digits: Pixels from 0 to 16, then (x − ")
-    assert (about["inputs"], about["outputs"]) == (64, 10)
+    assert (about["inputs"], about["outputs"]) == ([64], 10)
 
 
 def test_a_network_that_the_file_cannot_build_is_asked_for(tmp_path):
@@ -108,6 +106,27 @@ def test_other_settings_are_another_network(tmp_path):
     ]:
         with pytest.raises(RunError, match=f"is of another network: it differs in .*{differs}"):
             mupc.load_network(tmp_path / "a.safetensors", other)
+
+
+def test_what_an_older_version_told_of_functions_does_not_refuse_its_file(tmp_path):
+    """It read their code: names, constants, and what they held."""
+
+    def local(z):
+        return jnp.tanh(2 * z)
+
+    path, place = tmp_path / "a.safetensors", ".stages[0].blocks[0].activation"
+    for activation in (local, lambda z: jnp.tanh(2 * z)):
+        saved = network(activation=activation)
+        mupc.save_network(path, saved)
+        with safetensors.safe_open(path, framework="numpy") as file:
+            about = json.loads(file.metadata()["mupc"].partition(" ")[2])
+        old = {place: activation.__name__, f"{place}.holds": "dict", f"{place}.constants[1]": 2}
+        text = json.dumps(about | {"settings": about["settings"] | old})
+        metadata = {"mupc": f"{hashlib.sha256(text.encode()).hexdigest()} {text}"}
+        safetensors.numpy.save_file(safetensors.numpy.load_file(path), path, metadata)
+        assert eqx.tree_equal(mupc.load_network(path, saved), saved)
+    with pytest.raises(RunError, match=r"activation \(<lambda> there, tanh here\)"):
+        mupc.load_network(path, network(activation=jnp.tanh))
 
 
 def test_one_function_more_is_another_network(tmp_path):
@@ -163,9 +182,9 @@ def test_a_full_disk_leaves_the_network_before(tmp_path):
 
 
 def test_a_disk_that_is_full_at_the_end_of_a_run_loses_nothing(tmp_path, trained):
-    config = dataclasses.replace(trained.config, out=str(tmp_path / "run"))
+    config = trained.config.changed({"out": str(tmp_path / "run")})
     with pytest.raises(RunError, match=r"\(File too large\): when .* --resume "), full_disk(2500):
-        run.train(config)
-    run.resume(tmp_path / "run")
+        runs.train(config)
+    runs.resume(tmp_path / "run")
     again = (tmp_path / "run" / "network.safetensors").read_bytes()
     assert again == (trained.folder.path / "network.safetensors").read_bytes()

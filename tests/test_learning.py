@@ -10,8 +10,8 @@ from reference import batch
 import mupc
 from mupc.learning import explain, first_gradients
 from mupc.learning.regime import Held
-from mupc.training.config import TrainConfig
-from mupc.training.run import train
+from mupc.runs import train
+from mupc.settings import Configuration
 
 RULES = {
     "predictive coding": mupc.PredictiveCoding(mupc.GradientDescent(0.25), 8, mupc.Gaussian()),
@@ -149,16 +149,9 @@ def test_a_held_regime_lets_the_precision_of_every_sample_follow_the_network(rho
 def test_training_leaves_a_held_regime_where_it_began_and_carries_another_away(tmp_path):
     ends = {}
     for hold in (True, False):
-        config = TrainConfig(
-            depth=6,
-            width=16,
-            activation="tanh",
-            steps=80,
-            rho=0.1,
-            hold_regime=hold,
-            out=str(tmp_path / str(hold)),
-        )
-        ends[hold] = train(config).regime.rho
+        settings = {"regime": "held" if hold else "initial", "rho": 0.1, "activation": "tanh"}
+        settings |= {"depth": 6, "width": 16, "steps": 80, "out": str(tmp_path / str(hold))}
+        ends[hold] = train(Configuration().changed(settings)).regime.rho
     assert 0.05 < ends[True] <= 0.1  # no sample's number is above what the mean was at first
     assert ends[False] > 0.3
 

@@ -129,11 +129,12 @@ def test_a_result_is_evaluated_by_its_own_likelihood_unless_another_is_asked_for
     assert mupc.evaluate(result.network, split).loss == pytest.approx(squared, rel=1e-6)
 
 
-def test_images_keep_their_shape_up_to_the_entry():
-    """A residual MLP reads an image as its pixels in a row."""
+def test_a_residual_mlp_takes_rows_and_says_how_images_become_such():
     chain = mupc.residual_mlp(12, 3, width=5, depth=2, key=jax.random.key(0))
     images = jax.random.normal(jax.random.key(1), (4, 2, 3, 2))
-    one, other = chain.feedforward(images), chain.feedforward(images.reshape(4, 12))
-    np.testing.assert_array_equal(one.output, other.output)
-    with pytest.raises(ValueError, match=r"the input layer takes an input of shape \(12,\)"):
+    assert chain.feedforward(images.reshape(4, 12)).output.shape == (4, 3)
+    words = r"the input layer takes an input of shape \(12,\) per sample, not \(2, 3, 2\)"
+    with pytest.raises(ValueError, match=rf"{words}: give it rows, as data\.flattened\(\) makes"):
+        chain.feedforward(images)
+    with pytest.raises(ValueError, match=r"of shape \(12,\) per sample, not \(3, 2\)(?!:)"):
         chain.feedforward(images[:, 0])

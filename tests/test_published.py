@@ -10,7 +10,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mupc.training.config import PRESETS, TrainConfig
+from mupc.commands.options import Base, parse
+from mupc.commands.sweep import SweepOptions
+from mupc.commands.train import TrainOptions
+from mupc.settings import Configuration
+from mupc.sweeps.points import read_file, read_grid
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -69,26 +73,19 @@ def test_the_code_of_the_readme_runs(index, monkeypatch, tmp_path):
 
 
 def test_the_commands_and_the_file_of_the_page_on_sweeps_are_understood(tmp_path):
-    from mupc.cli import _parse
-    from mupc.sweeps.points import read_file, read_grid
-    from mupc.sweeps.transfer_command import _plan
-
     page = (ROOT / "docs" / "sweeps.md").read_text().replace("\\\n", "")
     lines = re.findall(r"^(mupc \w+ [^#\n]*)", page, re.MULTILINE)
-    sweep, transfer = (_parse(shlex.split(line)[1:]) for line in lines)
-    assert list(read_grid(sweep.grid)) == ["learning_rate", "rho", "seed"]
-    assert len(_plan(transfer).sizes) == 3
+    sweep = parse("sweep", shlex.split(lines[0])[2:], SweepOptions, Base())
+    assert list(read_grid(sweep.own.grid)) == ["learning_rate", "rho", "seed"]
     (tmp_path / "sweep.toml").write_text(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0])
     base, space = read_file(tmp_path / "sweep.toml")
     assert base == {"dataset": "mnist", "steps": 300}
-    assert len(space.over(TrainConfig())) == 2 * 3 * 10
+    assert len(space.over(Configuration())) == 2 * 3 * 10
 
 
 def test_the_first_command_is_the_default():
-    from mupc.cli import _parse
-
     (line,) = re.findall(r"^pip install .* && (mupc.*)$", README, re.MULTILINE)
-    assert _parse(shlex.split(line)[1:]).config == PRESETS["default"]
+    assert parse("train", shlex.split(line)[2:], TrainOptions, Base()).config == Configuration()
 
 
 def test_the_version_is_told_once():

@@ -13,7 +13,7 @@ import mupc
 from mupc import Tolerance
 from mupc.theory import gradient_alignment, mean_regime_number
 from mupc.training import RegimeRecord, TraceRecord
-from mupc.training.look import Model, look, look_inside
+from mupc.training.report import Model, regime_report, trace_report
 
 KEY = jax.random.key(0)
 
@@ -27,7 +27,7 @@ def test_a_regime_record_is_what_its_parts_say():
     rule = mupc.PredictiveCoding(
         mupc.GradientDescent(0.2), 7, mupc.Gaussian(2.0), stopping=stopping
     )
-    seen = look(Model(first, network, rule, None), points, KEY, step=3, seconds=1.5)
+    seen = regime_report(Model(first, network, rule, None), points, KEY, step=3, seconds=1.5)
     end = mupc.infer(energy, rule.solver, start, max_steps=7, stopping=stopping)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-12)
     close(seen.energy_before, np.mean(energy.layers(energy.run()), axis=1))
@@ -58,7 +58,7 @@ def test_a_trace_begins_and_ends_where_inference_does():
     )
     points = (energy.x, energy.y)
     model = Model(energy.network, energy.network, rule, None)
-    seen = look_inside(model, points, KEY, step=4)
+    seen = trace_report(model, points, KEY, step=4)
     assert seen.step == 4
     assert len(seen.energy) == len(seen.residual) == 8
     for steps in (1, 4, 7):
@@ -75,7 +75,7 @@ def test_a_trace_ends_when_the_last_sample_has_converged():
     stopping = Tolerance(0.1)
     rule = mupc.PredictiveCoding(mupc.GaussNewton(3), 30, mupc.Gaussian(2.0), stopping=stopping)
     model = Model(energy.network, energy.network, rule, None)
-    seen = look_inside(model, (energy.x, energy.y), KEY, step=0)
+    seen = trace_report(model, (energy.x, energy.y), KEY, step=0)
     start = energy.network.feedforward(energy.x).activities
     end = mupc.infer(energy, rule.solver, start, max_steps=30, stopping=stopping)
     assert len(seen.energy) == len(seen.residual) == int(np.max(end.steps)) + 1 < 31
@@ -87,7 +87,7 @@ def test_inference_that_diverges_is_not_called_none():
         mupc.GradientDescent(1e4), 30, mupc.Gaussian(2.0), stopping=Tolerance(0.0)
     )
     model = Model(energy.network, energy.network, rule, None)
-    seen = look(model, (energy.x, energy.y), KEY, step=0, seconds=0)
+    seen = regime_report(model, (energy.x, energy.y), KEY, step=0, seconds=0)
     assert seen.diverged == 1
     assert seen.at_equilibrium == 0
     assert "diverged in 100% of samples" in seen.sentence()
@@ -96,7 +96,7 @@ def test_inference_that_diverges_is_not_called_none():
 def test_a_network_of_one_layer_has_a_report():
     energy, _ = problem(jnp.tanh, depth=1)
     rule = mupc.PredictiveCoding(mupc.GaussNewton(3), 1, mupc.Gaussian(2.0))
-    seen = look(
+    seen = regime_report(
         Model(energy.network, energy.network, rule, None),
         (energy.x, energy.y),
         KEY,
@@ -110,11 +110,11 @@ def test_a_network_of_one_layer_has_a_report():
 def test_backpropagation_has_changes_and_no_inference():
     energy, _ = problem(jnp.tanh)
     model = Model(energy.network, energy.network, mupc.Backpropagation(), None)
-    seen = look(model, (energy.x, energy.y), KEY, step=0, seconds=0)
+    seen = regime_report(model, (energy.x, energy.y), KEY, step=0, seconds=0)
     assert (seen.residual, seen.at_equilibrium, seen.sweeps, seen.cosine, seen.rho) == (None,) * 5
     assert seen.energy_before == seen.energy_after
     assert seen.change == (0.0,) * 5
-    assert look_inside(model, (energy.x, energy.y), KEY, step=0) is None
+    assert trace_report(model, (energy.x, energy.y), KEY, step=0) is None
 
 
 def record(**changes):
@@ -142,9 +142,9 @@ def test_a_record_says_in_words_what_a_reader_must_know():
     assert record().sentence() == (
         "gradient-weighted ρ 0.04 (precision 0.05); "
         "inference: residual 0.0003 after 4 steps (16 sweeps), 100% of samples at equilibrium, "
-        "energy lowered by 20.0%; gradient vs backpropagation: cosine 0.940, 0.900 at least, in 3 "
+        "energy lowered by 20.0%; cosine with backprop: median 0.940, minimum 0.900, in 3 "
         "layers (1 without a gradient); "
-        "2 of 3 hidden matrices learning (changed by 0.02 to 0.3)"
+        "2 of 3 hidden weight matrices learning (relative change 0.02–0.3)"
     )
     without = record(
         rho=None,
@@ -154,11 +154,11 @@ def test_a_record_says_in_words_what_a_reader_must_know():
         cosine=None,
         change=(1.0, 0.0, 0.0, 1.0),
     )
-    assert without.sentence() == "0 of 2 hidden matrices learning (changed by 0 to 0)"
+    assert without.sentence() == ("0 of 2 hidden weight matrices learning (relative change 0–0)")
 
 
 def small_fit(**options):
-    data = mupc.data.load("digits", validation=0.1)
+    data = mupc.data.load("digits", validation=0.1).flattened()
     network = mupc.residual_mlp(64, 10, width=16, depth=4, key=KEY)
     rule = mupc.PredictiveCoding(mupc.GaussNewton(), 2, mupc.Gaussian(1.0), hold=True)
     return mupc.fit(network, data, rule, optax.adam(0.01), steps=25, key=KEY, **options)

@@ -44,11 +44,11 @@ def test_accuracy_against_depth_is_the_mean_of_the_runs(results, out):
     assert f"\n\n{4 * 2 * 2} runs, " in text
     rows = {row["test accuracy, %"]: row for row in table(accuracies)}
     assert len(rows) == 4
-    presets = {
-        path.stem: json.loads(path.read_text())["config"]["preset"]
+    solvers = {
+        path.stem: json.loads(path.read_text())["config"]["rule"].get("solver")
         for path in (out / "runs" / "points").iterdir()
     }
-    paper = [c for c in seen if presets[c["key"]] == "paper"]
+    paper = [c for c in seen if (solvers[c["key"]] or {}).get("kind") == "gradient-descent"]
     mupc = [c for c in paper if "parameterisation" not in c["settings"]]
     assert rows["mupc, the paper's preset"]["H = 3"].startswith(mean(mupc, depth=3, steps=9))
     exact = rows["mupc, backpropagation"]["H = 2"]
@@ -98,15 +98,24 @@ def test_transfer_is_put_into_the_page_with_its_figures(results, script, tmp_pat
     page.write_text("before\n<!-- table: transfer-width -->\n<!-- end: transfer-width -->\nafter\n")
     (tmp_path / "figures").mkdir()
     module = script("experiments/results")
-    small = {"rhos": (0.05, 0.1), "learning_rates": (0.01, 0.02), "cases": ("mupc:uniform",)}
-    monkeypatch.setitem(module.GRIDS, "default", small)
+    monkeypatch.setitem(module._NUMBERS, "default", ("rho", (0.05, 0.1)))
+    monkeypatch.setitem(module._RATES, "default", (0.01, 0.02))
+    monkeypatch.setitem(module._CASES, "default", ("mupc:uniform",))
     text = results(
-        "transfer-width", "--sizes", "8x32", "--page", str(page), "--presets", "default", seeds="0"
+        "transfer-width",
+        "--sizes",
+        "2x8",
+        "2x16",
+        "--page",
+        str(page),
+        "--presets",
+        "default",
+        seeds="0",
     )
     assert page.read_text() == (
         f"before\n<!-- table: transfer-width -->\n{text}\n<!-- end: transfer-width -->\nafter\n"
     )
-    assert "| mupc:uniform | 8x32 |" in text
+    assert "| mupc:uniform | 2x16 |" in text
     assert len(list((tmp_path / "figures").glob("*.png"))) == 1
     with pytest.raises(SystemExit, match="has no marks"):
         module.put(page, "depth", "")

@@ -317,11 +317,9 @@ def test_the_regime_report_shows_what_a_rules_diagnostics_hold():
 
 @pytest.mark.usefixtures("float64")
 def test_the_rule_without_arguments_is_that_of_the_command():
-    from mupc.training.build import build_rule
-    from mupc.training.config import TrainConfig
-    from mupc.training.resolution import resolve
+    from mupc.settings import Configuration
 
-    ours, theirs = mupc.PredictiveCoding(), build_rule(resolve(TrainConfig()))
+    ours, theirs = mupc.PredictiveCoding(), Configuration().rule.build(128)
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     jax.tree.map(
         np.testing.assert_array_equal, *(eqx.filter(r, eqx.is_array) for r in (ours, theirs))
@@ -374,7 +372,8 @@ def test_numbers_of_a_library_call_are_checked_as_those_of_the_command():
     of = lambda split, validation=None: Dataset("own", split, validation, None, "")
 
     def fit(data=None, network=network, **more):
-        data, options = of(good) if data is None else data, {"steps": 2, **more}
+        options = {"steps": 2, "batch_size": 16, **more}
+        data = of(good) if data is None else data
         mupc.fit(network, data, mupc.PredictiveCoding(), optax.adam(0.01), key=KEY, **options)
 
     mlp = eqx.nn.MLP(6, 3, 4, 1, key=KEY)
@@ -407,14 +406,14 @@ def test_numbers_of_a_library_call_are_checked_as_those_of_the_command():
 
 def test_a_sound_run_makes_no_nan(tmp_path):
     """Nothing stands for "not measured" that JAX_DEBUG_NANS would stop a run for."""
-    from mupc.training.config import TrainConfig
-    from mupc.training.run import train
+    from mupc.runs import train
+    from mupc.settings import Configuration
 
     with jax.debug_nans(True):
         for name, more in {"default": {}, "validated": {"validation": 0.2, "warmup": 0}}.items():
-            config = TrainConfig(depth=2, width=8, steps=6, log_every=5, report_every=3,
-                                 out=str(tmp_path / name), **more)  # fmt: skip
-            assert train(config).result.steps == 6
+            small = {"depth": 2, "width": 8, "steps": 6, "log_every": 5, "report_every": 3}
+            settings = {**small, **more, "out": str(tmp_path / name)}
+            assert train(Configuration().changed(settings)).result.steps == 6
 
 
 def test_a_readout_of_zeros_learns():

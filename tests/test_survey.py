@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 import mupc
-from mupc.cli import main
+from mupc.commands.main import main
+from mupc.runs.setup import set_up
+from mupc.settings import Configuration
 from mupc.theory import equilibrated_energy, linear_hessian
-from mupc.training.config import TrainConfig
-from mupc.training.resolution import resolve
-from mupc.training.setup import set_up
 
 GRID = ["--depths", "3", "--widths", "6", "--samples", "8", "--hessians", "2"]
 
@@ -24,11 +23,11 @@ def records(path):
 @pytest.mark.usefixtures("float64")
 def test_a_linear_network_is_measured_as_the_closed_forms_say(tmp_path, capsys):
     out = tmp_path / "theory"
-    options = ["--activation", "linear", "--precision", "2.0", "--out", str(out)]
+    options = ["--activation", "linear", "--at-precision", "2.0", "--out", str(out)]
     assert main(["theory", *GRID, *options]) == 0
     (seen,) = records(out)
-    data = mupc.data.load("digits")
-    config = resolve(TrainConfig(depth=3, width=6, activation="linear", steps=1))
+    data = mupc.data.load("digits").flattened()
+    config = Configuration().changed({"depth": 3, "width": 6, "activation": "linear"})
     network = set_up(config, data, 1).member.network
     x, y = (jnp.asarray(v[:8], float) for v in data.train)
     energy = mupc.FreeEnergy(network, x, y, mupc.Gaussian(2.0))
@@ -63,7 +62,7 @@ def test_a_grid_is_measured_as_drawn_and_after_training(tmp_path, capsys):
 
 def test_training_before_measuring_may_be_the_papers(tmp_path):
     paper, slow = tmp_path / "paper", tmp_path / "slow"
-    given = ["theory", *GRID, "--train", "3", "--preset", "paper"]
+    given = ["theory", *GRID, "--train", "3", "--preset", "paper", "--dataset", "digits"]
     assert main([*given, "--out", str(paper)]) == 0
     assert main([*given, "--learning-rate", "1e-9", "--out", str(slow)]) == 0
     (as_published,), (as_drawn,) = records(paper), records(slow)
@@ -74,11 +73,11 @@ def test_training_before_measuring_may_be_the_papers(tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--depths", "0"], "--depths must be numbers of at least 1, not (0,)"),
-        (["--train", "-1"], "--train must be numbers of at least 0, not (-1,)"),
-        (["--precision", "0"], "--precision must be above 0"),
-        (["--samples", "99999"], "--samples must be at least 1 and at most 1437, not 99999"),
-        (["--hessians", "9"], "--hessians must be at least 1 and at most 8, not 9"),
+        (["--depths", "0"], "each of --depths must be at least 1, not 0"),
+        (["--train", "-1"], "each of --train must be at least 0, not -1"),
+        (["--at-precision", "0"], "--at-precision must be above 0"),
+        (["--samples", "99999"], "--samples must be at most 1437, not 99999"),
+        (["--hessians", "9"], "--hessians must be at most 8, not 9"),
         (["--depths", "1", "--no-skips"], "would have no effect"),
         (["--dataset", "nothing"], "nothing"),
     ],

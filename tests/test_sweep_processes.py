@@ -9,14 +9,16 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
-from test_sweeps import SMALL, points
+from test_sweeps import BASE, SMALL, points
 
-from mupc.cli import main
-from mupc.sweeps import SweepFolder, sweep
+from mupc.commands.main import main
+from mupc.sweeps import Outcome, SweepFolder, sweep
 from mupc.sweeps.claims import Claims
+from mupc.sweeps.points import point_of
 
 
 def test_of_many_that_claim_at_once_one_is_served(tmp_path):
@@ -59,10 +61,11 @@ SCRIPT = """
 import sys
 import jax
 jax.config.update("jax_disable_most_optimizations", True)
+from mupc.settings import Configuration
 from mupc.sweeps import Space, SweepFolder, sweep
-from mupc.training.config import TrainConfig
-base = TrainConfig(depth=2, width=8, steps=40, validation=0.1, report_every=0, log_every=1)
-points = Space(grid={"seed": list(range(int(sys.argv[2])))}).over(base)
+base = {"depth": 2, "width": 8, "steps": 40, "validation": 0.1, "report_every": 0, "log_every": 1}
+base |= dict(zip(sys.argv[3::2], map(int, sys.argv[4::2])))
+points = Space(grid={"seed": list(range(int(sys.argv[2])))}).over(Configuration().changed(base))
 print("ready", flush=True)
 input()
 sweep(SweepFolder(sys.argv[1], stale_after=1.5), points)
@@ -71,9 +74,10 @@ KILLS = int(os.environ.get("MUPC_KILLS", "2"))
 
 
 @contextlib.contextmanager
-def sweeping(folder, count, processes=1):
+def sweeping(folder, count, processes=1, **settings):
     """Processes that begin a sweep at one time."""
-    command = [sys.executable, "-c", SCRIPT, str(folder), str(count)]
+    more = [str(word) for setting in settings.items() for word in setting]
+    command = [sys.executable, "-c", SCRIPT, str(folder), str(count), *more]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with contextlib.ExitStack() as stack:
         begun = [stack.enter_context(subprocess.Popen(command, **pipes)) for _ in range(processes)]
@@ -129,24 +133,47 @@ def test_kills_lose_no_finished_point_and_repeat_none(tmp_path):
     assert len(list((folder / "runs").iterdir())) == 30  # what was cut short is cleared away
 
 
+def point(**settings):
+    """A point of 12 steps, with a checkpoint after every one."""
+    base = BASE.changed({"steps": 12, "log_every": 1, "checkpoint_every": 1, **settings})
+    return point_of(base, {"seed": 0})
+
+
 def test_one_that_was_asleep_while_another_finished_gives_way(tmp_path):
-    """Its claim is taken and its run cleared away while it trains: the other's result counts."""
-    (point,) = points(seed=[0])
+    """Its claim is taken and its run cleared away while it trains: the other's result counts.
+
+    The other does not continue what it has begun: it may awake at any time, and write.
+    """
     ours = SweepFolder(tmp_path / "sweep")
     others = SweepFolder(tmp_path / "sweep", stale_after=0)  # to it our heart is still
-    woken = []
+    woken, steps = [], []
 
     def asleep(standing):
-        if "step" in standing.now and not woken:
+        if "step 7" in standing.now and not woken:
             woken.append(standing)
-            sweep(others, [point])
+            sweep(others, [point()], watch=lambda standing: steps.append(standing.now))
 
-    (result,) = sweep(ours, [point], watch=asleep)
+    (result,) = sweep(ours, [point()], watch=asleep)
     assert woken
+    assert steps[1].endswith("step 1/12")
     assert result.outcome.run.endswith("-2")
     assert [path.name for path in (tmp_path / "sweep" / "runs").iterdir()] == [
         pathlib.Path(result.outcome.run).name
     ]
+
+
+def test_one_that_awakes_in_time_to_publish_does_not_disturb_who_took_over(tmp_path):
+    """Its result counts, and it clears the other's run away while that trains."""
+    folder, done = SweepFolder(tmp_path / "sweep"), []
+    outcome = Outcome(point().key, {"seed": 0}, "finished", "", 0.5, 1.0)
+
+    def awake(standing):
+        if "step 7" in standing.now and not done:
+            done.append(folder.finish(point(), types.SimpleNamespace(number=0), outcome))
+
+    (result,) = sweep(folder, [point()], watch=awake)
+    assert done == [True]
+    assert result.outcome == outcome
 
 
 def test_the_failure_of_who_watches_is_not_the_points(tmp_path):

@@ -1,18 +1,24 @@
 """Sweeps: what their points are, that each is trained once, and what is recorded of it."""
 
 import json
+import random
 import re
 
 import numpy as np
 import pytest
 
-from mupc.cli import main
+from mupc.commands.main import main
+from mupc.runs import train
+from mupc.settings import Configuration
+from mupc.settings.files import value_of
 from mupc.sweeps import Outcome, Range, Result, Space, ranked
-from mupc.sweeps.points import point_of, read_file, read_grid, read_ranges
-from mupc.training.config import TrainConfig
-from mupc.training.run import train
+from mupc.sweeps.points import point_of, read_file, read_grid, read_ranges, words
+from mupc.sweeps.ranking import Board, markdown
+from mupc.sweeps.sweep import Standing
 
-BASE = TrainConfig(depth=2, width=8, steps=3, validation=0.1, report_every=0)
+BASE = Configuration().changed(
+    {"depth": 2, "width": 8, "steps": 3, "validation": 0.1, "report_every": 0}
+)
 SMALL = ["--depth", "2", "--width", "8", "--steps", "3", "--report-every", "0"]
 
 
@@ -22,44 +28,64 @@ SMALL = ["--depth", "2", "--width", "8", "--steps", "3", "--report-every", "0"]
 def test_a_grid_is_every_combination_and_a_key_is_of_the_settings_alone():
     space = Space(grid={"learning_rate": [0.01, 0.02], "seed": [0, 1]}, points=[{"depth": 3}, {}])
     points = space.over(BASE)
-    assert [(p.config.depth, p.config.learning_rate, p.config.seed) for p in points] == [
+    flat = [point.config.flat() for point in points]
+    assert [(f["depth"], f["learning_rate"], f["seed"]) for f in flat] == [
         (depth, rate, seed) for depth in (3, 2) for rate in (0.01, 0.02) for seed in (0, 1)
     ]
     assert len({point.key for point in points}) == 8
     # However the settings were come by, on whatever machine.
-    other = point_of(TrainConfig(depth=2, width=8), {"steps": 3, "validation": 0.1, "seed": 1})
-    moved = TrainConfig(**{**vars(other.config), "out": "elsewhere", "data_dir": "/data"})
-    base = TrainConfig(**{**vars(moved), "report_every": 0, "seed": 0})
+    other = point_of(Configuration().changed({"depth": 2, "width": 8}), {"validation": 0.1})
+    base = other.config.changed({"out": "elsewhere", "report_every": 0, "steps": 3})
     assert point_of(base, {"learning-rate": 0.02, "seed": 1}).key == points[-1].key
     assert len(Space(grid={"seed": [1, 1]}).over(BASE)) == 1
 
 
 def test_draws_are_within_their_range_even_in_the_logarithm_and_the_same_again():
     space = Space(ranges={"learning_rate": Range(1e-3, 1e-1, logarithmic=True)}, draws=400)
-    rates = [point.config.learning_rate for point in space.over(BASE)]
+    rates = [point.config.optimiser.learning_rate for point in space.over(BASE)]
     assert all(1e-3 <= rate <= 1e-1 for rate in rates)
     assert np.mean(np.log10(rates)) == pytest.approx(-2, abs=3 * 2 / np.sqrt(12 * 400))
-    assert rates == [point.config.learning_rate for point in space.over(BASE)]
+    assert rates == [point.config.optimiser.learning_rate for point in space.over(BASE)]
     even = Space(ranges={"learning_rate": Range(1e-3, 1e-1, logarithmic=False)}, draws=400)
-    rates = [point.config.learning_rate for point in even.over(BASE)]
+    rates = [point.config.optimiser.learning_rate for point in even.over(BASE)]
     assert np.mean(rates) == pytest.approx(0.0505, abs=3 * 0.099 / np.sqrt(12 * 400))
+
+
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_whole_numbers_are_drawn_from_end_to_end(logarithmic):
+    generator = random.Random(0)
+    range_ = Range(2, 8, logarithmic, whole=True)
+    drawn = np.array([range_.draw(generator) for _ in range(2000)])
+    assert drawn.dtype.kind == "i"
+    ends = np.arange(2, 10)
+    shares = np.diff(np.log(ends) if logarithmic else ends)
+    expected = shares / shares.sum()
+    found = [np.mean(drawn == number) for number in range(2, 9)]
+    np.testing.assert_allclose(found, expected, atol=4 * np.sqrt(0.25 / 2000))
+    points = Space(ranges={"depth": range_}, draws=5).over(BASE)
+    assert all(type(point.config.network.depth) is int for point in points)
 
 
 def test_a_sweep_is_read_from_a_file(tmp_path):
     path = tmp_path / "sweep.toml"
     path.write_text(
         """
-        base = {depth = 2, learning-rate = 1}
         grid = {seed = [0, 1]}
-        random = {precision = [0.1, 1.0, "log"], draws = 3}
+        random = {precision = [0.1, 1.0, "log"], log-every = [1, 9, "int"], draws = 3}
         points = [{width = 8}, {width = 16, skips = false}]
+        [base]
+        depth = 2
+        rule.regime.kind = "fixed"
         """
     )
-    base, space = read_file(path)
-    assert base == {"depth": 2, "learning_rate": 1}
-    points = space.over(BASE)
+    file = read_file(path)
+    points = file.space.over(file.over(BASE))
     assert len(points) == 2 * 2 * 3
-    assert {(p.config.width, p.config.skips) for p in points} == {(8, True), (16, False)}
+    assert {(p.config.network.width, p.config.network.skips) for p in points} == {
+        (8, True),
+        (16, False),
+    }
+    assert {p.config.rule.regime.kind for p in points} == {"fixed"}
 
 
 def test_values_are_read_from_the_command_line():
@@ -70,29 +96,46 @@ def test_values_are_read_from_the_command_line():
         "skips": [True, False],
         "rho": [None],
     }
-    assert read_ranges(["rho=0.1:1:log"]) == {"rho": Range(0.1, 1.0, True)}
+    assert read_ranges(["rho=0.1:1:log", "depth=8:64:int", "width=8:64:int:log", "eps=0:1"]) == {
+        "rho": Range(0.1, 1.0, logarithmic=True),
+        "depth": Range(8, 64, whole=True),
+        "width": Range(8, 64, logarithmic=True, whole=True),
+        "eps": Range(0, 1),
+    }
+
+
+@pytest.mark.parametrize(
+    "value", [True, None, 0.1, 1e-12, 1 / 3, 1e30, 3, "stable", "dd/[/v2]/x.npz"]
+)
+def test_what_the_table_prints_can_be_typed_again(value):
+    name, _, shown = words({"name": value}).partition("=")
+    assert (name, value_of(shown)) == ("name", value)
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--grid", "learning-rat=1"], "there is no setting learning-rat: learning_rate is the"),
+        (["--grid", "learning-rat=1"], "no setting learning_rat: did you mean learning_rate?"),
         (["--grid", "seed"], "cannot read seed: write the name of a setting, ="),
         (["--grid", "seed=0", "seed=1"], "--seed: given twice"),
-        (["--grid", "depth=2.5"], "at --depth 2.5: --depth must be a whole number, not 2.5"),
+        (["--grid", "log-every=2.5"], "at log_every=2.5: --log-every must be a whole"),
         (["--grid", "optimiser=adam,best"], "--optimiser must be one of adam, adamw, sgd, not"),
-        (["--grid", "out=a,b"], "--out is no setting to sweep over"),
-        (["--grid", "momentum=0.5"], "--momentum would have no effect"),
+        (["--grid", "out=a,b"], "cannot sweep over --out"),
+        (["--grid", "step-size=0.5"], "--step-size is a setting of the solvers gradient-descent"),
+        (["--grid", "rtol=0.5"], "--rtol would have no effect, since --max-steps is 1"),
         (["--grid", "rho=0.1", "--random", "rho=0.1:1", "--draws", "2"], "--rho: set in two ways"),
         (["--random", "rho=1:0.1", "--draws", "2"], "cannot draw --rho from 1:0.1"),
+        (["--random", "depth=1:2.5:int", "--draws", "2"], "cannot draw --depth from 1:2.5:int"),
+        (["--random", "rho=0.1:1:lag", "--draws", "2"], "cannot draw --rho from 0.1:1:lag"),
+        (["--random", "rho=0.1:inf", "--draws", "2"], "cannot draw --rho from 0.1:inf"),
         (["--random", "rho=0.1:1"], "--draws is 0: random search needs both"),
         (["--grid", "seed=0,1", "--validation", "0"], "--validation must be above 0"),
         (["--grid", "seed=0,1", "--together", "0"], "--together must be at least 1"),
         (["--grid", "seed=0,1", "--out", "x"], "--out is for a single run"),
         (["--grid", "seed=0,1", "--seed", "3"], "--seed: it is swept over, and given a value"),
-        (["--grid", "validation=0.1,1.5"], "--validation must be at least 0 and below 1"),
+        (["--grid", "validation=0.1,1.5"], "--validation must be"),
         (["--grid", "seed=0,1", "--draw-seed", "3"], "--draw-seed would have no effect"),
-        (["--grid", "preset=default,paper"], "--preset is no setting to sweep over"),
+        (["--grid", "preset=default,paper"], "there is no setting preset"),
         (["--file", "nowhere.toml"], "cannot read nowhere.toml"),
         ([], "there is no sweep at"),
     ],
@@ -108,16 +151,17 @@ def test_a_sweep_that_makes_no_sense_is_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[gird]", "gird is not what a sweep consists of"),
-        ("grid = {seed = 1}", "the grid of --seed must be a list"),
+        ("[gird]", "unknown table gird; a sweep file has [base], [grid]"),
+        ("grid = {seed = 1}", "the grid of seed must be a list"),
         ("[base", "is not a TOML file"),
         ("points = [1]", "each of points must be a table"),
         ("points = []", "the list of points is empty"),
         ("random = {rho = [0.1, 1], draws = 'x'}", "draws and draw_seed must be whole numbers"),
         ("points = [{learning-rate = 1}]\ngrid = {learning_rate = [1]}", "set in two ways"),
         ("random = {rho = 0.1}", "rho must be a list such as"),
-        ("base = {depht = 2}", "there is no setting depht: depth is the nearest"),
-        ("base = {depth = '2'}", "--depth must be a whole number, not '2'"),
+        ("base = {depht = 2}", "there is no setting depht: did you mean depth?"),
+        ("base = {depth = '2'}", "--depth must be a whole number, not 2"),
+        ("base = {depth = 2}", "there is nothing to sweep over"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused(text, sentence, tmp_path, capsys):
@@ -142,9 +186,7 @@ def test_a_sweep_trains_each_point_as_a_run_of_its_own_would_be_and_once(tmp_pat
     assert "4/4 learning_rate=0.03 seed=1: accuracy" in printed
     results = {path.name: path.read_text() for path in (out / "results").iterdir()}
     assert len(results) == len(list((out / "runs").iterdir())) == 4
-    alone = train(
-        TrainConfig(**{**vars(BASE), "learning_rate": 0.03, "seed": 1, "out": str(out / "x")})
-    )
+    alone = train(BASE.changed({"learning_rate": 0.03, "seed": 1, "out": str(out / "x")}))
     (same,) = [
         one
         for one in map(json.loads, results.values())
@@ -156,10 +198,12 @@ def test_a_sweep_trains_each_point_as_a_run_of_its_own_would_be_and_once(tmp_pat
     # Again, with more points, and without saying which: what there is stays as it is.
     assert main([*arguments[:-1], "seed=0,1,2"]) == 0
     assert "4 of 6 points have results already" in capsys.readouterr().out
-    assert main(["sweep", str(out), "--depth", "3"]) == 2
-    assert "settings are given, and nothing to sweep over" in capsys.readouterr().err
-    assert main(["sweep", str(out)]) == 0
-    assert "6 of 6 points have results already" in capsys.readouterr().out
+    for given in ("--depth", "3"), ("--dataset", "mnist"):
+        assert main(["sweep", str(out), *given]) == 2
+        assert "settings are given, and nothing to sweep over" in capsys.readouterr().err
+    for moved in [], ["--dataset", "mnist", "--data-dir", str(tmp_path)]:  # digits lie nowhere
+        assert main(["sweep", str(out), *moved]) == 0
+        assert "6 of 6 points have results already" in capsys.readouterr().out
     now = {path.name: path.read_text() for path in (out / "results").iterdir()}
     assert len(now) == 6
     assert results.items() <= now.items()
@@ -183,7 +227,7 @@ def test_points_that_diverge_or_cannot_be_trained_are_results(tmp_path, capsys):
     assert ended[0.01, 64]["ended"] == "finished"
     assert ended[1e30, 64]["ended"] == "diverged"
     assert ended[1e30, 5000]["ended"] == "failed"
-    assert "--batch-size" in ended[0.01, 5000]["message"]
+    assert "batch_size must be at most 1293" in ended[0.01, 5000]["message"]
     assert "Traceback" in (out / ended[0.01, 5000]["run"] / "error.txt").read_text()
     printed = capsys.readouterr().out
     assert "(1 diverged)" in printed
@@ -214,3 +258,22 @@ def test_settings_are_ranked_by_their_mean_over_seeds():
     assert rows[2].cells()[4] == "2 (1 diverged)"
     assert rows[3].cells()[4] == "1 (1 failed)"
     assert rows[1].best.outcome.accuracy == 0.9
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_shown_of_a_sweep_is_text_whatever_is_in_it(terminal, monkeypatch, capsys):
+    """Brackets are no markup of rich, colons no emoji."""
+    for name, value in {"TERM": "xterm", "COLUMNS": "200"}.items():
+        monkeypatch.setenv(name, value)
+    if terminal:
+        monkeypatch.setattr("rich.console.Console.is_terminal", property(lambda _: True))
+    settings = {"dataset": "dd/[/v2]/:smile:|x.npz"}
+    outcome = Outcome("k", settings, "failed", "no room for [red]", run="r")
+    result = Result(point_of(BASE, {"seed": 1})._replace(settings=settings), outcome)
+    with Board() as board:
+        board(Standing([], 1, f"at {words(settings)}"))
+        board(Standing([result], 0, ""))
+    printed = capsys.readouterr().out
+    assert words(settings) in printed
+    assert (f"at {words(settings)}" if terminal else "no room for [red]") in printed
+    assert r"dd/[/v2]/:smile:\|x.npz" in markdown(ranked([result]))

@@ -1,15 +1,15 @@
 """One compilation for many points, and runs that are trained in step."""
 
-import dataclasses
+import signal
 
 import jax
 import numpy as np
 import pytest
 from test_sweeps import BASE, points
 
+from mupc.runs import train, train_together
+from mupc.settings import ConfigError
 from mupc.sweeps import Space, SweepFolder, sweep
-from mupc.training.config import NUMBERS, ConfigError, TrainConfig, program
-from mupc.training.run import train, train_together
 
 
 @pytest.mark.parametrize(
@@ -18,10 +18,9 @@ from mupc.training.run import train, train_together
         ({}, {"learning_rate": [0.01, 0.02], "rho": [0.05, 0.1], "eps": [1e-12, 1e-8]}),
         ({"max_steps": 3}, {"rtol": [1e-3, 1e-2], "atol": [0.0, 1e-3], "seed": [0, 1]}),
         (
-            {"solver": "gradient-descent", "optimiser": "adamw"},
+            {"solver": "gradient-descent", "optimiser": "adamw", "regime": "fixed"},
             {
                 "step_size": [0.1, 0.2],
-                "momentum": [0.1, 0.2],
                 "precision": [1.0, 2.0],
                 "adamw_decay": [0.1, 0.2],
             },
@@ -36,9 +35,9 @@ def test_a_grid_of_numbers_compiles_its_training_step_once(fields, grid, tmp_pat
             compiled.append(about) if name.endswith("backend_compile_duration") else None
         )
     )
-    assert set(grid) <= set(NUMBERS)
-    first, *rest = Space(grid=grid).over(dataclasses.replace(BASE, **fields))
-    assert {program(point.config) for point in rest} == {program(first.config)}
+    first, *rest = Space(grid=grid).over(BASE.changed(fields))
+    assert set(grid) <= first.config.numbers()
+    assert {point.config.program() for point in rest} == {first.config.program()}
     jax.clear_caches()
     folder = SweepFolder(tmp_path / "sweep")
     sweep(folder, [first])
@@ -49,11 +48,10 @@ def test_a_grid_of_numbers_compiles_its_training_step_once(fields, grid, tmp_pat
 
 
 def runs(tmp_path, name, grid, steps, **fields):
-    base = TrainConfig(**{**vars(BASE), "steps": steps, **fields})
-    configs = [point.config for point in Space(grid=grid).over(base)]
+    points = Space(grid=grid).over(BASE.changed({"steps": steps, **fields}))
     return [
-        TrainConfig(**{**vars(config), "out": str(tmp_path / f"{name}{i}")})
-        for i, config in enumerate(configs)
+        point.config.changed({"out": str(tmp_path / f"{name}{i}")})
+        for i, point in enumerate(points)
     ]
 
 
@@ -101,14 +99,14 @@ def test_a_run_that_ends_early_does_not_disturb_those_in_step_with_it(tmp_path):
 
 
 def test_runs_that_differ_in_more_than_numbers_are_not_trained_in_step(tmp_path):
-    with pytest.raises(ConfigError, match="may differ in --learning-rate, --rho, --precision, "):
+    with pytest.raises(ConfigError, match=r"may differ in rho, .*learning_rate, eps, seed alone"):
         train_together(runs(tmp_path, "t", {"depth": [2, 3]}, 1))
 
 
-def test_a_tolerance_where_there_was_none_is_another_program(tmp_path):
-    """Without one, inference of a single step measures no residual."""
-    grid = {"rtol": [0.0, 1e-3], "seed": [0, 1]}
-    with pytest.raises(ConfigError, match="may differ in --learning-rate, --rho, --precision, "):
+def test_several_steps_where_there_was_one_are_another_program(tmp_path):
+    """Inference of a single step measures no residual."""
+    grid = {"max_steps": [1, 2], "seed": [0, 1]}
+    with pytest.raises(ConfigError, match="may differ in rho"):
         train_together(runs(tmp_path, "t", grid, 1))
     results = sweep(SweepFolder(tmp_path / "sweep"), points(**grid), together=4)
     assert [result.outcome.ended for result in results] == ["finished"] * 4
@@ -120,4 +118,27 @@ def test_a_sweep_in_step_is_a_sweep_in_turn(tmp_path):
     four = sweep(SweepFolder(tmp_path / "four"), points(**grid), together=3)
     assert [r.point.key for r in one] == [r.point.key for r in four]
     losses = [[result.outcome.loss for result in results] for results in (one, four)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_a_sweep_in_step_that_was_interrupted_goes_on_where_each_run_stopped(tmp_path):
+    grid, base = {"learning_rate": [0.01, 0.02]}, BASE.changed({"steps": 6, "log_every": 1})
+    tasks = Space(grid=grid).over(base)
+
+    asked = []
+
+    def watch(standing):
+        if "step 2/" in standing.now and not asked:
+            asked.append(standing)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(SweepFolder(tmp_path / "cut"), tasks, together=2, watch=watch)
+    seen = []
+    cut = sweep(
+        SweepFolder(tmp_path / "cut"), tasks, together=2, watch=lambda s: seen.append(s.now)
+    )
+    assert not any("step 2/" in now for now in seen)
+    whole = sweep(SweepFolder(tmp_path / "whole"), tasks)
+    losses = [[result.outcome.loss for result in results] for results in (cut, whole)]
     np.testing.assert_allclose(*losses, rtol=1e-5)

@@ -12,9 +12,8 @@ from tensorboardX.proto.event_pb2 import Event
 from test_checkpoints import full_disk
 
 import mupc
-from mupc.cli import main
-from mupc.records import RunFolder
-from mupc.training.results import RegimeRecord, TraceRecord, ValidationRecord, record_from
+from mupc.commands.main import main
+from mupc.records import Regime, RegimeRecord, RunFolder, TraceRecord, ValidationRecord, record_from
 
 RUN = "train --depth 3 --width 8 --steps 20 --validation 0.1 --evaluate-every 7 --log-every 5"
 RUN = [*RUN.split(), "--report-every", "10", "--tensorboard"]
@@ -68,7 +67,7 @@ def test_a_run_that_goes_on_has_no_step_twice(tmp_path, monkeypatch):
                 os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr("mupc.training.run.TensorBoard", Stopping)
+        patch.setattr("mupc.runs.run.TensorBoard", Stopping)
         assert main([*RUN, "--out", str(out)]) == 130
     assert main(["train", "--resume", str(out)]) == 0
     written, wanted = seen(out / "tensorboard"), told(out)
@@ -90,7 +89,7 @@ def test_a_record_without_a_gradient_survives_a_resume(tmp_path, monkeypatch):
                 os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr("mupc.training.run.TensorBoard", Stopping)
+        patch.setattr("mupc.runs.run.TensorBoard", Stopping)
         assert main(words) == 130
     assert "null" in (out / "metrics.jsonl").read_text()
     assert main(["train", "--resume", str(out)]) == 0
@@ -130,7 +129,7 @@ def test_a_rules_own_figures_are_kept_and_logged(tmp_path):
     flat = ("energy_before", "energy_after", "scale", "change")
     numbers = dict.fromkeys(flat, (0.0, 1.0)) | {"precision": 0.1, "inference_steps": 1.0}
     record = RegimeRecord(step=3, seconds=1.5, **numbers, diagnostics=figures)
-    folder = RunFolder.create(tmp_path / "run", {}, {}, {})
+    folder = RunFolder.create(tmp_path / "run", {}, {}, Regime(1.0, None))
     folder.append(dataclasses.asdict(record))
     (line,) = folder.records()
     assert line["diagnostics"] == {"nudge": 0.5, "tilt": [None, 0.25, 0.75], "drift": None}

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import equinox as eqx
 import jax
@@ -16,9 +17,8 @@ from test_networks import two_stages
 
 import mupc
 from mupc.data import Dataset, Split, batch_indices
-from mupc.training.build import build_optimiser, warmup_cosine
-from mupc.training.config import TrainConfig
-from mupc.training.resolution import resolve
+from mupc.settings import Configuration
+from mupc.settings.optimisers import warmup_cosine
 
 KEY = jax.random.key(0)
 
@@ -56,7 +56,10 @@ PC = mupc.PredictiveCoding(mupc.GradientDescent(0.25), 8, mupc.Gaussian())
         ({"callback": "print"}, "callback must be a function of a record; got 'print'"),
         ({"key": 0}, r"key must be a random key, e\.g\. jax\.random\.key\(0\); got 0"),
         ({"network": mupc.Chain}, r"a network such as mupc\.residual_mlp\(…\), got Chain"),
-        ({"data": toy().train}, r"data must be a mupc\.data\.Dataset, got Split"),
+        ({"data": toy().train}, r"mupc\.data\.Dataset, got Split: .*Dataset\.from_arrays\(x, y\)"),
+        ({"data": tuple(toy().train)}, r"mupc\.data\.Dataset, got tuple: .*from_arrays\(x, y\)"),
+        ({"verbose": 1}, "verbose must be true or false; got 1"),
+        ({"steps": None, "epochs": True}, "epochs must be a number, got True"),
         ({"batch_size": 8.0}, r"batch_size must be a whole number, got 8\.0"),
         ({"steps": 2.5}, r"steps must be a whole number, got 2\.5"),
         ({"log_every": True}, "log_every must be a whole number, got True"),
@@ -285,18 +288,48 @@ def test_blocks_may_hold_functions():
     assert loss(result.network) < 0.95 * loss(own)
 
 
-def test_interruption_ends_after_the_current_step_with_what_was_done():
-    def interrupt(record):
-        if record.step == 4:
-            os.kill(os.getpid(), signal.SIGINT)
+def sent(step, *numbers):
+    """A callback that sends signals at a step."""
 
-    before = signal.getsignal(signal.SIGINT)
-    result = fit(toy(validation=0), log_every=2, callback=interrupt)
-    assert result.ended is mupc.Ended.INTERRUPTED
-    assert result.steps == 4
-    expected = fit(toy(validation=0), steps=4).network
-    np.testing.assert_array_equal(result.network.readout.weights, expected.readout.weights)
+    def send(record):
+        for number in numbers if record.step == step else ():
+            os.kill(os.getpid(), number)
+
+    return send
+
+
+@pytest.mark.parametrize("step", [4, 30])  # the last one, too
+def test_ctrl_c_is_raised_after_the_current_step(step):
+    records, before = [], signal.getsignal(signal.SIGINT)
+    interrupt = sent(step, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(toy(validation=0), log_every=2, callback=lambda r: (records.append(r), interrupt(r)))
+    assert records[-1].step == step
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_where_the_users_handlers_return_training_goes_on():
+    heard, data = [], toy(validation=0)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, _: heard.append(number)) for number in numbers]
+    try:
+        result = fit(data, log_every=10, callback=sent(10, *numbers))
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+    assert heard == list(numbers)
+    np.testing.assert_array_equal(result.network.readout.weights, fit(data).network.readout.weights)
+
+
+def test_only_the_main_thread_hears_signals():
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(fit, steps=3).result().steps == 3
+
+
+def test_a_result_is_shown_in_a_line():
+    assert repr(fit(steps=3)) == (
+        "<FitResult: finished: 3 of 3 steps; network of step 3, 2 records>"
+    )
 
 
 @pytest.mark.parametrize(
@@ -312,7 +345,10 @@ def test_interruption_ends_after_the_current_step_with_what_was_done():
         ({"early_stopping": 0}, "early_stopping must be at least 1, not 0"),
         ({"evaluate_every": -1}, "evaluate_every must be at least 1, not -1"),
         ({"log_every": 0}, "log_every must be at least 1, not 0"),
-        ({"data": toy(validation=0), "early_stopping": 2}, "have no effect without a validation"),
+        (
+            {"data": toy(validation=0), "early_stopping": 2},
+            "have no effect without a validation",
+        ),
         ({"evaluate_every": 31}, "evaluate_every=31 is more than the 30 steps"),
         # Evaluations at 10, 20 and 30: the third is the end.
         (
@@ -370,8 +406,8 @@ def test_the_cosine_schedule_is_that_of_optax_at_any_length(warmup):
     for ours, theirs in zip(own, optaxs, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     net = network()
-    configs = [resolve(TrainConfig(warmup=warmup, steps=steps, epochs=None)) for steps in lengths]
-    first, second = (build_optimiser(c, net, n) for c, n in zip(configs, lengths, strict=True))
+    chosen = Configuration().changed({"warmup": warmup}).optimiser
+    first, second = (chosen.build(net, steps) for steps in lengths)
     assert jax.tree.structure(first) == jax.tree.structure(second)  # so one program serves both
 
 

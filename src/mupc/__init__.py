@@ -1,5 +1,8 @@
 """Very deep predictive coding networks in JAX."""
 
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
 from mupc import data as data
 from mupc import theory as theory
 from mupc.energies import Energy as Energy
@@ -74,8 +77,21 @@ from mupc.training import State as State
 from mupc.training import TensorBoard as TensorBoard
 from mupc.training import evaluate as evaluate
 from mupc.training import fit as fit
-from mupc.training import load_network as load_network
-from mupc.training import save_network as save_network
 from mupc.training import scalars as scalars
 from mupc.training.step import init as init
 from mupc.training.step import step as step
+
+if TYPE_CHECKING:
+    from mupc.runs.network_file import load_network as load_network
+    from mupc.runs.network_file import save_network as save_network
+
+__version__ = importlib.metadata.version("mupc")
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs more packages than the core once it is asked for."""
+    if name in ("load_network", "save_network"):
+        from mupc.runs import network_file
+
+        return getattr(network_file, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

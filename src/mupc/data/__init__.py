@@ -2,12 +2,15 @@
 
 from mupc.data.catalogue import available as available
 from mupc.data.catalogue import load as load
-from mupc.data.dataset import DataError as DataError
 from mupc.data.dataset import Dataset as Dataset
-from mupc.data.dataset import Split as Split
-from mupc.data.dataset import check_dataset as check_dataset
-from mupc.data.dataset import check_split as check_split
-from mupc.data.dataset import one_hot as one_hot
 from mupc.data.loader import batch_indices as batch_indices
 from mupc.data.loader import evaluation_batches as evaluation_batches
 from mupc.data.loader import steps_per_epoch as steps_per_epoch
+from mupc.data.requirements import check_dataset as check_dataset
+from mupc.data.requirements import check_split as check_split
+from mupc.data.scaling import Scaling as Scaling
+from mupc.data.split import DataError as DataError
+from mupc.data.split import DataWarning as DataWarning
+from mupc.data.split import Split as Split
+from mupc.data.targets import Label as Label
+from mupc.data.targets import one_hot as one_hot

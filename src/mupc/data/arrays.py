@@ -1,126 +1,105 @@
-"""The user's own arrays, from an `.npz` file."""
+"""The user's own arrays: what they must be, and the splits made of them."""
 
-import zipfile
-import zlib
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Num, Shaped
 
-from mupc.data.dataset import DataError, Dataset, Split, in_32_bits, one_hot
+from mupc.data.split import DataError, Split, finite_rows, in_32_bits
+from mupc.data.targets import Label, encode
 
-# Up to this many classes, one-hot targets are small. Larger labels, if there are fewer samples, are
-# identifiers of something, and a column for each would fill the memory.
-_FEW_CLASSES = 1000
+SPLITS = {
+    "train": ("x", "y"),
+    "validation": ("x_validation", "y_validation"),
+    "test": ("x_test", "y_test"),
+}
+"""The names of the arrays of each split."""
 
-_HOW = 'save one with numpy.savez("mine.npz", x=x, y=y).'
+
+class Arranged(NamedTuple):
+    """The splits that arrays make up, and the classes if y is labels."""
+
+    train: Split
+    validation: Split | None
+    test: Split | None
+    classes: tuple[Label, ...] | None
 
 
-def load_arrays(path: Path) -> Dataset:
-    """Return the arrays `x`, `y` and, if the file has them, `x_test`, `y_test`.
+def arrange(arrays: dict[str, Shaped[np.ndarray, "..."]], where: str) -> Arranged:
+    """Return the splits that arrays make up, by the names of `SPLITS`.
 
-    x is (n, ...), of any shape; whole numbers of up to 32 bits stay such, since they may be tokens.
-    y is integer labels, (n,), made one-hot over the classes 0 to the largest label of both parts,
-    or targets (n, ..., outputs) of floating-point numbers. Other arrays of the file are not read.
+    x is (n, ...), of any shape; whole numbers of up to 32 bits stay such, since they may be tokens,
+    and of all other numbers the precision is kept, for scaling. How y becomes targets is said at
+    `mupc.data.targets.encode`.
 
-    Raises DataError if the file cannot be read or its arrays do not fit this description.
+    Args:
+        arrays: by name, with x and y at least.
+        where: the file, for what is said about it.
+
+    Raises:
+        DataError: if the arrays do not fit this description.
     """
-    arrays = _read(path)
-    for key in ("x", "y"):
-        if key not in arrays:
-            raise DataError(f"{path} lacks the array '{key}': {_HOW}")
-    if ("x_test" in arrays) != ("y_test" in arrays):
-        raise DataError(f"{path} has only one of x_test and y_test: give both or neither.")
-    for key, array in arrays.items():
-        _require_samples(array, f"{key} of {path}")
-    labels = [arrays[key] for key in ("y", "y_test") if key in arrays and _are_labels(arrays[key])]
-    classes = 1 + max((int(array.max()) for array in labels), default=0)
-    samples = sum(len(array) for array in labels)
-    if classes > max(samples, _FEW_CLASSES):
+    present = {split: names for split, names in SPLITS.items() if _is_there(split, arrays, where)}
+    for name in (name for names in present.values() for name in names):
+        if arrays[name].size == 0:
+            shape = arrays[name].shape
+            raise DataError(
+                f"{name} of {where} is empty (shape {shape}): give at least one sample."
+            )
+    targets, classes = encode({y: arrays[y] for _, y in present.values()}, where)
+    splits = {
+        split: _split(arrays[x], targets[y], (x, y), where) for split, (x, y) in present.items()
+    }
+    for split, (x, y) in present.items():
+        for name, ours, others in zip((x, y), splits["train"], splits[split], strict=True):
+            _check_alike(name, ours, others, where)
+    train, validation, test = (splits.get(split) for split in SPLITS)
+    assert train is not None  # _is_there has refused
+    return Arranged(train, validation, test, classes)
+
+
+def _is_there(split: str, arrays: dict[str, np.ndarray], where: str) -> bool:
+    """Return whether a split has its two arrays; the training split must have them."""
+    names = SPLITS[split]
+    absent = [name for name in names if name not in arrays]
+    if absent and (split == "train" or len(absent) == 1):
         raise DataError(
-            f"The largest label of {path} is {classes - 1}, but it has only {samples} labels: "
-            "number the classes 0, 1, 2, … without gaps (numpy.unique with return_inverse does)."
+            f"{where} lacks the array '{absent[0]}': the {split} split has two, {names[0]} and "
+            f"{names[1]}."
         )
-    train = _split(arrays, "x", "y", classes, path)
-    test = _split(arrays, "x_test", "y_test", classes, path) if "x_test" in arrays else None
-    if test is not None:
-        _require_alike(train, test, path)
-        if len(labels) == 1:
-            raise DataError(f"Of y and y_test of {path} only one is labels: make them alike.")
-    return Dataset(path.name, train, None, test, normalisation="x as it is given.")
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """Return those of our four arrays that the file has, by name."""
-    if not path.is_file():
-        raise DataError(f"{path} does not exist or is not a file: {_HOW}")
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is not an .npz file, or a truncated one: {_HOW}")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in ("x", "y", "x_test", "y_test") if key in archive}
-    except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"The arrays of {path} cannot be read ({error}): save them anew as arrays of numbers."
-        ) from error
-
-
-def _require_samples(array: np.ndarray, where: str) -> None:
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{where} is of type {array.dtype}: give an array of real numbers.")
-    if array.size == 0:
-        raise DataError(f"{where} is empty (shape {array.shape}): give at least one sample.")
+    return not absent
 
 
 def _split(
-    arrays: dict[str, np.ndarray], x_key: str, y_key: str, classes: int, path: Path
+    x: np.ndarray, targets: Num[np.ndarray, "n ..."], names: tuple[str, str], where: str
 ) -> Split:
-    x, y = arrays[x_key], arrays[y_key]
+    at = f"{names[0]} of {where}"
+    if x.dtype.kind not in "biuf":
+        raise DataError(f"{at} is of type {x.dtype}: expected an array of real numbers.")
     if x.ndim < 2:
         raise DataError(
-            f"{x_key} of {path} has shape {x.shape}: give one row for each sample, (n, inputs)."
+            f"{at} has shape {x.shape}: expected one row for each sample, (n, features), or more "
+            "axes, such as (n, height, width, channels)."
         )
-    targets = _targets(y, classes, f"{y_key} of {path}")
     if len(x) != len(targets):
         raise DataError(
-            f"{path} has {len(x)} samples in {x_key} but {len(targets)} in {y_key}: give one "
-            "target for each sample."
+            f"{where} has {len(x)} samples in {names[0]} but {len(targets)} in {names[1]}: give "
+            "one target for each sample."
         )
-    tokens = x.dtype.kind in "iu" and in_32_bits(x)
-    return Split(x if tokens else _finite(x, f"{x_key} of {path}"), targets)
-
-
-def _require_alike(train: Split, test: Split, path: Path) -> None:
-    for part, ours, theirs in (("x", train.x, test.x), ("y", train.y, test.y)):
-        if ours.shape[1:] != theirs.shape[1:]:
-            sizes = [s[0] if len(s) == 1 else s for s in (theirs.shape[1:], ours.shape[1:])]
-            raise DataError(
-                f"{part}_test of {path} has width {sizes[0]} but {part} has width {sizes[1]}: both "
-                "parts must be made the same way."
-            )
-
-
-def _are_labels(y: np.ndarray) -> bool:
-    return y.ndim == 1 and y.dtype.kind in "iu"
-
-
-def _targets(y: np.ndarray, classes: int, where: str) -> Float32[np.ndarray, "n ..."]:
-    if _are_labels(y):
-        if y.min() < 0:
-            raise DataError(f"{where} has the negative label {y.min()}: number classes from 0.")
-        return one_hot(y, classes)
-    # A column of integers could be meant as labels or as a target of width 1.
-    if y.ndim < 2 or (y.dtype.kind in "iu" and y.shape[-1] == 1):
+    if (bad := np.flatnonzero(~finite_rows(x))).size:
         raise DataError(
-            f"{where} is {y.dtype} of shape {y.shape}: give integer class labels of shape (n,), or "
-            "a matrix of floating-point targets (n, outputs)."
+            f"{at} has NaN or infinite values in {bad.size} of {len(x)} samples, the first of them "
+            f"number {bad[0]}: remove or replace them."
         )
-    return _finite(y, where)
+    whole = x.dtype.kind in "iu" and in_32_bits(x)
+    kept = x.dtype if whole else np.promote_types(x.dtype, np.float32)
+    native = kept.newbyteorder("=")  # JAX takes no other
+    return Split(np.ascontiguousarray(x.astype(native, copy=False)), targets)
 
 
-def _finite(array: np.ndarray, where: str) -> Float32[np.ndarray, "..."]:
-    with np.errstate(over="ignore"):
-        result = array.astype(np.float32)
-    if not np.isfinite(result).all():
-        raise DataError(f"{where} has NaN or infinite values (in float32): remove or replace them.")
-    return result
+def _check_alike(name: str, training: np.ndarray, array: np.ndarray, where: str) -> None:
+    if array.shape[1:] != training.shape[1:]:
+        raise DataError(
+            f"{name} of {where} has samples of shape {array.shape[1:]}, and those of the training "
+            f"split have shape {training.shape[1:]}: all splits must be made the same way."
+        )

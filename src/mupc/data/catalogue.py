@@ -1,63 +1,75 @@
-"""The known data sets, by name."""
+"""The known data sets, by name: a new one is a file of this folder, and an entry in `_KNOWN`."""
 
 import difflib
 from pathlib import Path
 
-from mupc.data.arrays import load_arrays
-from mupc.data.cifar10 import CIFAR10, load_cifar10
-from mupc.data.dataset import DataError, Dataset, hold_out
-from mupc.data.digits import load_digits
-from mupc.data.mnist import FASHION_MNIST, MNIST, load_fashion_mnist, load_mnist
+from mupc.data.cifar10 import CIFAR10
+from mupc.data.dataset import Dataset, prepare
+from mupc.data.digits import DIGITS
+from mupc.data.mnist import FASHION_MNIST, MNIST
+from mupc.data.npz import load_npz
+from mupc.data.scaling import Scaling
 from mupc.data.sources import state
+from mupc.data.split import DataError
 
-_PUBLISHED = {
-    MNIST.name: (MNIST, load_mnist),
-    FASHION_MNIST.name: (FASHION_MNIST, load_fashion_mnist),
-    CIFAR10.name: (CIFAR10, load_cifar10),
-}
+_KNOWN = {known.name: known for known in (DIGITS, MNIST, FASHION_MNIST, CIFAR10)}
 
 
-def load(name: str, *, data_dir: str | Path | None = None, validation: float = 0.0) -> Dataset:
+def load(
+    name: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    validation: float = 0.0,
+    scale: Scaling = "none",
+    seed: int = 0,
+) -> Dataset:
     """Return a data set: `digits`, `mnist`, `fashion-mnist`, `cifar10`, or an `.npz` file's path.
 
-    The files of a published data set are looked for in `data_dir`, if it is given, and nowhere
-    else; otherwise in the folder MUPC_DATA (an environment variable), then in the cache (the
-    system's, or the folder MUPC_CACHE), to which they are downloaded when missing. The arrays an
-    `.npz` file must have are described at `mupc.data.arrays.load_arrays`.
+    Images have the shape (n, height, width, channels); `Dataset.flattened` makes rows of them.
 
-    `validation` is the fraction, in [0, 1), of the training data set apart; the same samples every
-    time, whatever the seed of the run. At 0 the data set has no validation part.
+    The arrays that an `.npz` file must have are described at `mupc.data.npz.load_npz`.
 
-    Raises DataError, with a sentence that says what to do, for whatever is wrong.
+    Args:
+        name: the name of a data set, or a path.
+        data_dir: the folder of a published data set's files, and the only place where they are
+            looked for. Without one that is the folder MUPC_DATA (an environment variable), then the
+            cache (the system's, or the folder MUPC_CACHE), to which missing files are downloaded.
+        validation: the fraction of the training split, in [0, 1), that is held out: the same
+            samples for all runs. At 0 there is no validation split, unless an `.npz` file has one.
+        scale: `none` leaves x as it is; published data sets have been standardised. `standardise`
+            gives it mean 0 and standard deviation 1, `unit` brings it to 0 to 1, by statistics of
+            the training split alone: of each feature of rows (n, features), of each channel of
+            images (n, height, width, channels), or of all numbers.
+        seed: draws which samples are held out.
+
+    Raises:
+        DataError: with a sentence that says what to do, for whatever is wrong.
     """
-    if not 0 <= validation < 1:
-        raise DataError(f"validation is {validation}: give a fraction of at least 0, below 1.")
-    return hold_out(_load(name, data_dir), validation)
+    return prepare(_load(str(name), data_dir), validation, scale, seed)
 
 
 def available(data_dir: str | Path | None = None) -> dict[str, str]:
     """Return for each known name where its data are; reads no contents and uses no network."""
-    published = {name: state(source, data_dir) for name, (source, _) in _PUBLISHED.items()}
-    return {"digits": "built in", **published}
+    return {
+        name: "built in" if known.source is None else state(known.source, data_dir)
+        for name, known in _KNOWN.items()
+    }
 
 
 def _load(name: str, data_dir: str | Path | None) -> Dataset:
-    if name in _PUBLISHED:
-        _, read = _PUBLISHED[name]
-        return read(data_dir)
-    own_file = name.endswith(".npz")
-    if name != "digits" and not own_file:
+    if name in _KNOWN:
+        return _KNOWN[name].read(data_dir)
+    if not name.lower().endswith(".npz"):
         raise DataError(_unknown(name))
     if data_dir is not None:
         raise DataError(f"{name} is not read from a data folder: leave out the data folder.")
-    return load_arrays(Path(name).expanduser()) if own_file else load_digits()
+    return load_npz(Path(name).expanduser())
 
 
 def _unknown(name: str) -> str:
-    known = ("digits", *_PUBLISHED)
-    nearest = difflib.get_close_matches(name.lower(), known, n=1)
+    nearest = difflib.get_close_matches(name.lower(), _KNOWN, n=1)
     suggestion = f"did you mean {nearest[0]}? " if nearest else ""
     return (
-        f"There is no data set '{name}': {suggestion}Known are {', '.join(known)}, and the path of "
-        "an .npz file of your own."
+        f"There is no data set '{name}': {suggestion}Known are {', '.join(_KNOWN)}, and the path "
+        "of an .npz file of your own."
     )

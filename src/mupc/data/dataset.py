@@ -1,167 +1,196 @@
-"""What every data set is: arrays for training, validation and testing, and how they were made."""
+"""What every data set is: splits for training, validation and testing, and how they were made."""
 
+import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float32, Integer, Num
+from numpy.typing import ArrayLike
 
-# One seed for every data set and run, so that runs with different seeds share the validation part.
+from mupc.data.arrays import SPLITS, arrange
+from mupc.data.scaling import (
+    Scaling,
+    check_scaling,
+    fit_scaling,
+    may_be_tokens,
+    scaled,
+    warn_of_range,
+)
+from mupc.data.split import DataError, Split, in_32_bits
+from mupc.data.targets import Label, in_float32
+
+# The seed of every data set and run, so that runs with different seeds share the validation split.
 _VALIDATION_SEED = 20240229
 
 
-class DataError(ValueError):
-    """Data that cannot be had or used; the message says what is wrong and what to do."""
-
-
-class Split(NamedTuple):
-    """Samples `x` and their targets `y`, one row a sample.
-
-    x is of any shape, (n, ...), of real numbers, or of whole ones where they are tokens. The last
-    axis of y is that of the outputs (one-hot for classes); there may be axes of positions before
-    it, (n, positions, outputs).
-    """
-
-    x: Num[np.ndarray, "n ..."]
-    y: Num[np.ndarray, "n ..."]
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """A named data set; `normalisation` is a sentence stating what was done to x."""
+    """A named data set.
+
+    Attributes:
+        name: what it is called.
+        train: what networks are trained on.
+        validation: the held-out split by which the best network is chosen, if there is one.
+        test: what the result is evaluated on, if there is such a split.
+        normalisation: a sentence stating what was done to x.
+        classes: the label of each of y's columns, if y is one-hot.
+    """
 
     name: str
     train: Split
     validation: Split | None
     test: Split | None
     normalisation: str
+    classes: tuple[Label, ...] | None = None
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x: ArrayLike,
+        y: ArrayLike,
+        x_test: ArrayLike | None = None,
+        y_test: ArrayLike | None = None,
+        *,
+        validation: float | tuple[ArrayLike, ArrayLike] = 0.0,
+        scale: Scaling = "none",
+        name: str = "arrays",
+        seed: int = 0,
+    ) -> "Dataset":
+        """Return a data set of arrays, or of what NumPy makes arrays of.
+
+        Args:
+            x: inputs (n, ...) of any shape: rows (n, features), images (n, height, width, channels)
+                or tokens, which are whole numbers (n, length).
+            y: labels (n,), whole numbers or text, whose classes are those that occur here; or
+                numbers to predict, (n,) or (n, ..., outputs), with a decimal point.
+            x_test: inputs of the test split.
+            y_test: its labels or numbers.
+            validation: the fraction of the samples to hold out, in [0, 1), or the validation split
+                itself, (x, y).
+            scale: `none`, `standardise` or `unit`; see `mupc.data.load`.
+            name: what the data set is called.
+            seed: draws which samples are held out.
+
+        Raises:
+            DataError: if the arrays are not as they should be.
+        """
+        given = {"x": x, "y": y, "x_test": x_test, "y_test": y_test}
+        if isinstance(validation, tuple):
+            given["x_validation"], given["y_validation"] = validation
+            validation = 0.0
+        arrays = {key: np.asarray(value) for key, value in given.items() if value is not None}
+        train, held, test, classes = arrange(arrays, name)
+        data = cls(name, train, held, test, "", classes)
+        return prepare(data, validation, scale, seed)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of x for one sample."""
+        return self.train.x.shape[1:]
 
     @property
     def inputs(self) -> int:
-        """How many numbers x holds for a sample; `train.x` has its shape."""
-        return math.prod(self.train.x.shape[1:])
+        """The number of features of one sample, the product of its `shape`."""
+        return math.prod(self.shape)
 
     @property
     def outputs(self) -> int:
         """The length of y's last axis: for classification the number of classes."""
         return self.train.y.shape[-1]
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """A SHA-256 sum of x and y of all splits, in 16 hexadecimal digits.
 
-def check_dataset(data: object) -> None:
-    """Check that something is a data set, whose splits can be trained and evaluated on.
+        It changes with their numbers, types and shapes, and not with the data set's name or the
+        place of its files. It is computed once: arrays that are written to later keep it.
+        """
+        digest = hashlib.sha256()
+        for name in SPLITS:
+            split: Split | None = getattr(self, name)
+            digest.update(f"{name} {split}\n".encode())  # types and shapes
+            for array in () if split is None else split:
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
+
+    def flattened(self) -> "Dataset":
+        """Return the data set with x as rows, (n, features): what a residual MLP is trained on.
+
+        Images are read row by row, the channels of a pixel one after the other. Whole numbers that
+        might have been tokens are numbers from here on, and a range far from 1 is warned about.
+        """
+        if may_be_tokens(self.train):
+            warn_of_range(self.train, self.name)
+        return _map(self, Split.flattened)
+
+    def __repr__(self) -> str:
+        splits = "".join(f", {name}={getattr(self, name)!r}" for name in SPLITS)
+        classes = None if self.classes is None else len(self.classes)
+        return f"Dataset({self.name!r}{splits}, classes={classes})"
+
+
+def prepare(data: Dataset, validation: float, scale: Scaling, seed: int) -> Dataset:
+    """Return a data set as it is trained on: held out from, scaled, and in single precision.
 
     Raises:
-        TypeError: if it is none.
-        ValueError: if a split is not as it should be.
+        DataError: if one of these cannot be done.
     """
-    if not isinstance(data, Dataset):
-        raise TypeError(
-            f"data must be a mupc.data.Dataset, got {type(data).__name__}: mupc.data.load gives "
-            "one, and mupc.data.Dataset(name, train, validation, test, normalisation) makes one of "
-            "splits, mupc.data.Split(x, y) each"
-        )
-    check_split(data.train, "the training split")
-    for name, split in {"validation": data.validation, "test": data.test}.items():
-        if split is not None:
-            check_split(split, f"the {name} split")
-            for part, own, other in zip("xy", split, data.train, strict=True):
-                if own.shape[1:] != other.shape[1:]:
-                    raise ValueError(
-                        f"{part} of the {name} split has samples of shape {own.shape[1:]}, and "
-                        f"those of the training split have shape {other.shape[1:]}"
-                    )
+    check_scaling(scale)
+    data = hold_out(data, validation, seed)
+    where = f"x of {data.name}"
+    if (affine := fit_scaling(data.train.x, scale)) is not None:
+        data = replace(data, normalisation=f"{data.normalisation} {affine.sentence}".strip())
+        return _map(data, lambda split: scaled(split, affine, where))
+    data = replace(data, normalisation=data.normalisation or "x as it is given.")
+    data = _map(data, lambda split: _single(split, where))
+    if not may_be_tokens(data.train):
+        warn_of_range(data.train, data.name)
+    return data
 
 
-def check_split(split: object, name: str) -> None:
-    """Check that something is a split of as many finite samples in x as in y.
+def hold_out(data: Dataset, fraction: float, seed: int) -> Dataset:
+    """Hold `fraction` of the training split, but at least one sample, out for validation.
+
+    Which samples depends on their number, the fraction and the seed only. Both splits keep the
+    order of the data set. A fraction of 0 leaves everything in the training split.
 
     Raises:
-        TypeError: if it is none, or holds no arrays of numbers.
-        ValueError: if its arrays are not as they should be.
+        DataError: if the fraction or the seed is impossible, or there is a validation split.
     """
-    if not isinstance(split, Split):
-        raise TypeError(f"{name}: expected a Split such as data.test, got {type(split).__name__}")
-    for part, array in split._asdict().items():
-        given: Any = array
-        if getattr(getattr(given, "dtype", None), "kind", "?") not in "biuf":
-            kind = getattr(given, "dtype", type(given).__name__)
-            raise TypeError(f"{part} of {name} must be an array of real numbers, not of {kind}")
-        if given.ndim < 2 and part == "y":
-            raise ValueError(
-                f"y of {name} has shape {given.shape}: give each sample a row, (n, outputs); of "
-                "labels mupc.data.one_hot makes rows"
-            )
-        if not given.size:
-            raise ValueError(f"{part} of {name} is empty: it has shape {given.shape}")
-        if (bad := np.flatnonzero(~_finite_rows(np.asarray(given)))).size:
-            raise ValueError(
-                f"{part} of {name} is not finite in {bad.size:,} of {len(given):,} samples, the "
-                f"first of them number {bad[0]}: remove or replace them"
-            )
-    if not in_32_bits(split.x):
-        raise ValueError(
-            f"x of {name} has whole numbers of more than 32 bits, which JAX would cut short: give "
-            "them as floating-point numbers"
-        )
-    if len(split.x) != len(split.y):
-        raise ValueError(
-            f"{name} has {len(split.x):,} samples in x and {len(split.y):,} in y: give as many"
-        )
-
-
-def in_32_bits(array: np.ndarray) -> bool:
-    """Return whether an array's numbers, if they are whole, need no more than 32 bits."""
-    if array.dtype.kind not in "iu" or array.dtype.itemsize <= 4:
-        return True
-    limits = np.iinfo(np.int32 if array.dtype.kind == "i" else np.uint32)
-    return bool(limits.min <= np.min(array) and np.max(array) <= limits.max)
-
-
-def _finite_rows(array: np.ndarray) -> np.ndarray:
-    rows = array.reshape(len(array), -1)
-    # A sum is finite unless a number is not, or it overflows: then one looks at every number.
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = np.sum(rows, dtype=np.float64)
-    if np.isfinite(total):
-        return np.ones(len(rows), bool)
-    return np.asarray(np.isfinite(rows).all(axis=1))
-
-
-def one_hot(labels: Integer[np.ndarray, " n"], classes: int) -> Float32[np.ndarray, "n classes"]:
-    """Return a row for each label, 1 in the label's column and 0 elsewhere."""
-    y = np.zeros((len(labels), classes), np.float32)
-    y[np.arange(len(labels)), labels] = 1
-    return y
-
-
-def standardise(
-    x: np.ndarray, scale: float, mean: np.ndarray | float, std: np.ndarray | float
-) -> Float32[np.ndarray, "..."]:
-    """Return (x / scale − mean) / std in float32, working on one copy of x."""
-    result = x.astype(np.float32)
-    result /= np.float32(scale)
-    result -= np.asarray(mean, np.float32)
-    result /= np.asarray(std, np.float32)
-    return result
-
-
-def hold_out(dataset: Dataset, fraction: float) -> Dataset:
-    """Set `fraction` of the training part, but at least one sample, apart for validation.
-
-    Which samples depends on their number and the fraction only. Both parts keep the order of the
-    data set. A fraction of 0 leaves everything in the training part.
-    """
+    if not 0 <= fraction < 1:
+        raise DataError(f"validation is {fraction}: expected a fraction of at least 0, below 1.")
+    if seed < 0:
+        raise DataError(f"seed is {seed}: it must not be negative.")
     if fraction == 0:
-        return dataset
-    size = len(dataset.train.x)
+        return data
+    if data.validation is not None:
+        raise DataError(
+            f"{data.name} has a validation split of its own: leave validation={fraction} out."
+        )
+    size = len(data.train.x)
     count = max(1, round(fraction * size))
     if count >= size:
         raise DataError(
-            f"validation={fraction} of the {size} training samples of {dataset.name} leaves none "
+            f"validation={fraction} of the {size} training samples of {data.name} leaves none "
             "to train on: choose a smaller fraction, or 0 for no validation."
         )
     held = np.zeros(size, bool)
-    held[np.random.default_rng(_VALIDATION_SEED).permutation(size)[:count]] = True
-    x, y = dataset.train
-    return replace(dataset, train=Split(x[~held], y[~held]), validation=Split(x[held], y[held]))
+    held[np.random.default_rng(_VALIDATION_SEED + seed).permutation(size)[:count]] = True
+    x, y = data.train
+    return replace(data, train=Split(x[~held], y[~held]), validation=Split(x[held], y[held]))
+
+
+def _map(data: Dataset, function: Callable[[Split], Split]) -> Dataset:
+    """Return a data set each split of which went through a function."""
+    validation, test = (
+        None if split is None else function(split) for split in (data.validation, data.test)
+    )
+    return replace(data, train=function(data.train), validation=validation, test=test)
+
+
+def _single(split: Split, where: str) -> Split:
+    """Return a split whose numbers are in single precision; whole ones of x stay such."""
+    whole = split.x.dtype.kind in "iu" and in_32_bits(split.x)
+    return split if whole else Split(in_float32(split.x, where), split.y)

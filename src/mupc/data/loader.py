@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Int64
 
-from mupc.data.dataset import Split
+from mupc.data.split import Split
 
 
 def steps_per_epoch(size: int, batch_size: int) -> int:

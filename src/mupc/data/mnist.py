@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from mupc.data.dataset import Dataset, Split, one_hot, standardise
+from mupc.data.dataset import Dataset
 from mupc.data.idx import read_idx
-from mupc.data.sources import Source, files, require_balanced
+from mupc.data.scaling import standardise
+from mupc.data.sources import Known, Source, files, require_balanced
+from mupc.data.split import Split
+from mupc.data.targets import Label, one_hot
 
 _TRAIN_IMAGES = "train-images-idx3-ubyte.gz"
 _TRAIN_LABELS = "train-labels-idx1-ubyte.gz"
@@ -23,7 +26,17 @@ _SHAPES = {
     _TEST_IMAGES: (10_000, 28, 28),
 }
 
-MNIST = Source(
+
+def _spellings(name: str) -> tuple[str, ...]:
+    """Return what a file is called decompressed, by gzip and by 7-zip, also in a folder."""
+    plain = name.removesuffix(".gz")
+    dotted = plain.replace("-idx", ".idx")
+    return plain, dotted, f"{plain}/{plain}", f"{plain}/{dotted}"
+
+
+_SPELLINGS = {name: _spellings(name) for name in _SHAPES}
+
+_MNIST = Source(
     "mnist",
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     {
@@ -32,9 +45,11 @@ MNIST = Source(
         _TEST_IMAGES: "9fb629c4189551a2d022fa330f9573f3",
         _TEST_LABELS: "ec29112dd5afa0611ce80d1b7f02629c",
     },
+    _SPELLINGS,
+    folders=("MNIST/raw", "raw"),  # torchvision's
 )
 
-FASHION_MNIST = Source(
+_FASHION_MNIST = Source(
     "fashion-mnist",
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
     {
@@ -43,6 +58,21 @@ FASHION_MNIST = Source(
         _TEST_IMAGES: "bef4ecab320f06d8554ea6380940ec79",
         _TEST_LABELS: "bb300cfdad3c16e7a12a480ee83cd310",
     },
+    _SPELLINGS,
+    folders=("FashionMNIST/raw", "raw"),
+)
+
+_CLOTHES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
 )
 
 # Of the uncompressed contents: an archive compressed anew is as good as the published one.
@@ -56,29 +86,33 @@ _MNIST_CONTENTS_MD5 = {
 
 def load_mnist(data_dir: str | Path | None) -> Dataset:
     """Return MNIST (LeCun, Cortes, Burges): handwritten digits."""
-    paths = files(MNIST, data_dir)
+    paths = files(_MNIST, data_dir)
     arrays = {
         name: read_idx(paths[name], shape, _MNIST_CONTENTS_MD5[name])
         for name, shape in _SHAPES.items()
     }
-    return _dataset(MNIST.name, arrays, mean=0.1307, std=0.3081)
+    return _dataset(_MNIST.name, arrays, 0.1307, 0.3081, tuple(range(10)))
 
 
 def load_fashion_mnist(data_dir: str | Path | None) -> Dataset:
     """Return Fashion-MNIST (arXiv 1708.07747): articles of clothing."""
-    paths = files(FASHION_MNIST, data_dir)
+    paths = files(_FASHION_MNIST, data_dir)
     arrays = {name: read_idx(paths[name], shape) for name, shape in _SHAPES.items()}
     # MNIST's files have the same names and shapes, but its classes differ in size.
     for name in (_TRAIN_LABELS, _TEST_LABELS):
-        require_balanced(arrays[name], FASHION_MNIST.name, paths[name])
-    return _dataset(FASHION_MNIST.name, arrays, mean=0.2860, std=0.3530)
+        require_balanced(arrays[name], _FASHION_MNIST.name, paths[name])
+    return _dataset(_FASHION_MNIST.name, arrays, 0.2860, 0.3530, _CLOTHES)
 
 
 def _dataset(
-    name: str, arrays: Mapping[str, UInt8[np.ndarray, "..."]], mean: float, std: float
+    name: str,
+    arrays: Mapping[str, UInt8[np.ndarray, "..."]],
+    mean: float,
+    std: float,
+    classes: tuple[Label, ...],
 ) -> Dataset:
     def split(images: str, labels: str) -> Split:
-        x = standardise(arrays[images].reshape(-1, 28 * 28), 255, mean, std)
+        x = standardise(arrays[images][..., None], 255, mean, std)
         return Split(x, one_hot(arrays[labels], 10))
 
     return Dataset(
@@ -87,4 +121,9 @@ def _dataset(
         validation=None,
         test=split(_TEST_IMAGES, _TEST_LABELS),
         normalisation=f"Pixels were divided by 255, then (x − {mean:.4f}) / {std:.4f}.",
+        classes=classes,
     )
+
+
+MNIST = Known(_MNIST.name, load_mnist, _MNIST)
+FASHION_MNIST = Known(_FASHION_MNIST.name, load_fashion_mnist, _FASHION_MNIST)

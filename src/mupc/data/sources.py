@@ -1,32 +1,58 @@
 """Where the published files of a data set lie: on disk, in the cache, or at their address."""
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from mupc.data.dataset import DataError
+from mupc.data.dataset import Dataset
+from mupc.data.split import DataError
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set's files: `md5` maps each published file name under `url` to its checksum.
+    """The published files of a data set, and how they are called elsewhere.
 
-    On disk, in a folder the user names, a file may also lie without its `.gz`, decompressed.
+    Attributes:
+        name: of the data set, and of the subfolder that is looked into first.
+        url: where the files are downloaded from.
+        md5: the checksum of each file, by its published name.
+        spellings: other names of each file in folders that users name; with a / at its end, that of
+            a folder.
+        folders: other subfolders in which other programs put the files.
     """
 
     name: str
     url: str
-    md5: dict[str, str]
+    md5: Mapping[str, str]
+    spellings: Mapping[str, tuple[str, ...]]
+    folders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Known:
+    """A data set that is loaded by its name.
+
+    Attributes:
+        name: what it is called.
+        read: returns it, whole and as it is published, from a folder or, of None, from where it is.
+        source: its published files; None if it is built in.
+    """
+
+    name: str
+    read: Callable[[str | Path | None], Dataset]
+    source: Source | None = None
 
 
 def files(source: Source, data_dir: str | Path | None) -> dict[str, Path]:
     """Return where each file of `source` lies, by its published name.
 
     Looks in `data_dir` only, when it is given; else in MUPC_DATA, then in the cache, to which it
-    downloads what is missing. In a folder, the subfolder named after the data set comes first.
+    downloads what is missing. In a folder, the subfolder named after the data set comes first, then
+    those of other programs.
 
     Raises DataError when `data_dir` lacks a file, or a file cannot be downloaded.
     """
@@ -36,11 +62,7 @@ def files(source: Source, data_dir: str | Path | None) -> dict[str, Path]:
         if len(found) == len(source.md5):
             return found
         if data_dir is not None:
-            raise DataError(
-                f"{source.name} is not complete in {folder}: expected {_absent(source, found)} "
-                f"(or decompressed, without .gz) there or in {folder / source.name}; download from "
-                f"{source.url}, or leave out the data folder to have mupc download."
-            )
+            raise DataError(_incomplete(source, folder, found))
     return {name: _fetch(source, name) for name in source.md5}
 
 
@@ -74,21 +96,31 @@ def _folder(data_dir: str | Path | None) -> Path | None:
 
 
 def _search(source: Source, folder: Path) -> dict[str, Path]:
-    """Return the files present in the subfolder named after `source` or, if more, in `folder`."""
-    return max(_present(source, folder / source.name), _present(source, folder), key=len)
+    """Return the files present in the subfolder of `source` or in `folder` that has the most."""
+    places = (source.name, *source.folders, ".")
+    return max((_present(source, folder / place) for place in places), key=len)
 
 
 def _present(source: Source, folder: Path) -> dict[str, Path]:
-    candidates = {name: (folder / name, folder / name.removesuffix(".gz")) for name in source.md5}
-    return {
-        name: next(path for path in paths if path.is_file())
-        for name, paths in candidates.items()
-        if any(path.is_file() for path in paths)
-    }
+    found: dict[str, Path] = {}
+    for name in source.md5:
+        for spelling in (name, *source.spellings.get(name, ())):
+            path = folder / spelling
+            if path.is_dir() if spelling.endswith("/") else path.is_file():
+                found[name] = path
+                break
+    return found
 
 
-def _absent(source: Source, found: dict[str, Path]) -> str:
-    return ", ".join(name for name in source.md5 if name not in found)
+def _incomplete(source: Source, folder: Path, found: Mapping[str, Path]) -> str:
+    absent = [name for name in source.md5 if name not in found]
+    others = ", ".join(source.spellings[absent[0]])
+    places = ", ".join(str(folder / place) for place in (source.name, *source.folders))
+    return (
+        f"{source.name} is not complete in {folder}: expected {', '.join(absent)} ({absent[0]} may "
+        f"also be {others}) there or in {places}; download from {source.url}, or leave out the "
+        "data folder to have mupc download."
+    )
 
 
 def _cache(source: Source) -> Path:

@@ -167,14 +167,18 @@ class Dense(ScaledBlock):
         )
 
     def __call__(self, z: Num[Array, "..."]) -> Float[Array, " out"]:
-        """Predict the next activity of one example; the entry takes an input of any shape."""
-        scale = self.scales[0]
-        inner = z.reshape(-1) if scale.role == "input" else z
-        if inner.shape != (inputs := self.weights.shape[1:]):
+        """Predict the next activity of one example.
+
+        Raises:
+            ValueError: if z is no vector of as many numbers as the weights have columns.
+        """
+        if z.shape != (inputs := self.weights.shape[1:]):
+            rows = ": give it rows, as data.flattened() makes of a data set of images"
             raise ValueError(
-                f"the {scale.role} layer takes an input of shape {inputs} per sample, not {z.shape}"
+                f"the {self.scales[0].role} layer takes an input of shape {inputs} per sample, "
+                f"not {z.shape}{rows if z.size == inputs[0] else ''}"
             )
-        u = self.multiplier * (self.weights @ self.activation(inner))
+        u = self.multiplier * (self.weights @ self.activation(z))
         if self.biases is not None:
             u = u + self.biases
         return z + u if self.skip else u

@@ -1,30 +1,58 @@
-"""A run as figures need it: its configuration and its records, by kind."""
+"""A run as figures need it: its configuration, its records by kind, and its colour."""
 
+import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from mupc.records import RunError, RunFolder
+from mupc.plots.style import colours
+from mupc.records import (
+    Ended,
+    Regime,
+    RegimeRecord,
+    RunFolder,
+    RunResult,
+    TheoryRecord,
+    TraceRecord,
+    TrainRecord,
+    ValidationRecord,
+    any_record_from,
+)
 
-Records = list[dict[str, Any]]
+_DRAWN = 1e100  # what is larger overflows in the arithmetic of axes
 
 
-class RunRecords(NamedTuple):
-    """What a run folder tells; `result` is None for a run that has not ended."""
+@dataclasses.dataclass(frozen=True)
+class RunRecords:
+    """What a run folder holds; `result` is None for a run that has not ended."""
 
     name: str
     path: str
     config: dict[str, Any]
     environment: dict[str, Any]
-    regime: dict[str, Any]
-    result: dict[str, Any] | None
-    records: Records
+    regime: Regime
+    result: RunResult | None
+    train: list[TrainRecord]
+    validation: list[ValidationRecord]
+    reports: list[RegimeRecord]
+    traces: list[TraceRecord]
+    theory: list[TheoryRecord]
+    colour: str
 
-    def of(self, kind: str) -> Records:
-        """Give the records of one kind."""
-        return [record for record in self.records if record.get("kind") == kind]
+    @property
+    def diverged(self) -> bool:
+        """Whether the run ended so, or its last loss is not finite."""
+        if self.result is not None and self.result.ended is Ended.DIVERGED:
+            return True
+        return bool(self.train) and not math.isfinite(self.train[-1].loss)
+
+    @property
+    def label(self) -> str:
+        """What legends call it."""
+        return f"{self.name} (diverged)" if self.diverged else self.name
 
 
 def read_run(path: str | Path) -> RunRecords:
@@ -34,42 +62,28 @@ def read_run(path: str | Path) -> RunRecords:
         RunError: if it is no run, or damaged.
     """
     folder = RunFolder.open(path)
-    result = folder.result() if folder.has_ended else None
-    for part in ("test", "validation"):
-        if not isinstance((result or {}).get(part), dict | None):
-            raise RunError(f"{folder.path / 'result.json'} is damaged: {part} is no evaluation")
+    records = [
+        any_record_from(line, f"{folder.metrics}, line {number},")
+        for number, line in enumerate(folder.records(), 1)
+    ]
     return RunRecords(
         name=folder.path.resolve().name,
         path=str(path),
         config=folder.config(),
         environment=folder.environment(),
         regime=folder.regime(),
-        result=result,
-        records=[_checked(record, folder.metrics) for record in folder.records()],
+        result=folder.result(),
+        train=[record for record in records if isinstance(record, TrainRecord)],
+        validation=[record for record in records if isinstance(record, ValidationRecord)],
+        reports=[record for record in records if isinstance(record, RegimeRecord)],
+        traces=[record for record in records if isinstance(record, TraceRecord)],
+        theory=[record for record in records if isinstance(record, TheoryRecord)],
+        colour=colours(1)[0],
     )
 
 
-def _checked(record: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Check that what should be numbers are.
-
-    Raises:
-        RunError: if something else is there.
-    """
-    for name, value in record.items():
-        each = value if isinstance(value, list) else [value]
-        words = name in _WORDS or isinstance(value, dict)
-        if not words and not all(v is None or isinstance(v, int | float) for v in each):
-            raise RunError(f"{path} is damaged: {name} is {value!r} in a record, and no number")
-    if not isinstance(record.get("kind"), str):
-        raise RunError(f"{path} is damaged: a record does not say of what kind it is")
-    return record
-
-
-_WORDS = ("kind", "parameterisation")
-
-
 def read_runs(paths: Sequence[str | Path]) -> list[RunRecords]:
-    """Read several runs, and give each a name of its own.
+    """Read several runs, and give each a name and a colour of its own.
 
     Raises:
         RunError: if one is no run, or damaged.
@@ -78,16 +92,13 @@ def read_runs(paths: Sequence[str | Path]) -> list[RunRecords]:
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [f"{i}: {name}" for i, name in enumerate(names, 1)]
-    # A label that begins with an underline is one that matplotlib does not show.
-    names = [f"./{name}" if name.startswith("_") else name for name in names]
-    return [run._replace(name=name) for run, name in zip(runs, names, strict=True)]
+    return [
+        dataclasses.replace(run, name=name, colour=colour)
+        for run, name, colour in zip(runs, names, colours(len(runs)), strict=True)
+    ]
 
 
-def numbers(values: Iterable[float | None] | None) -> np.ndarray:
-    """Give an array of figures, nan for those that are missing."""
-    return np.array([np.nan if value is None else value for value in values or ()], float)
-
-
-def column(records: Iterable[dict[str, Any]], name: str) -> list[float]:
-    """Give one figure of every record, nan where there is none."""
-    return numbers([record.get(name) for record in records]).tolist()
+def numbers(values: Iterable[float | None]) -> np.ndarray:
+    """Return an array to draw, nan for what is missing, not finite, or too large for any axis."""
+    found = np.array([np.nan if value is None else value for value in values], float)
+    return np.where(np.abs(found) < _DRAWN, found, np.nan)

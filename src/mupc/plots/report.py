@@ -1,272 +1,232 @@
 """The report: one HTML page that needs nothing but itself, and its figures as PNG and SVG."""
 
-import html
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
 from mupc.plots import theory
-from mupc.plots.reading import RunRecords, read_runs
-from mupc.plots.runs import (
-    curves,
+from mupc.plots.layers import (
+    FIELDS,
+    common_scale,
+    diagnostics,
     heat_map,
-    inference_traces,
     layer_profiles,
-    spectra,
+    reports_with,
 )
-from mupc.plots.svg import hover, svg
-from mupc.records import RunError, layers_that_learned
+from mupc.plots.outcome import diverged, outcome
+from mupc.plots.page import Picture, compared, element, heading, page, paragraph
+from mupc.plots.reading import RunRecords, read_runs
+from mupc.plots.runs import accuracy_in_time, curves, inference_traces, inferred
+from mupc.plots.style import settle
+from mupc.plots.sweep import sweep_report
+from mupc.records import RunError, counted, figure, flattened, is_sweep, span
 
-
-class Picture(NamedTuple):
-    """A figure, the name of its files, and what to look for in it."""
-
-    name: str
-    figure: Figure
-    words: str
-
-
-_WORDS = {
-    "change": "A layer whose row stays dark, or grey, has hardly moved: it did not learn.",
-    "energy_after": "Where inference reached equilibrium every layer carries a part of the energy; "
-    "where it was cut short the lower layers carry none.",
-    "cosine": "At 1 the gradient is backpropagation's in disguise; lower, it is predictive "
-    "coding's own, or inference was not accurate. The residual tells which.",
-    "scale": "Under a parameterisation that suits the depth it is of order one in every layer.",
-}
+_NAMED = 4  # of more runs a sentence does not name every one
 
 
 def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
-    """Write report.html, and every figure as PNG and SVG, into a folder; give the page's path.
+    """Write report.html, and every figure as PNG and SVG, into a folder; return the page's path.
 
     Args:
-        runs: run folders; several are compared side by side.
+        runs: run folders, which are compared side by side, or the folder of one sweep, of which
+            the report also has sweep.csv.
         out: the folder; figures and a report that are there already are replaced.
 
     Raises:
-        RunError: if a run cannot be read, or the folder not written.
+        RunError: if a run cannot be read, or the folder not written, or if sweeps and runs are
+            mixed.
     """
-    read = read_runs(runs)
-    folder = Path(out)
+    sweeps = [path for path in runs if is_sweep(path)]
+    if sweeps and len(runs) > 1:
+        raise RunError(f"{sweeps[0]} is a sweep: report on it alone, or on its runs")
+    folder, files = Path(out), dict[str, str]()
+    if sweeps:
+        title, pictures, parts, files = sweep_report(sweeps[0])
+    else:
+        read = read_runs(runs)
+        names = " · ".join(run.name for run in read)
+        title = names if len(read) <= _NAMED else counted(len(read), "run")
+        pictures = list(_pictures(read))
+        parts = _parts(read)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        page = folder / "report.html"
-        pictures = list(_pictures(read))
-        for name, figure, _ in pictures:
-            # What is where is found once, not again for every format.
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")
-            figure.savefig(folder / f"{name}.png", dpi=150)
-            figure.savefig(folder / f"{name}.svg")
-        page.write_text(_page(read, pictures), encoding="utf-8")
+        for name, content in files.items():
+            (folder / name).write_text(content, encoding="utf-8")
+        for picture in pictures:
+            for name, drawn in picture.figures.items():
+                _save(drawn, folder / name)
+        before, after = parts
+        shown = [heading("Figures"), *map(element, pictures)] if pictures else []
+        path = folder / "report.html"
+        path.write_text(page(title, [*before, *shown, *after]), encoding="utf-8")
     except OSError as error:
         raise RunError(f"cannot write the report to {folder}: {error.strerror}") from error
-    return page
+    return path
 
 
-def _pictures(runs: Sequence[RunRecords]) -> Iterable[Picture]:
-    if any(run.of("train") for run in runs):
-        yield Picture(
-            "curves", curves(runs), "Each point is a mean over the batches since the last."
-        )
-    reported = [run for run in runs if run.of("regime")]
-    for field in ("change", "cosine", "energy_after", "scale"):
-        there = [run for run in reported if any(r.get(field) is not None for r in run.of("regime"))]
-        if field == "energy_after":  # without inference all of it is the output's
-            there = [run for run in there if run.of("regime")[-1]["inference_steps"]]
-        if not there:
-            continue
-        yield Picture(f"layers-{field}", layer_profiles(there, field), _WORDS[field])
-        if field in ("change", "cosine", "energy_after"):
-            for run in there:
-                name = f"map-{field}-{_file_name(run.name, runs)}"
-                yield Picture(name, heat_map(run, field), "")
-    if any(run.of("trace") or any(r["residual"] for r in run.of("regime")) for run in runs):
-        words = "At equilibrium the residual is near zero and the energy no longer falls."
-        yield Picture("inference", inference_traces(runs), words)
-    points = [{**point, "run": run.name} for run in runs for point in run.of("theory")]
-    if points:
-        yield Picture("spectrum", spectra(runs), "A wide spectrum is what makes inference slow.")
-        yield Picture("condition", theory.condition_numbers(points), "")
-        yield Picture("energy-ratio", theory.energy_ratios(points), "")
-        yield Picture("alignment", theory.alignments(points), "")
-        if any(point["trained"] == 0 for point in points):
-            yield Picture("coordinates", theory.coordinates(points), "")
+def _save(drawn: Figure, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # in a run's name
+        settle(drawn)
+        drawn.savefig(path.with_name(f"{path.name}.png"), dpi=150)
+        drawn.savefig(path.with_name(f"{path.name}.svg"))
 
 
-def _page(runs: Sequence[RunRecords], pictures: Sequence[Picture]) -> str:
-    title = " · ".join(run.name for run in runs)
-    asset = lambda name: resources.files("mupc.plots").joinpath(name).read_text("utf-8")  # noqa: E731
-    parts = [
-        f"<h1>{_text(title)}</h1>",
-        "<h2>Outcome</h2>",
-        _outcome(runs),
-        "<h2>Figures</h2>" if pictures else "<p>These runs hold no records.</p>",
-        *(_element(picture) for picture in pictures),
-        "<h2>Configuration</h2>",
-        "<p>Settings that differ come first, and are marked.</p>" if len(runs) > 1 else "",
-        _compared(runs, [run.config for run in runs]),
-        "<h2>Versions</h2>",
-        _compared(runs, [run.environment for run in runs]),
+def _parts(runs: Sequence[RunRecords]) -> tuple[list[str], list[str]]:
+    """Return what stands before the figures, and after."""
+    names, several = [run.name for run in runs], len(runs) > 1
+    records = any(run.train or run.reports or run.theory for run in runs)
+    before = [
+        *(paragraph(words, "warning") for words in diverged(runs)),
+        heading("Outcome"),
+        outcome(runs),
+        paragraph("" if records else "There are no records yet."),
     ]
-    body = "\n".join(parts)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:">
-<link rel="icon" href="data:,">
-<title>{_text(title)}</title>
-<style>{asset("page.css")}</style>
-</head>
-<body>
-{body}
-<script>{asset("page.js")}</script>
-</body>
-</html>
-"""
+    after = [
+        heading("Configuration"),
+        paragraph("Settings that differ come first, and are marked." if several else ""),
+        compared(names, [flattened(run.config) for run in runs]),
+        heading("Versions"),
+        compared(names, [run.environment for run in runs]),
+    ]
+    return before, after
 
 
-def _element(picture: Picture) -> str:
-    words = f"<p>{_text(picture.words)}</p>" if picture.words else ""
-    data = hover(picture.figure)
-    width = picture.figure.get_size_inches()[0] * 1.2 * 72
-    return (
-        f'{words}<figure id="{_text(picture.name)}" style="--width: {width:.0f}px">'
-        f"{_own_names(svg(picture.figure), picture.name)}"
-        f'<div class="tip" role="status"></div>'
-        f'<script type="application/json">{data}</script></figure>'
-    )
+def _pictures(runs: Sequence[RunRecords]) -> Iterator[Picture]:
+    if any(run.train for run in runs):
+        words = f"Each point is a mean over the batches since the last. {_energies(runs)}".strip()
+        yield Picture("curves", "Training", words, {"curves": curves(runs)})
+        words = "Compilation, validation and regime reports count as time."
+        yield Picture("seconds", "Training in time", words, {"seconds": accuracy_in_time(runs)})
+    for field in ("change", "cosine", "energy_after", "scale"):
+        found = [run for run in runs if reports_with(run, field)]
+        if field == "energy_after":  # without inference all of it is the output's
+            found = [run for run in found if run.reports[-1].inference_steps]
+        if found:
+            yield from _layers(found, field)
+    if (drawn := diagnostics(runs)) is not None:
+        words = "What learning rules report of themselves, on the batches of the regime reports."
+        yield Picture("diagnostics", "Diagnostics of the rule", words, {"diagnostics": drawn})
+    if any(inferred(run) is not None for run in runs):
+        words = "At equilibrium the residual is near zero and the energy no longer falls."
+        yield Picture("inference", "Inference", words, {"inference": inference_traces(runs)})
+    if any(run.theory for run in runs):
+        for name, (title, words, draw) in _THEORY.items():
+            yield Picture(name, title, words, {name: draw(runs)})
+    if any(not point.trained for run in runs for point in run.theory):
+        words = "Under a parameterisation that suits the size, neither depends on it."
+        drawn = theory.coordinates(runs)
+        yield Picture("coordinates", "Coordinate check", words, {"coordinates": drawn})
 
 
-def _own_names(drawing: str, name: str) -> str:
-    """Give an SVG's names a prefix: several of them in one page must not share any."""
-    drawing = re.sub(r'\bid="', f'id="{name}-', drawing)
-    drawing = re.sub(r'href="#', f'href="#{name}-', drawing)
-    return drawing.replace("url(#", f"url(#{name}-")
-
-
-def _outcome(runs: Sequence[RunRecords]) -> str:
-    rows = [("", [run.name for run in runs])]
-    for heading, said in _SAID.items():
-        cells = [said(run) for run in runs]
-        if any(cells):
-            rows.append((heading, cells))
-    return _table(rows)
-
-
-def _ended(run: RunRecords) -> str:
-    if "rule" not in run.config:  # of `mupc theory`, which trains nothing that is kept
-        return f"{len(run.of('theory'))} networks measured"
-    return run.result["message"] if run.result else "has not ended"
-
-
-def _test(run: RunRecords) -> str:
-    test = (run.result or {}).get("test")
-    if not test:
-        return ""
-    accuracy = "" if test["accuracy"] is None else f"accuracy {100 * test['accuracy']:.2f} %, "
-    return f"{accuracy}loss {test['loss']:.4f}, {test['samples']:,} samples"
-
-
-def _speed(run: RunRecords) -> str:
-    seen = run.of("train")
-    return f"{seen[-1]['seconds']:.0f} s of training" if seen else ""
-
-
-def _last_seen(field: str) -> Any:
-    def say(run: RunRecords) -> str:
-        seen = run.of("regime")
-        value = seen[-1].get(field) if seen else None
-        return "" if value is None else f"{value:.3g}"
-
-    return say
-
-
-def _learning(run: RunRecords) -> str:
-    seen = run.of("regime")
-    hidden = seen[-1]["change"][1:-1] if seen and seen[-1]["step"] else []
-    there = [change for change in hidden if change is not None]
-    if not there:
-        return ""
-    range_ = f"changed by {min(there):.2g} to {max(there):.2g}"
-    lost = "" if len(there) == len(hidden) else f"; {len(hidden) - len(there)} not finite"
-    return f"{layers_that_learned(there)} of {len(hidden)}, {range_}{lost}"
-
-
-def _cosine(run: RunRecords) -> str:
-    seen = run.of("regime")
-    cosines = (seen[-1]["cosine"] or ()) if seen else ()
-    if not (there := sorted(c for c in cosines if c is not None)):
-        return ""
-    none = len(cosines) - len(there)
-    rest = f", in {len(there)} layers ({none} without a gradient)" if none else ""
-    return f"median layer {there[len(there) // 2]:.3f}, least {there[0]:.3f}{rest}"
-
-
-_SAID = {
-    "folder": lambda run: run.path,
-    "ended": _ended,
-    "test": _test,
-    "time": _speed,
-    "regime last looked at, at step": lambda run: (
-        f"{run.of('regime')[-1]['step']:,}" if run.of("regime") else ""
+_THEORY = {
+    "spectrum": ("Spectrum", "A wide spectrum is what makes inference slow.", theory.spectra),
+    "condition": (
+        "Conditioning",
+        "Inference by gradient descent needs about so many steps.",
+        theory.condition_numbers,
     ),
-    "regime number ρ at first": lambda run: (
-        "" if run.regime.get("rho") is None else f"{run.regime['rho']:.3g}"
+    "energy-ratio": (
+        "Energy at equilibrium",
+        "Near 1 predictive coding minimises what backprop does.",
+        theory.energy_ratios,
     ),
-    "gradient-weighted ρ": _last_seen("rho"),
-    "residual of inference": _last_seen("residual"),
-    "share of samples at equilibrium (residual at most 0.01)": _last_seen("at_equilibrium"),
-    "inference steps": _last_seen("inference_steps"),
-    "sweeps of inference": _last_seen("sweeps"),
-    "cosine to backpropagation's gradient": _cosine,
-    "hidden matrices that learned": _learning,
+    "alignment": (
+        "Alignment",
+        "At 1 the gradient at equilibrium is backprop's.",
+        theory.alignments,
+    ),
 }
 
 
-def _compared(runs: Sequence[RunRecords], tables: Sequence[Mapping[str, Any]]) -> str:
-    fields = list(dict.fromkeys(name for table in tables for name in table))
-    rows = [(name, [_value(table.get(name)) for table in tables]) for name in fields]
-    rows = [(name, cells) for name, cells in rows if any(cells)]  # the others do not apply
-    differing = {name for name, cells in rows if len(set(cells)) > 1}
-    rows = [row for row in rows if row[0] in differing] + [r for r in rows if r[0] not in differing]
-    return _table([("", [run.name for run in runs]), *rows], differing)
+def _layers(runs: Sequence[RunRecords], field: str) -> Iterator[Picture]:
+    """Return the profile of a figure of each layer, and its maps, which share their colours."""
+    about = FIELDS[field]
+    words = f"{_WORDS[field]} Dashed: the first report." if field != "change" else _unlearned(runs)
+    name = f"layers-{field}"
+    yield Picture(name, about.title, words, {name: layer_profiles(runs, field)})
+    scale = common_scale(runs, field)
+    if field == "scale" or scale is None:
+        return
+    low, high = (figure(end) for end in scale)
+    lost = any(run.diverged for run in runs) and not all(run.diverged for run in runs)
+    words = (
+        f"Colours{', the same in every map,' if len(runs) > 1 else ''} go from {low} (dark) to "
+        f"{high} (light){', by the runs that did not diverge' if lost else ''}. "
+        f"Grey: {'zero, or ' if about.logarithmic else ''}not known."
+    )
+    names = _file_names(runs)
+    maps = {f"map-{field}-{names[i]}": heat_map(run, field, scale) for i, run in enumerate(runs)}
+    yield Picture(f"map-{field}", f"{about.title}, in training", words, maps)
 
 
-def _table(rows: Sequence[tuple[str, Sequence[str]]], marked: Iterable[str] = ()) -> str:
-    marked = set(marked)
-    lines: list[str] = []
-    for i, (heading, cells) in enumerate(rows):
-        kind = "th" if i == 0 else "td"
-        mark = ' class="differs"' if heading in marked else ""
-        shown = "".join(f"<{kind}>{_text(cell)}</{kind}>" for cell in cells)
-        lines.append(f'<tr{mark}><th scope="row">{_text(heading)}</th>{shown}</tr>')
-    return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
+_WORDS: Mapping[str, str] = {
+    "energy_after": "Where inference reached equilibrium every layer carries a part of the energy; "
+    "where it was cut short the lower layers carry none. An energy is in the units of its run's "
+    "precision and likelihood: compare the shapes of runs, not their heights.",
+    "cosine": "At 1 the gradient is backprop's; lower, it is predictive coding's own, or inference "
+    "was not accurate. The residual tells which.",
+    "scale": "Under a parameterisation that suits the depth the activity is of order one in every "
+    "layer.",
+}
 
 
-def _value(value: object) -> str:
+def _unlearned(runs: Sequence[RunRecords]) -> str:
+    """Say which layers did not learn, as the records judge it."""
+    sentences: list[str] = []
+    well = 0
+    for run in runs:
+        last = reports_with(run, "change")[-1]
+        if last.step and any(map(math.isfinite, last.hidden)):
+            # Hidden weight matrices begin at the second layer.
+            layers = [i for i, learned in enumerate(last.learned, 2) if not learned]
+            sentences += [f"{run.label}: {_ranges(layers)}"] * bool(layers)
+            well += not layers
+    if well:
+        sentences.append("none" if len(runs) == 1 else f"none in {counted(well, 'run')}")
+    if not sentences:
+        return ""
     return (
-        ""
-        if value is None
-        else ", ".join(map(str, value))
-        if isinstance(value, list)
-        else str(value)
+        "Hidden weight layers that did not learn (relative change below a tenth of the run's "
+        f"largest): {'; '.join(sentences)}."
     )
 
 
-def _text(text: object) -> str:
-    return html.escape(str(text), quote=True)
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return whole numbers in ascending order in few words: 2–4, 7."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and found[-1][1] == number - 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ", ".join(f"{low}" if low == high else f"{low}–{high}" for low, high in found)
 
 
-def _file_name(name: str, runs: Sequence[RunRecords]) -> str:
-    plain = [re.sub(r"[^\w.-]+", "-", run.name) for run in runs]
-    if len(set(plain)) < len(plain):
-        plain = [f"{i}-{one}" for i, one in enumerate(plain, 1)]
-    return plain[[run.name for run in runs].index(name)]
+def _energies(runs: Sequence[RunRecords]) -> str:
+    """Say why energies of several runs cannot be compared."""
+    trained = [run for run in runs if run.train]
+    if len(trained) < 2:
+        return ""
+    words = (
+        "An energy is in the units of its run's precision and likelihood: compare the shapes of "
+        "runs, not their heights."
+    )
+    last = [run.train[-1].precision for run in trained]
+    known = [precision for precision in last if math.isfinite(precision)]
+    if known and max(known) > 1.01 * min(known):
+        each = zip(trained, last, strict=True)
+        named = ", ".join(f"{run.name} {figure(precision, '.2g')}" for run, precision in each)
+        words += f" Precisions at the end: {named if len(last) <= _NAMED else span(tuple(last))}."
+    return words
+
+
+def _file_names(runs: Sequence[RunRecords]) -> list[str]:
+    names = [re.sub(r"[^\w.-]+", "-", run.name)[:80] for run in runs]
+    if len({name.lower() for name in names}) < len(names):  # of some file systems that is one file
+        names = [f"{i}-{name}" for i, name in enumerate(names, 1)]
+    return names

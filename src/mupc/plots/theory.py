@@ -1,128 +1,167 @@
 """Figures of theory over width, depth and training time, from the records of `mupc theory`."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mupc.plots.style import DASHES, colour, label, legend, log_if_wide, panels, plain
+from mupc.plots.reading import RunRecords, numbers
+from mupc.plots.style import DASHES, Key, colours, label, legend, log_if_wide, panels, plain, ticks
+from mupc.records import TheoryRecord
 
-Points = Sequence[dict[str, Any]]
-
-_TICKS = 8  # so many values are written below the axis themselves
+Value = Callable[[TheoryRecord], float | None]
 
 
-def condition_numbers(points: Points) -> Figure:
+class _Axis(NamedTuple):
+    """What is against what: a name, x, and the fields that tell the lines apart."""
+
+    name: str
+    x: Callable[[TheoryRecord], float]
+    fields: tuple[str, ...]
+
+
+_BY_RATIO = _Axis("width over depth, N/H", lambda point: point.width / point.depth, ("depth",))
+_BY_DEPTH = _Axis("hidden layers H", lambda point: point.depth, ("width",))
+_BY_WIDTH = _Axis("width N", lambda point: point.width, ("depth",))
+_BY_TRAINING = _Axis("batches of training", lambda point: point.trained, ("depth", "width"))
+
+
+def condition_numbers(runs: Sequence[RunRecords]) -> Figure:
     """Draw the activity Hessian's condition number against depth, width and batches of training."""
-    figure, axes = panels(3)
-    _three(axes, points, lambda point: point["condition_number"])
-    for one, x in zip(axes, ("hidden layers H", "width N", "batches of training"), strict=True):
-        label(
-            one, "Condition number of the activity Hessian", x, "largest over smallest eigenvalue"
-        )
-    return figure
+    title, y = "Condition number of the activity Hessian", "largest over smallest eigenvalue"
+    axes = (_BY_DEPTH, _BY_WIDTH, _BY_TRAINING)
+    return _figure(runs, [(axis, title, y, lambda point: point.condition_number) for axis in axes])
 
 
-def energy_ratios(points: Points) -> Figure:
+def energy_ratios(runs: Sequence[RunRecords]) -> Figure:
     """Draw the energy at equilibrium over the loss, against N/H, depth, width and training."""
     title, y = "Energy at equilibrium", "F* / loss (at the same precision)"
-    ratio = lambda point: point["energy_ratio"]  # noqa: E731
-    return _four(points, ratio, title, y)
+    return _figure(runs, [(axis, title, y, lambda point: point.energy_ratio) for axis in _FOUR])
 
 
-def alignments(points: Points) -> Figure:
-    """Draw the cosine between the gradient at equilibrium and backpropagation's, of all weights."""
-    cosine = lambda point: point["whole_cosine"]  # noqa: E731
-    return _four(points, cosine, "Alignment at equilibrium", "cosine to backpropagation")
+def alignments(runs: Sequence[RunRecords]) -> Figure:
+    """Draw the cosine between the gradient at equilibrium and backprop's, of all weights."""
+    title, y = "Alignment at equilibrium", "cosine with backprop"
+    return _figure(runs, [(axis, title, y, lambda point: point.whole_cosine) for axis in _FOUR])
 
 
-def _four(
-    points: Points, value: Callable[[dict[str, Any]], float | None], title: str, y: str
-) -> Figure:
-    figure, axes = panels(4, width=4.2)
-    ratio = lambda point: point["width"] / point["depth"]  # noqa: E731
-    _against(axes[0], points, ratio, ("parameterisation", "depth", "trained"), value)
-    _three(axes[1:], points, value)
-    names = ("width over depth, N/H", "hidden layers H", "width N", "batches of training")
-    for one, x in zip(axes, names, strict=True):
-        label(one, title, x, y)
-    return figure
+_FOUR = (_BY_RATIO, _BY_DEPTH, _BY_WIDTH, _BY_TRAINING)
 
 
-def _three(
-    axes: Sequence[Axes], points: Points, value: Callable[[dict[str, Any]], float | None]
-) -> None:
-    _against(axes[0], points, "depth", ("parameterisation", "width", "trained"), value)
-    _against(axes[1], points, "width", ("parameterisation", "depth", "trained"), value)
-    _against(axes[2], points, "trained", ("parameterisation", "depth", "width"), value)
-
-
-def coordinates(points: Points) -> Figure:
+def coordinates(runs: Sequence[RunRecords]) -> Figure:
     """Draw the root mean square of the last activity and of its change by updates, against size."""
-    figure, axes = panels(4, width=4.2)
-    fresh = [point for point in points if not point["trained"]]
-    kinds = [("scale", "Last activity at first"), ("moved", "Change of it by three updates")]
-    for i, (name, title) in enumerate(kinds):
-        value = lambda point, name=name: point[name][-2]  # noqa: E731
-        _against(axes[2 * i], fresh, "width", ("parameterisation", "depth"), value)
-        _against(axes[2 * i + 1], fresh, "depth", ("parameterisation", "width"), value)
-        label(axes[2 * i], title, "width N", "root mean square")
-        label(axes[2 * i + 1], title, "hidden layers H", "root mean square")
+    kinds: list[tuple[str, Value]] = [
+        ("Last activity at initialisation", lambda point: _last_hidden(point.scale)),
+        ("Its change by three updates", lambda point: _last_hidden(point.moved)),
+    ]
+    pictures = [
+        (axis, title, "root mean square", value)
+        for title, value in kinds
+        for axis in (_BY_WIDTH, _BY_DEPTH)
+    ]
+    return _figure(runs, pictures, fresh=True)
+
+
+def _last_hidden(layers: Sequence[float]) -> float | None:
+    return layers[-2] if len(layers) > 1 else None
+
+
+def _figure(
+    runs: Sequence[RunRecords],
+    pictures: Sequence[tuple[_Axis, str, str, Value]],
+    *,
+    fresh: bool = False,
+) -> Figure:
+    """Draw a panel for each picture: an axis, a title, what y is, and how it is found."""
+    figure, axes = panels(len(pictures), width=4.2)
+    keys: list[list[Key]] = []
+    for panel, (axis, title, y, value) in zip(axes, pictures, strict=True):
+        keys.append(_against(panel, runs, axis, value, fresh=fresh))
+        label(panel, title, axis.name, y)
+    legend(figure, *keys)
     return figure
-
-
-class _Line(NamedTuple):
-    name: str
-    x: list[float]
-    y: list[float]
-
-
-def _lines(
-    points: Points,
-    x: Callable[[dict[str, Any]], float],
-    names: Sequence[str],
-    y: Callable[[dict[str, Any]], float | None],
-) -> Iterable[_Line]:
-    """Gather points that have all of `names` in common, in the order of x."""
-    if len({(x(p), *(p.get(name) for name in names)) for p in points}) < len(points):
-        names = ("run", *names)  # points of several runs that are told apart by nothing else
-    cases: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
-    for point in points:
-        value = y(point)
-        at = (x(point), np.nan if value is None else value)
-        cases.setdefault(tuple(point.get(name, "") for name in names), []).append(at)
-    differing = [len({case[i] for case in cases}) > 1 for i in range(len(names))]
-    for case, drawn in cases.items():
-        told = [_said(n, v) for n, v, d in zip(names, case, differing, strict=True) if d]
-        yield _Line(plain(", ".join(told)), *map(list, zip(*sorted(drawn), strict=True)))
 
 
 def _against(
-    axes: Axes,
-    points: Points,
-    x: str | Callable[[dict[str, Any]], float],
-    names: Sequence[str],
-    y: Callable[[dict[str, Any]], float | None],
-) -> None:
-    by = (lambda point: point[x]) if isinstance(x, str) else x
-    drawn = list(_lines(points, by, names, y))
-    for i, one in enumerate(drawn):
-        dash = DASHES[i // 8 % len(DASHES)]
-        axes.plot(
-            one.x, one.y, dash, marker="o", markersize=3, label=one.name or None, color=colour(i)
-        )
-    log_if_wide(axes, [value for one in drawn for value in one.y])
-    places = sorted({value for one in drawn for value in one.x})
-    log_if_wide(axes, places, which="x")
-    if len(places) <= _TICKS:
-        axes.set_xticks(places, [f"{place:g}" for place in places])
-        axes.minorticks_off()
-    legend(axes)
+    axes: Axes, runs: Sequence[RunRecords], axis: _Axis, value: Value, *, fresh: bool
+) -> list[Key]:
+    """Draw a line through the points that have all but x in common; return the legend."""
+    fields = ("parameterisation", *axis.fields, *(() if axis is _BY_TRAINING else ("trained",)))
+    runs = [run for run in runs if run.theory]
+    keyed: dict[tuple[int, tuple[Any, ...]], list[tuple[float, float | None]]] = {}
+    for i, run in enumerate(runs):
+        for point in run.theory:
+            if not (fresh and point.trained):
+                case = tuple(getattr(point, field) for field in fields)
+                keyed.setdefault((i, case), []).append((axis.x(point), value(point)))
+    keys = _keys(runs, fields, list(keyed))
+    for key, points in zip(keys, keyed.values(), strict=True):
+        points.sort(key=lambda point: point[0])
+        x, y = [x for x, _ in points], numbers(y for _, y in points)
+        style: Any = {"marker": "o", "markersize": 3, "label": plain(key.name)}
+        axes.plot(x, y, key.dash, color=key.colour, **style)
+    log_if_wide(axes, np.concatenate([line.get_ydata() for line in axes.lines] or [[]]))
+    ticks(axes, [x for points in keyed.values() for x, _ in points])
+    return keys
 
 
-def _said(name: str, value: object) -> str:
+def _keys(
+    runs: Sequence[RunRecords], fields: Sequence[str], cases: Sequence[tuple[int, tuple[Any, ...]]]
+) -> list[Key]:
+    """Return what lines are called.
+
+    Of several runs a colour is a run's, and dashes tell its cases apart.
+    """
+    differing = [len({case[i] for _, case in cases}) > 1 for i in range(len(fields))]
+    several, keys = len(runs) > 1, list[Key]()
+    for colour, (i, case) in zip(colours(len(cases)), cases, strict=True):
+        words = [runs[i].name] * several
+        words += [_words(*n) for *n, shown in zip(fields, case, differing, strict=True) if shown]
+        before = sum(key.colour == runs[i].colour for key in keys)
+        look = (runs[i].colour, DASHES[before % len(DASHES)]) if several else (colour, DASHES[0])
+        keys.append(Key(", ".join(words), *look))
+    return keys
+
+
+def spectra(runs: Sequence[RunRecords]) -> Figure:
+    """Draw the density of the activity Hessian's eigenvalues, from records of `mupc theory`."""
+    figure, (axes,) = panels(1)
+    cases = [(run, point) for run in runs for point in run.theory]
+    several = len({run.name for run, _ in cases}) > 1
+    found = [[numbers(point.spectrum.get(n, ())) for n in _SPECTRUM] for _, point in cases]
+    positive = np.concatenate([values[values > 0] for values, _ in found] or [[]])
+    low, high = (positive.min(), positive.max()) if positive.size else (0.1, 1.0)
+    edges, keys = np.geomspace(low / 1.01, high * 1.01, 31), list[Key]()
+    for (run, point), (values, weights), colour in zip(
+        cases, found, colours(len(cases)), strict=True
+    ):
+        known = np.isfinite(values) & np.isfinite(weights)
+        values, weights = values[known], weights[known]
+        density, _ = np.histogram(values, edges, weights=weights)
+        below = float(np.sum(weights[values <= 0]))
+        name = f"{run.name}, {_case(point)}" + (f"; {below:.1%} not above 0" if below else "")
+        dash = DASHES[run.theory.index(point) % len(DASHES)] if several else DASHES[0]
+        keys.append(Key(name, run.colour if several else colour, dash))
+        style: Any = {"drawstyle": "steps-mid", "label": plain(name), "color": keys[-1].colour}
+        axes.plot(np.sqrt(edges[1:] * edges[:-1]), density, dash, **style)
+    axes.set_xscale("log")
+    label(axes, "Spectrum of the activity Hessian", "eigenvalue", "share of eigenvalues in a bin")
+    legend(figure, keys)
+    return figure
+
+
+_SPECTRUM = ("eigenvalues", "weights")
+
+
+def _case(point: TheoryRecord) -> str:
+    lost = ", diverged" if point.diverged else ""
+    size = f"{point.depth} x {point.width}"
+    return f"{point.parameterisation}, {size}, {point.trained} batches{lost}"
+
+
+def _words(field: str, value: object) -> str:
     return {"depth": f"H = {value}", "width": f"N = {value}", "trained": f"{value} batches"}.get(
-        name, str(value)
+        field, str(value)
     )

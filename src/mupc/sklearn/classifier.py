@@ -5,12 +5,13 @@ from typing import Any, Self
 import jax
 import numpy as np
 from jaxtyping import Float, Float32
+from scipy import sparse
 from sklearn.base import ClassifierMixin
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from mupc.settings import ConfigError
 from mupc.sklearn.estimator import Estimator
-from mupc.training.config import ConfigError
 
 
 class PCClassifier(ClassifierMixin, Estimator):
@@ -20,14 +21,6 @@ class PCClassifier(ClassifierMixin, Estimator):
     Targets are one-hot rows, or rows of 0 and 1 where a sample may have several labels.
 
     Args:
-        depth: hidden layers H.
-        width: width N of every hidden layer.
-        activation: φ.
-        biases: whether layers have biases (`mupc train` leaves them out: images do without).
-        rule: the learning rule.
-        learning_rate: of the optimiser; None: the default of `mupc train`.
-        epochs: passes through the data of `fit`; a `partial_fit` makes one.
-        batch_size: samples a batch, or all if there are fewer.
         early_stopping: whether to set a part of the data aside, to return the network that did best
             on it, and to end when it has not got better for a while.
         validation_fraction: the size of that part.
@@ -35,7 +28,9 @@ class PCClassifier(ClassifierMixin, Estimator):
         warm_start: whether `fit` goes on from the network of the last `fit`.
         verbose: whether to print the progress of `fit`.
         random_state: draws weights, the order of the data, and the part that is set aside.
-        settings: any other settings of `mupc train`, by name, such as `{"rho": 0.2}`.
+        settings: any setting of network, rule, optimiser and their parts, and `epochs` and
+            `batch_size`, by the names of `mupc train`, such as `depth=16, rho=0.2`. None: the
+            default of the kind that is chosen, except for a depth of 8, biases, and 50 epochs.
 
     Attributes:
         classes_: the labels.
@@ -66,7 +61,7 @@ class PCClassifier(ClassifierMixin, Estimator):
         with self._whole():
             x, y = self._checked(X, y, reset=True, multi_output=True)
             targets = self._targets(y, None, new=not (self.warm_start and self._seen()))
-            return self._fit(x, targets, None if self._multilabel else np.argmax(targets, axis=1))
+            return self._fit(x, targets, None if self._multilabel else y)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
         """Make one pass through some of the data, at a constant learning rate.
@@ -102,7 +97,7 @@ class PCClassifier(ClassifierMixin, Estimator):
         nearest to the output, $\arg\min_p \|p - \hat y\|$ (arXiv 1101.6081, Algorithm 1).
         """
         output = self._predicted(X)
-        if self._config.likelihood == "categorical":
+        if self._config.rule.likelihood.kind == "categorical":
             return np.asarray(jax.nn.softmax(output), np.float64)
         # Of several labels none is certain.
         return np.clip(output, 1e-6, 1 - 1e-6) if self._multilabel else _nearest(output)
@@ -111,8 +106,9 @@ class PCClassifier(ClassifierMixin, Estimator):
         check_classification_targets(y)
         multilabel = type_of_target(y) == "multilabel-indicator"
         if multilabel:
-            if self._given().get("likelihood") == "categorical":
+            if getattr(self, "likelihood", None) == "categorical":
                 raise ConfigError("several labels a sample need the likelihood gaussian")
+            y = y.toarray() if sparse.issparse(y) else y
             classes, targets = np.arange(y.shape[1]), np.asarray(y, np.float32)
         else:
             y = column_or_1d(y, warn=True)
@@ -132,6 +128,8 @@ class PCClassifier(ClassifierMixin, Estimator):
 
 def _nearest(output: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
     """Project every row on the simplex; the largest entry stays the largest."""
+    # A shift of a whole row changes nothing, and keeps large numbers from drowning the sum.
+    output = output - output.max(axis=1, keepdims=True)
     falling = -np.sort(-output, axis=1)
     shifts = (np.cumsum(falling, axis=1) - 1) / np.arange(1, output.shape[1] + 1)
     count = np.sum(falling > shifts, axis=1)

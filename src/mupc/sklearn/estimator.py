@@ -1,11 +1,13 @@
 """What the estimators share: parameters, training, pickling, and running forwards."""
 
-import dataclasses
+import inspect
+import tomllib
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from importlib import resources
 from numbers import Integral
-from typing import Any, Literal, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -21,27 +23,27 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from mupc.data import Dataset, Split, steps_per_epoch
 from mupc.hyperparameters import as_module
 from mupc.learning import Batch
-from mupc.networks import Chain
-from mupc.training.build import shapes_of
-from mupc.training.checks import spelt_in_python
-from mupc.training.config import KEEPING, ConfigError, TrainConfig, field_named, from_settings
-from mupc.training.loop import fit_together
-from mupc.training.named import fill, named_arrays, named_settings, require_same
+from mupc.networks import Network
+from mupc.records import Ended, Regime, TrainRecord, ValidationRecord
+from mupc.runs.setup import Setup, member_of, set_up, shapes_of
+from mupc.settings import ConfigError, Configuration
+from mupc.settings.configuration import KINDS, check_name
+from mupc.settings.files import on_top
+from mupc.training.fit import fit_together
+from mupc.training.plan import Plan
 from mupc.training.progress import Progress
-from mupc.training.regime import Regime, measure_regime
-from mupc.training.resolution import resolve
-from mupc.training.results import Ended, TrainRecord, ValidationRecord
-from mupc.training.setup import Setup, check_warmup, set_up
+from mupc.training.session import first_batch
 from mupc.training.step import State, copy_arrays, init, train_step
-from mupc.training.trainer import first_batch
+from mupc.training.trees import fill, named_arrays, named_settings, require_same
 
-# Fields for which an estimator has a parameter, or no use.
-_NOT_IN_SETTINGS = {
-    *KEEPING,
-    *("preset", "dataset", "validation", "depth", "width", "activation", "biases", "rule", "seed"),
-    *("learning_rate", "epochs", "steps", "batch_size", "evaluate_every", "early_stopping"),
-    *("log_every", "report_every"),
-}
+_DEFAULTS = on_top(
+    Configuration(),
+    tomllib.loads(resources.files("mupc.sklearn").joinpath("defaults.toml").read_text("utf-8")),
+)
+
+# Of these an estimator has no use, or a parameter of scikit-learn's own.
+_WITHOUT = ("dataset", "training", "run")
+_OF_TRAINING = ("epochs", "batch_size")
 
 # Samples that are predicted at once: always as many, so that one program serves every number of
 # them, and what is predicted of a sample does not depend on the others.
@@ -56,49 +58,46 @@ class _Stream(NamedTuple):
     steps: int
 
 
-class Estimator(BaseEstimator):
-    """What classifier and regressor share; the parameters are told of in `PCClassifier`."""
+def setting_names() -> list[str]:
+    """Return the names of the settings that are parameters of an estimator."""
+    names = list(_OF_TRAINING)
+    for slot, kinds in KINDS.items():
+        if slot not in _WITHOUT:
+            names += [slot, *(name for kind in kinds.values() for name in kind.own_fields())]
+    return list(dict.fromkeys(names))
 
-    network_: Chain
+
+class Estimator(BaseEstimator):
+    """What classifier and regressor share; the parameters are described in `PCClassifier`."""
+
+    network_: Network
     n_features_in_: int
-    _config: TrainConfig
+    _config: Configuration
     _outputs: int
     _stream: _Stream | None
 
     def __init__(
         self,
         *,
-        depth: int = 8,
-        width: int = 128,
-        activation: Literal["relu", "tanh", "gelu", "silu", "linear"] = "relu",
-        biases: bool = True,
-        rule: Literal["predictive-coding", "backpropagation"] = "predictive-coding",
-        learning_rate: float | None = None,
-        epochs: float = 50,
-        batch_size: int = 64,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         warm_start: bool = False,
         verbose: bool = False,
         random_state: int | np.random.RandomState | None = None,
-        settings: Mapping[str, Any] | None = None,
+        **settings: Any,
     ) -> None:
-        self.depth = depth
-        self.width = width
-        self.activation = activation
-        self.biases = biases
-        self.rule = rule
-        self.learning_rate = learning_rate
-        self.epochs = epochs
-        self.batch_size = batch_size
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
         self.verbose = verbose
         self.random_state = random_state
-        self.settings = settings
+        for name in setting_names():
+            setattr(self, name, settings.pop(name, None))
+        if settings:
+            check_name(next(iter(settings)))  # says which is meant
+            raise ConfigError(f"an estimator has no parameter {next(iter(settings))}")
 
     def __sklearn_tags__(self) -> Any:
         tags = cast(Any, super()).__sklearn_tags__()
@@ -121,7 +120,7 @@ class Estimator(BaseEstimator):
             return
         refusal = "this estimator was pickled by another version of mupc"
         setup = self._set_up(self._config, Regime(1.0, None))
-        self.network_ = fill(cast(Chain, setup.member.network), cast(Any, self.network_), refusal)
+        self.network_ = fill(setup.member.network, cast(Any, self.network_), refusal)
         if self._stream is not None:
             regime, held, steps = cast(Any, self._stream)
             setup = self._set_up(self._config, regime)
@@ -135,29 +134,27 @@ class Estimator(BaseEstimator):
             train, validation = self._parted(x, y, labels, seed)
         self._outputs = y.shape[1]
         config = self._configured(seed)
-        config = dataclasses.replace(config, batch_size=min(config.batch_size, len(train.x)))
+        size = min(config.training.batch_size, len(train.x))
+        config = config.changed({"batch_size": size})
         data = Dataset(type(self).__name__, train, validation, None, "none")
-        epoch = steps_per_epoch(len(train.x), config.batch_size)
-        steps = max(1, round(self.epochs * epoch))
+        epoch = steps_per_epoch(len(train.x), size)
+        steps = max(1, round(config.training.epochs * epoch))
         setup = self._begin(config, data, steps, network, None)
         # Where it would come too late to end anything, it would be refused.
         stops = validation is not None and (self.n_iter_no_change + 1) * epoch < steps
-        progress = Progress(steps, config.batch_size) if self.verbose else None
-        (result,) = fit_together(
-            [setup.member._replace(callback=progress)],
-            data,
+        progress = Progress(steps, size) if self.verbose else None
+        plan = Plan(
             steps=steps,
-            batch_size=config.batch_size,
+            batch_size=size,
             early_stopping=self.n_iter_no_change if stops else None,
             log_every=epoch,
         )
-        if result.ended is Ended.INTERRUPTED:
-            raise KeyboardInterrupt
-        if result.ended is Ended.TERMINATED:
-            raise SystemExit(143)
+        (result,) = fit_together([setup.member._replace(callback=progress)], data, plan)
+        if progress is not None:
+            progress.close(result.message)
         if result.ended is Ended.DIVERGED:
             warnings.warn(result.message, ConvergenceWarning, stacklevel=3)
-        self._config, self.network_, self._stream = config, cast(Chain, result.network), None
+        self._config, self.network_, self._stream = config, result.network, None
         self.regime_, self.n_iter_ = setup.regime, max(1, round(result.steps / epoch))
         self.loss_curve_ = [r.loss for r in result.records if isinstance(r, TrainRecord)]
         self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else float("nan")
@@ -194,7 +191,7 @@ class Estimator(BaseEstimator):
             )
         self._stream = stream._replace(state=state, steps=made)
         # Steps consume the buffers of the state: what predicts has its own.
-        self.network_ = cast(Chain, copy_arrays(state.network))
+        self.network_ = copy_arrays(state.network)
         self.n_iter_ += 1
         return self
 
@@ -214,11 +211,10 @@ class Estimator(BaseEstimator):
 
     @contextmanager
     def _whole(self) -> Generator[None]:
-        """Leave the estimator as it was if a fit is refused, in its own words, or interrupted."""
+        """Leave the estimator as it was if a fit is refused or interrupted."""
         before = dict(vars(self))
         try:
-            with spelt_in_python():
-                yield
+            yield
         except BaseException:
             vars(self).clear()
             vars(self).update(before)
@@ -226,10 +222,10 @@ class Estimator(BaseEstimator):
 
     def _begin(
         self,
-        config: TrainConfig,
+        config: Configuration,
         data: Dataset,
         steps: int,
-        network: Chain | None,
+        network: Network | None,
         first: tuple[np.ndarray, ...] | None,
     ) -> Setup:
         """Set training up, of a new network or of one that was trained before.
@@ -240,22 +236,25 @@ class Estimator(BaseEstimator):
             ConfigError: if the learning rate would still rise when training ends.
             RunError: if that one is not of the sizes and functions that the parameters name.
         """
-        check_warmup(config, steps)
+        config.optimiser.schedule.check_length(steps)
         if network is not None:
-            named = shapes_of(config, data.inputs, data.outputs)
+            named = shapes_of(config.network, data.shape, data.outputs)
             refusal = (
                 "the network that was fitted before is not what the parameters and the data say"
             )
             fill(named, named_arrays(network), refusal)
             require_same(named_settings(network), named_settings(named), refusal)
         member, _ = set_up(config, data, steps, Regime(1.0, None))
-        member = member if network is None else member._replace(network=network)
+        if network is not None:
+            member = member_of(config, network, steps, member.key)
         batch = (
-            first_batch(data, config.batch_size, member.key) if first is None else _arrays(first)
+            first_batch(data, config.training.batch_size, member.key)
+            if first is None
+            else _arrays(first)
         )
-        return Setup(member, measure_regime(config, member.network, batch))
+        return Setup(member, config.rule.measure(member.network, batch))
 
-    def _set_up(self, config: TrainConfig, regime: Regime) -> Setup:
+    def _set_up(self, config: Configuration, regime: Regime) -> Setup:
         """Give the parts of training that a configuration names; their arrays do not matter."""
         x, y = (np.zeros((1, n), np.float32) for n in (self.n_features_in_, self._outputs))
         data = Dataset("", Split(x, y), None, None, "")
@@ -268,26 +267,12 @@ class Estimator(BaseEstimator):
     def _seed(self) -> int:
         return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
-    def _given(self) -> dict[str, Any]:
-        """Give the settings by the names of their fields."""
-        given: Any = self.settings or {}
-        if not isinstance(given, Mapping):
-            raise ConfigError(f"settings must be a dict of names and values, not {given!r}")
-        settings = cast(Mapping[str, Any], given)
-        return {field_named(name): value for name, value in settings.items()}
-
-    def _configured(self, seed: int, **fixed: Any) -> TrainConfig:
-        """Give the configuration of parameters and settings.
+    def _configured(self, seed: int, **fixed: Any) -> Configuration:
+        """Return the configuration that the parameters name.
 
         Raises:
-            ConfigError: if one is impossible, or has no place in the settings.
+            ConfigError: if one is impossible.
         """
-        given = self._given()
-        if wrong := [name for name in given if name in _NOT_IN_SETTINGS]:
-            raise ConfigError(
-                f"settings must not hold {', '.join(wrong)}: what an estimator can use of these "
-                "is a parameter of its own"
-            )
         for name in ("early_stopping", "warm_start", "verbose"):
             if not isinstance(value := getattr(self, name), bool | np.bool_ | Integral):
                 raise ConfigError(f"{name} must be true or false, not {value!r}")
@@ -296,12 +281,9 @@ class Estimator(BaseEstimator):
             raise ConfigError(
                 f"n_iter_no_change must be a whole number, at least 1, not {patience!r}"
             )
-        own: dict[str, Any] = {"depth": self.depth, "width": self.width, "seed": seed}
-        own |= {"activation": self.activation, "biases": self.biases, "rule": self.rule}
-        own |= {"batch_size": self.batch_size, "epochs": self.epochs}
-        if self.learning_rate is not None:
-            own["learning_rate"] = self.learning_rate
-        return resolve(from_settings({**given, **own, **fixed}, TrainConfig()))
+        given = {name: getattr(self, name) for name in setting_names()}
+        given = {name: value for name, value in given.items() if value is not None}
+        return _DEFAULTS.changed({**given, **fixed, "seed": seed})
 
     def _checked(self, X: Any, y: Any = None, *, reset: bool, **options: Any) -> Any:
         """Give X, and y if it is given, as dense arrays of finite numbers."""
@@ -324,10 +306,26 @@ class Estimator(BaseEstimator):
         return np.concatenate(outputs)[:count].astype(np.float64)
 
 
-def _batches(config: TrainConfig, made: int, samples: int) -> list[np.ndarray]:
-    """Give the indices of each batch of a pass that begins after so many steps."""
-    order = np.random.default_rng((config.seed, made)).permutation(samples)
-    return np.split(order, range(config.batch_size, samples, config.batch_size))
+def _signature() -> inspect.Signature:
+    """Return the parameters of an estimator, as scikit-learn reads them, settings among them."""
+    fixed = list(inspect.signature(Estimator.__init__).parameters.values())[:-1]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    settings = [inspect.Parameter(n, keyword, default=None) for n in setting_names()]
+    return inspect.Signature([*fixed, *settings])
+
+
+cast(Any, Estimator.__init__).__signature__ = _signature()
+
+
+def _batches(config: Configuration, made: int, samples: int) -> list[np.ndarray]:
+    """Return the indices of each batch of a pass that begins after so many steps.
+
+    The last one is filled up from the beginning: a batch of another size would compile anew.
+    """
+    training = config.training
+    order = np.random.default_rng((training.seed, made)).permutation(samples)
+    whole = -(-samples // training.batch_size) * training.batch_size
+    return np.split(np.resize(order, whole), whole // training.batch_size)
 
 
 def _arrays(batch: Sequence[np.ndarray]) -> Batch:
@@ -341,5 +339,5 @@ def _first(setup: Setup) -> State:
 
 
 @eqx.filter_jit
-def _run(network: Chain, x: Float[Array, "batch inputs"]) -> Float[Array, "batch outputs"]:
+def _run(network: Network, x: Float[Array, "batch inputs"]) -> Float[Array, "batch outputs"]:
     return network.feedforward(x).output

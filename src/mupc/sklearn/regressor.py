@@ -7,16 +7,16 @@ from jaxtyping import Float, Float32
 from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils import column_or_1d
 
+from mupc.settings import ConfigError
 from mupc.sklearn.estimator import Estimator
-from mupc.training.config import ConfigError
 
 
 class PCRegressor(MultiOutputMixin, RegressorMixin, Estimator):
     """A deep predictive coding network that predicts numbers.
 
     It is trained on targets of mean 0 and variance 1, those of the first call where there are
-    several, and predicts what was given. Parameters and attributes are those of `PCClassifier`, but
-    for `classes_`; `validation_scores_` are negative losses.
+    several, and predicts what was given. Parameters and attributes are those of `PCClassifier`,
+    except for `classes_`; `validation_scores_` are negative losses.
     """
 
     def fit(self, X: Any, y: Any) -> Self:
@@ -47,7 +47,7 @@ class PCRegressor(MultiOutputMixin, RegressorMixin, Estimator):
         return numbers[:, 0] if self._flat else numbers
 
     def _targets(self, y: Any, *, new: bool) -> Float32[np.ndarray, "n outputs"]:
-        if self._given().get("likelihood") == "categorical":
+        if getattr(self, "likelihood", None) == "categorical":
             raise ConfigError("a regressor needs the likelihood gaussian")
         y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
         numbers = np.asarray(y, np.float64).reshape(len(y), -1)

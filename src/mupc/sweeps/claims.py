@@ -103,7 +103,7 @@ class Claims:
         return self._now() - path.stat().st_mtime < self.stale_after
 
     def _now(self) -> float:
-        """Give the time by the clock that stamps the files, which may be another machine's."""
+        """Return the time by the clock that stamps the files, which may be another machine's."""
         with TemporaryFile(dir=self.folder) as file:
             file.write(b"now")
             file.flush()

@@ -2,59 +2,34 @@
 
 points/KEY.json     the settings of a point, and its whole configuration
 claims/KEY-N        see `mupc.sweeps.claims`
-runs/SETTINGS-KEY-N the run folder of the claim N
+runs/SETTINGS-KEY-N the run folder of the claim N, which may have come from an earlier claim
 results/KEY.json    how it ended; written once, whole or not at all
 """
 
-import dataclasses
-import json
+import errno
 import os
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-from mupc.records import RunError, write_json
+from mupc.records import (
+    Outcome,
+    RunError,
+    RunFolder,
+    read_json,
+    read_outcome,
+    write_json,
+    write_outcome,
+)
+from mupc.settings import Configuration
+from mupc.settings.files import stored
 from mupc.sweeps.claims import STALE_AFTER, Claim, Claims
 from mupc.sweeps.points import Point
-from mupc.training.config import TrainConfig
-from mupc.training.resolution import from_dict
 
 _NAME_LENGTH = 100
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a point ended: a result, whatever it was.
-
-    Attributes:
-        key: of the point.
-        settings: what the sweep set.
-        ended: finished, stopped_early, diverged, or failed (it could not be trained).
-        message: a sentence that says why.
-        accuracy, loss: of the validation part, by the network that the run ended with; None for
-            what there is not.
-        test_accuracy, test_loss: of the test part.
-        rho: regime number of the first batch.
-        regime: the last line of the regime report.
-        seconds: what the run took.
-        training_seconds: what its training steps took; of runs in step, an equal share.
-        run: its folder, from the sweep's; None if there is none.
-    """
-
-    key: str
-    settings: dict[str, Any]
-    ended: str
-    message: str
-    accuracy: float | None = None
-    loss: float | None = None
-    test_accuracy: float | None = None
-    test_loss: float | None = None
-    rho: float | None = None
-    regime: str | None = None
-    seconds: float = 0.0
-    training_seconds: float = 0.0
-    run: str | None = None
+# What a file system says that has no hard links, or does not let us make any.
+_NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 
 
 class SweepFolder:
@@ -97,11 +72,11 @@ class SweepFolder:
         """Note a point, so that the sweep can go on without being told what it consists of."""
         path = self.path / "points" / f"{point.key}.json"
         if not path.exists():
-            config = dataclasses.asdict(point.config)
-            write_json(path, {"settings": point.settings, "config": config})
+            tables = point.config.tables()
+            write_json(path, {"settings": point.settings, "config": tables})
 
     def points(self) -> list[Point]:
-        """Give all points that were ever added.
+        """Return all points that were ever added.
 
         Raises:
             RunError: if one cannot be read.
@@ -109,39 +84,55 @@ class SweepFolder:
         points: list[Point] = []
         for path in sorted((self.path / "points").glob("*.json")):
             content = _read(path)
-            config = from_dict(content["config"])
+            config = stored(content["config"])
             points.append(Point(path.stem, content["settings"], config))
         return points
 
     def outcome(self, point: Point) -> Outcome | None:
-        """Give a point's result; None if there is none yet."""
-        path = self._result(point)
-        return Outcome(**_read(path)) if path.exists() else None
+        """Return a point's result; None if there is none yet."""
+        return read_outcome(self._result(point)) if self._has_result(point) else None
 
     def claim(self, point: Point) -> Claim | None:
         """Claim a point that has no result yet; None if there is nothing left to do about it."""
-        if self._result(point).exists() or (claim := self.claims.take(point.key)) is None:
+        if self._has_result(point) or (claim := self.claims.take(point.key)) is None:
             return None
-        if self._result(point).exists():  # it came between the two
+        if self._has_result(point):  # it came between the two
             claim.release()
             return None
+        self._result(point).unlink(missing_ok=True)  # of one that was killed as it began to publish
         return claim
 
     def run_path(self, point: Point, claim: Claim) -> Path:
-        """Give the run folder of a claim: one of its own, since its predecessor may yet write."""
+        """Return the run folder of a claim: one of its own, since its predecessor may yet write."""
         words = re.sub(r"[^\w.=+-]+", "_", point.name)[:_NAME_LENGTH]
         return self.path / "runs" / f"{words}-{point.key}-{claim.number}"
 
-    def config(self, point: Point, claim: Claim) -> TrainConfig:
-        """Give the configuration that keeps its run in this folder."""
-        return dataclasses.replace(point.config, out=str(self.run_path(point, claim)))
+    def config(self, point: Point, claim: Claim) -> Configuration:
+        """Return the configuration that keeps its run in this folder."""
+        return point.config.changed({"out": str(self.run_path(point, claim))})
+
+    def take_over(self, point: Point, claim: Claim) -> bool:
+        """Make a run that an earlier claim has left this one's own; return whether there was one.
+
+        It is the newest that has a checkpoint, unless a process that is only asleep still holds it.
+        """
+        path = self.run_path(point, claim)
+        for former in sorted(filter(_resumable, self._run_paths(point)), key=_number, reverse=True):
+            try:
+                with RunFolder(former).held():
+                    former.rename(path)  # should its process awake, it finds nothing to write to
+            except (RunError, OSError):
+                continue
+            write_json(path / "config.json", self.config(point, claim).tables())
+            return True
+        return False
 
     def finish(self, point: Point, claim: Claim, outcome: Outcome) -> bool:
-        """Publish a result, unless another has; say whether it counts."""
+        """Publish a result, unless another has; return whether it counts."""
         part = self._result(point).with_suffix(f".{claim.number}.part")
-        write_json(part, dataclasses.asdict(outcome))
+        write_outcome(part, outcome)
         try:
-            os.link(part, self._result(point))  # fails where there is one, unlike a renaming
+            _publish(part, self._result(point))
         except FileExistsError:
             return False
         finally:
@@ -158,6 +149,12 @@ class SweepFolder:
         for path in self._run_paths(point):
             shutil.rmtree(path, ignore_errors=True)
 
+    def _has_result(self, point: Point) -> bool:
+        try:
+            return self._result(point).stat().st_size > 0  # else it is about to be written
+        except FileNotFoundError:
+            return False
+
     def _result(self, point: Point) -> Path:
         return self.path / "results" / f"{point.key}.json"
 
@@ -165,12 +162,40 @@ class SweepFolder:
         return list((self.path / "runs").glob(f"*-{point.key}-*"))
 
 
+def _number(run: Path) -> int:
+    """Return the number of the claim that a run folder is of."""
+    return int(run.name.rpartition("-")[2])
+
+
+def _resumable(run: Path) -> bool:
+    """Return whether a folder holds a run with a checkpoint."""
+    steps = [path.name for path in RunFolder(run).checkpoints.glob("*")]
+    return (run / "config.json").is_file() and any(map(str.isdecimal, steps))
+
+
+def _publish(part: Path, path: Path) -> None:
+    """Let a file appear under a second name, whole, unless there is one.
+
+    Raises:
+        FileExistsError: if there is one.
+    """
+    try:
+        os.link(part, path)  # fails where there is one, unlike a renaming
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        file = path.open("xb")  # it is empty for a moment, and what is empty counts for nothing
+        try:
+            with file:
+                file.write(part.read_bytes())
+        except OSError:  # a disk that is full
+            path.unlink(missing_ok=True)
+            raise
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise RunError(
-            f"{path} is damaged ({error}): remove it to train its point again"
-        ) from error
+        content = read_json(path)
+        return {"settings": content["settings"], "config": content["config"]}
+    except KeyError as error:
+        raise RunError(f"{path} is damaged: there is no {error}") from error

@@ -6,26 +6,13 @@ import itertools
 import json
 import math
 import random
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mupc.training.config import (
-    KEEPING,
-    ConfigError,
-    TrainConfig,
-    field_named,
-    from_settings,
-    option,
-    with_absolute_paths,
-)
-from mupc.training.files import read_table
-from mupc.training.resolution import resolve
-
-# Nor does how a run is kept make it another point.
-# What the other settings are unless given is one thing for all points.
-_NOT_SWEPT = (*KEEPING, "preset")
+from mupc.settings import ConfigError, Configuration
+from mupc.settings.configuration import check_name
+from mupc.settings.files import on_top, read_table, value_of
 
 
 class Point(NamedTuple):
@@ -33,13 +20,13 @@ class Point(NamedTuple):
 
     Attributes:
         key: of its settings, the same on every machine.
-        settings: what the sweep sets, by field.
-        config: all settings, resolved.
+        settings: what the sweep sets, by name.
+        config: all settings.
     """
 
     key: str
     settings: dict[str, Any]
-    config: TrainConfig
+    config: Configuration
 
     @property
     def name(self) -> str:
@@ -53,17 +40,22 @@ def words(settings: Mapping[str, Any]) -> str:
 
 
 class Range(NamedTuple):
-    """What random values are drawn from, evenly, or evenly in the logarithm."""
+    """What random values are drawn from, evenly, or evenly in the logarithm; both ends belong."""
 
     low: float
     high: float
-    logarithmic: bool
+    logarithmic: bool = False
+    whole: bool = False
 
     def draw(self, generator: random.Random) -> float:
-        """Draw a value, to four digits, so that it can be typed again."""
-        low, high = (math.log(end) if self.logarithmic else end for end in (self.low, self.high))
-        value = generator.uniform(low, high)
-        return float(f"{math.exp(value) if self.logarithmic else value:.4g}")
+        """Draw a value: a whole number, or one of four digits, so that it can be typed again."""
+        # Each whole number has the part up to the next one.
+        ends = self.low, self.high + 1 if self.whole else self.high
+        if self.logarithmic:
+            value = math.exp(generator.uniform(*map(math.log, ends)))
+        else:
+            value = generator.uniform(*ends)
+        return min(int(value), int(self.high)) if self.whole else float(f"{value:.4g}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +76,8 @@ class Space:
     draws: int = 0
     draw_seed: int = 0
 
-    def over(self, base: TrainConfig) -> list[Point]:
-        """Give the points: each setting put on top of `base`, none twice.
+    def over(self, base: Configuration) -> list[Point]:
+        """Return the points: each setting put on top of `base`, none twice.
 
         Raises:
             ConfigError: if there is none, if a field is set in two ways, or if a point cannot be
@@ -128,58 +120,59 @@ class Space:
             )
         twice = (listed & set(self.grid)) | ((listed | set(self.grid)) & set(self.ranges))
         if twice:
-            raise ConfigError(f"{', '.join(map(option, sorted(twice)))}: set in two ways; take one")
+            raise ConfigError(f"{_listed(twice)}: set in two ways; use one")
         for name, values in self.grid.items():
             if not values:
-                raise ConfigError(f"the grid of {option(name)} has no values")
+                raise ConfigError(f"the grid of `{name}` has no values")
         if self.draw_seed and not self.draws:
             raise ConfigError("--draw-seed would have no effect, since nothing is drawn at random")
 
 
-def point_of(base: TrainConfig, settings: Mapping[str, Any]) -> Point:
-    """Put settings on top of a configuration.
+def point_of(base: Configuration, settings: Mapping[str, Any]) -> Point:
+    """Return the point of some settings on top of a configuration.
 
     Raises:
-        ConfigError: if there is no such field, or the configuration cannot be run.
+        ConfigError: if there is no such setting, or the configuration cannot be run.
     """
-    settings = {field_named(name): value for name, value in settings.items()}
-    if kept := [name for name in _NOT_SWEPT if name in settings]:
-        raise ConfigError(f"{option(kept[0])} is no setting to sweep over")
+    settings = {check_name(name): value for name, value in settings.items()}
     try:
-        config = with_absolute_paths(resolve(from_settings(settings, base)))
+        config = base.changed(settings)
     except ConfigError as error:
-        raise ConfigError(f"at {_options(settings)}: {error}") from error
-    return Point(_key(config), dict(settings), config)
+        raise ConfigError(f"at {words(settings)}: {error.text}") from error
+    if kept := [name for name in settings if name in config.kept()]:
+        raise ConfigError(f"cannot sweep over `{kept[0]}`")
+    return Point(_key(config), settings, config)
 
 
 def tell_apart(points: Sequence[Point]) -> list[Point]:
     """Name points by all settings in which they differ, wherever they came from."""
-    configs = [dataclasses.asdict(point.config) for point in points]
-    names = {name for point in points for name in point.settings}
-    for name in configs[0] if configs else ():
-        if name not in KEEPING and len({str(config[name]) for config in configs}) > 1:
-            names.add(name)
-    order = [field.name for field in dataclasses.fields(TrainConfig) if field.name in names]
+    configs = [point.config.identity() for point in points]
+    names = list(dict.fromkeys(name for config in configs for name in config))
+    swept = {name for point in points for name in point.settings}
+    order = [n for n in names if n in swept or len({str(c.get(n)) for c in configs}) > 1]
     return [
-        point._replace(settings={name: config[name] for name in order})
+        point._replace(settings={name: config[name] for name in order if name in config})
         for point, config in zip(points, configs, strict=True)
     ]
 
 
-def _key(config: TrainConfig) -> str:
-    content = dataclasses.asdict(config)
-    for name in KEEPING:
-        del content[name]
-    text = json.dumps(content, sort_keys=True)
+def _key(config: Configuration) -> str:
+    text = json.dumps(config.identity(), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _options(settings: Mapping[str, Any]) -> str:
-    return " ".join(f"{option(name)} {_shown(value)}" for name, value in settings.items())
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
 
 
 def _shown(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """Return a value as it can be typed again."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else str(value)
+    return str(value)
 
 
 # From text
@@ -191,11 +184,11 @@ def read_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
     Raises:
         ConfigError: if a text is not of this form.
     """
-    return {name: [_value(text) for text in given.split(",")] for name, given in _named(texts)}
+    return {name: [value_of(text) for text in given.split(",")] for name, given in _named(texts)}
 
 
 def read_ranges(texts: Sequence[str]) -> dict[str, Range]:
-    """Read `learning-rate=0.001:0.1:log`.
+    """Read `learning-rate=0.001:0.1:log`, or `depth=8:64:int`.
 
     Raises:
         ConfigError: if a text is not of this form.
@@ -211,39 +204,30 @@ def _named(texts: Sequence[str]) -> list[tuple[str, str]]:
                 f"cannot read {name}{sign}{given}: write the name of a setting, = and its values, "
                 "such as learning-rate=0.01,0.02"
             )
-    names = [field_named(name) for name, _, _ in pairs]
+    names = [check_name(name) for name, _, _ in pairs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"{', '.join(map(option, twice))}: given twice; take one")
+        raise ConfigError(f"{_listed(twice)}: given twice; use one")
     return [(name, given) for name, (_, _, given) in zip(names, pairs, strict=True)]
+
+
+_LAWS = {"log": "logarithmic", "int": "whole"}
 
 
 def _range(name: str, parts: Sequence[Any]) -> Range:
     try:
         low, high = (float(part) for part in parts[:2])
-        logarithmic = {(): False, ("log",): True}[tuple(parts[2:])]
+        laws = {_LAWS[law]: True for law in parts[2:]}
     except (TypeError, ValueError, KeyError):
-        low, high, logarithmic = math.nan, math.nan, False
-    if not low < high or (logarithmic and low <= 0):
+        low, high, laws = math.nan, math.nan, dict[str, bool]()
+    range_ = Range(low, high, **laws)
+    cut = range_.whole and not (low.is_integer() and high.is_integer())
+    if not -math.inf < low < high < math.inf or (range_.logarithmic and low <= 0) or cut:
         raise ConfigError(
-            f"cannot draw {option(name)} from {':'.join(map(str, parts))}: give the lowest value "
-            "and the highest, then log if both are above 0 and the logarithm is to be drawn evenly"
+            f"cannot draw `{name}` from {':'.join(map(str, parts))}: give the lowest value and the "
+            "highest, then log if both are above 0 and the logarithm is to be drawn evenly, and "
+            "int for whole numbers"
         )
-    return Range(low, high, logarithmic)
-
-
-def _value(text: str) -> Any:
-    """Read a value as TOML would, a word without its quotation marks."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return None if text == "none" else _number(text)
-
-
-def _number(text: str) -> Any:
-    try:
-        return float(text)  # .1, which TOML does not know
-    except ValueError:
-        return text
+    return range_
 
 
 # From a file
@@ -254,6 +238,10 @@ class SweepFile(NamedTuple):
 
     base: dict[str, Any]
     space: Space
+
+    def over(self, config: Configuration) -> Configuration:
+        """Return a configuration with the file's base on top of it."""
+        return on_top(config, self.base)
 
 
 def read_file(path: str | Path) -> SweepFile:
@@ -267,11 +255,11 @@ def read_file(path: str | Path) -> SweepFile:
     for name, value in content.items():
         if name not in known or not isinstance(value, known[name]):
             raise ConfigError(
-                f"{path}: {name} is not what a sweep consists of: [base], [grid], [[points]] and "
+                f"{path}: unknown table {name}; a sweep file has [base], [grid], [[points]] and "
                 "[random]"
             )
     table = lambda name: {  # noqa: E731
-        field_named(field): value for field, value in content.get(name, {}).items()
+        check_name(field): value for field, value in content.get(name, {}).items()
     }
     drawn = dict(content.get("random", {}))
     draws, draw_seed = drawn.pop("draws", 0), drawn.pop("draw_seed", 0)
@@ -282,15 +270,15 @@ def read_file(path: str | Path) -> SweepFile:
         raise ConfigError(f"{path}: each of points must be a table of settings")
     for name, value in table("grid").items():
         if not isinstance(value, list):
-            raise ConfigError(f"{path}: the grid of {option(name)} must be a list, not {value}")
+            raise ConfigError(f"{path}: the grid of {name} must be a list, not {value}")
     for name, value in drawn.items():
         if not isinstance(value, list):
             raise ConfigError(f'{path}: {name} must be a list such as [0.01, 0.1, "log"]')
     space = Space(
         grid=table("grid"),
-        points=[{field_named(name): v for name, v in point.items()} for point in points],
-        ranges={field_named(name): _range(name, value) for name, value in drawn.items()},
+        points=[{check_name(name): v for name, v in point.items()} for point in points],
+        ranges={check_name(name): _range(name, value) for name, value in drawn.items()},
         draws=draws,
         draw_seed=draw_seed,
     )
-    return SweepFile(table("base"), space)
+    return SweepFile(content.get("base", {}), space)

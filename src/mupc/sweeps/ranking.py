@@ -1,18 +1,14 @@
-"""Which point of a sweep did best, on the validation part, and what a person sees of a sweep."""
+"""Which point of a sweep did best, on the validation split, and what a person sees of a sweep."""
 
-import dataclasses
-import math
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from mupc.records import BADLY, mean_and_spread, score, without_seed
 from mupc.sweeps.points import words
 from mupc.sweeps.sweep import Result, Standing
-from mupc.training.config import TrainConfig
 
 _SHOWN = 12
-BADLY = ("diverged", "failed")
-"""Ends of a run after which there is no network that its settings are to be judged by."""
 
 
 class Row(NamedTuple):
@@ -29,61 +25,46 @@ class Row(NamedTuple):
     @property
     def score(self) -> tuple[float, float, float]:
         """What to rank by: how often it ended well, then mean accuracy, then minus mean loss."""
-        return _score(self.results)
+        return score([result.outcome for result in self.results])
 
     @property
     def best(self) -> Result:
         """The run that did best."""
-        return max(self.results, key=lambda result: _score([result]))
+        return max(self.results, key=lambda result: score([result.outcome]))
 
     def cells(self) -> tuple[str, ...]:
-        """Give a line of a table."""
+        """Return a line of a table."""
         outcomes = [result.outcome for result in self.results]
         ends = [outcome.ended for outcome in outcomes]
         odd = [f"{ends.count(end)} {end}" for end in BADLY if end in ends]
         return (
             self.name,
-            _mean([outcome.accuracy for outcome in outcomes], 100, ".2f"),
-            _mean([outcome.loss for outcome in outcomes], 1, ".4g"),
-            _mean([outcome.test_accuracy for outcome in outcomes], 100, ".2f"),
+            mean_and_spread([outcome.accuracy for outcome in outcomes], 100, ".2f"),
+            mean_and_spread([outcome.loss for outcome in outcomes], 1, ".4g"),
+            mean_and_spread([outcome.test_accuracy for outcome in outcomes], 100, ".2f"),
             f"{len(ends)}{' (' + ', '.join(odd) + ')' if odd else ''}",
             f"{statistics.fmean(outcome.seconds for outcome in outcomes):.1f}",
         )
 
 
-COLUMNS = ("settings", "validation accuracy %", "loss", "test accuracy %", "runs", "s a run")
+COLUMNS = ("settings", "validation accuracy %", "loss", "test accuracy %", "runs", "s per run")
 
 
 def ranked(results: Sequence[Result]) -> list[Row]:
     """Gather the seeds of each setting, the best setting first."""
-    rows: dict[TrainConfig, Row] = {}
+    rows: dict[str, Row] = {}
     for result in results:
-        settings = {n: value for n, value in result.point.settings.items() if n != "seed"}
-        same = dataclasses.replace(result.point.config, seed=0, out=None, data_dir=None)
-        rows.setdefault(same, Row(settings, [])).results.append(result)
+        same = str(without_seed(result.point.config.identity()))
+        row = rows.setdefault(same, Row(without_seed(result.point.settings), []))
+        row.results.append(result)
     return sorted(rows.values(), key=lambda row: row.score, reverse=True)
 
 
-def _score(results: Sequence[Result]) -> tuple[float, float, float]:
-    outcomes = [result.outcome for result in results]
-    well = [outcome.ended not in BADLY for outcome in outcomes]
-    accuracies = [outcome.accuracy or 0.0 for outcome in outcomes]
-    losses = [math.inf if o.loss is None else o.loss for o in outcomes]
-    return statistics.fmean(well), statistics.fmean(accuracies), -statistics.fmean(losses)
-
-
-def _mean(values: Sequence[float | None], unit: float, form: str) -> str:
-    there = [unit * value for value in values if value is not None]
-    if not there:
-        return ""
-    spread = f" ± {statistics.stdev(there):{form}}" if len(there) > 1 else ""
-    return f"{statistics.fmean(there):{form}}{spread}"
-
-
 def markdown(rows: Sequence[Row]) -> str:
-    """Give the whole table in Markdown."""
+    """Return the whole table in Markdown."""
     lines = [COLUMNS, ("---",) * len(COLUMNS), *(row.cells() for row in rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    shown = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in shown)
 
 
 class Board:
@@ -93,7 +74,8 @@ class Board:
         from rich.console import Console
         from rich.live import Live
 
-        self.console = Console(highlight=False, soft_wrap=True)
+        # What settings say is text, whatever brackets and colons there are in it.
+        self.console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.seen: int | None = None
 

@@ -1,20 +1,19 @@
 """The sweep: points are claimed, trained and recorded until none is left."""
 
-import functools
 import shutil
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from mupc.data import Dataset, load
-from mupc.records import RunError
+from mupc.data import Dataset
+from mupc.records import Ended, Outcome, Record, RunError, TrainRecord
+from mupc.runs.run import Begin, Run, Start, resume, train_together
+from mupc.settings.datasets import DatasetKind
 from mupc.sweeps.claims import Claim
-from mupc.sweeps.folder import Outcome, SweepFolder
+from mupc.sweeps.folder import SweepFolder
 from mupc.sweeps.points import Point
-from mupc.training.config import TrainConfig, program
-from mupc.training.results import Ended, Record, TrainRecord
-from mupc.training.run import Begin, Run, Start, train_together
 
 _WAIT = 1.0  # seconds between looks at what other processes have done
 
@@ -41,6 +40,7 @@ class Standing(NamedTuple):
 
 
 Watch = Callable[[Standing], None]
+_Train = Callable[[SweepFolder, Sequence["_Task"], Dataset, Begin], Sequence[Run]]
 
 
 class _Task(NamedTuple):
@@ -59,10 +59,11 @@ class _WatchError(Exception):
 def sweep(
     folder: SweepFolder, points: Sequence[Point], *, together: int = 1, watch: Watch | None = None
 ) -> list[Result]:
-    """Train every point that has no result, and give the results of all.
+    """Train every point that has no result, and return the results of all.
 
     Other processes may work on the same folder: each point is trained by one of them, and this
-    returns when all have results.
+    returns when all have results. A run that was cut short goes on from its newest checkpoint, to
+    the result that it would have had without a stop.
 
     Args:
         folder: where everything is kept.
@@ -75,9 +76,10 @@ def sweep(
         RunError: if the folder cannot be written.
     """
     watch = watch or (lambda standing: None)
-    load_data = functools.cache(_load)
+    loaded: dict[DatasetKind, Dataset] = {}
     for point in points:
-        load_data(*_source(point.config))
+        if (source := point.config.dataset) not in loaded:
+            loaded[source] = source.load()
     for point in points:
         folder.add(point)
     done: dict[str, Result] = {}
@@ -91,18 +93,12 @@ def sweep(
             return [done[point.key] for point in points]
         standing = Standing(list(done.values()), len(left), "waiting for other processes")
         if tasks := _claim(folder, left, together):
-            _work(folder, tasks, load_data(*_source(tasks[0].point.config)), standing, watch)
+            config = tasks[0].point.config
+            data = config.network.view(loaded[config.dataset])
+            _work(folder, tasks, data, standing, watch)
         else:
             watch(standing)
             time.sleep(_WAIT)
-
-
-def _source(config: TrainConfig) -> tuple[str, str | None, float]:
-    return config.dataset, config.data_dir, config.validation
-
-
-def _load(dataset: str, data_dir: str | None, validation: float) -> Dataset:
-    return load(dataset, data_dir=data_dir, validation=validation)
 
 
 def _claim(folder: SweepFolder, points: Sequence[Point], together: int) -> list[_Task]:
@@ -111,7 +107,7 @@ def _claim(folder: SweepFolder, points: Sequence[Point], together: int) -> list[
     for point in points:
         if len(tasks) == together:
             break
-        if tasks and program(point.config) != program(tasks[0].point.config):
+        if tasks and point.config.program() != tasks[0].point.config.program():
             continue
         if (claim := folder.claim(point)) is not None:
             tasks.append(_Task(point, claim))
@@ -147,23 +143,67 @@ def _work(
     except _LostError:
         pass  # the other process will publish the result
     except (RunError, OSError):
-        if mine():  # else the other process has cleared this one's folder away
+        # Unless another process has taken over, or published, and cleared this one's folder away.
+        if mine() and all(folder.outcome(task.point) is None for task in tasks):
             raise
     except _WatchError as error:
         raise error.__cause__ or error from None
     finally:
         for task in tasks:
-            if folder.outcome(task.point) is None:
+            if not task.claim.held:  # what was written since is nobody's
+                shutil.rmtree(folder.run_path(*task), ignore_errors=True)
+            elif folder.outcome(task.point) is None:
                 task.claim.release()
 
 
 def _outcomes(
     folder: SweepFolder, tasks: Sequence[_Task], data: Dataset, begin: Begin
 ) -> Iterator[tuple[_Task, Outcome]]:
-    """Train, and give each outcome as soon as it is known."""
+    """Train, and yield each outcome as soon as it is known; what was cut short comes first."""
+    new: list[_Task] = []
+    for task in tasks:
+        if folder.take_over(*task):
+            yield from _ended(folder, [task], data, begin, _resumed)
+        else:
+            new.append(task)
+    if new:
+        yield from _ended(folder, new, data, begin, _begun)
+
+
+def _begun(
+    folder: SweepFolder, tasks: Sequence[_Task], data: Dataset, begin: Begin
+) -> Sequence[Run]:
+    """Train from the beginning."""
+    return train_together([folder.config(*task) for task in tasks], data=data, begin=begin)
+
+
+def _resumed(
+    folder: SweepFolder, tasks: Sequence[_Task], data: Dataset, begin: Begin
+) -> Sequence[Run]:
+    """Continue a run that was taken over; from its beginning, if its checkpoint cannot be read."""
+    path, starts = folder.run_path(*tasks[0]), list[Start]()
+
+    def noted(start: Start) -> Callable[[Record], None]:
+        starts.append(start)
+        return begin(start)
+
+    try:
+        return [resume(path, begin=noted)]
+    except RunError as error:
+        if starts:
+            raise
+        warnings.warn(f"{error}: its point is trained from the beginning", stacklevel=2)
+    shutil.rmtree(path, ignore_errors=True)
+    return _begun(folder, tasks, data, begin)
+
+
+def _ended(
+    folder: SweepFolder, tasks: Sequence[_Task], data: Dataset, begin: Begin, train: _Train
+) -> Iterator[tuple[_Task, Outcome]]:
+    """Train, and yield how each ended."""
     began = time.perf_counter()
     try:
-        runs = train_together([folder.config(*task) for task in tasks], data=data, begin=begin)
+        runs = train(folder, tasks, data, begin)
     except (_LostError, _WatchError, RunError, OSError):
         raise
     except Exception as error:
@@ -174,7 +214,7 @@ def _outcomes(
         for task in tasks:
             shutil.rmtree(folder.run_path(*task), ignore_errors=True)
         for task in tasks:
-            yield from _outcomes(folder, [task], data, begin)
+            yield from _ended(folder, [task], data, begin, train)
         return
     seconds = (time.perf_counter() - began) / len(runs)
     for task, run in zip(tasks, runs, strict=True):
@@ -182,7 +222,7 @@ def _outcomes(
             yield task, _outcome(folder, task, run, seconds, share=1 / len(runs))
     ended = {run.result.ended for run in runs}
     if Ended.TERMINATED in ended:
-        raise SystemExit(143)  # the points are free again, and begin anew
+        raise SystemExit(143)  # the points are free again, and go on from where they stopped
     if Ended.INTERRUPTED in ended:
         raise KeyboardInterrupt
 
@@ -198,7 +238,7 @@ def _outcome(folder: SweepFolder, task: _Task, run: Run, seconds: float, share: 
         loss=None if validation is None else validation.loss,
         test_accuracy=None if test is None else test.accuracy,
         test_loss=None if test is None else test.loss,
-        rho=run.folder.regime()["rho"],
+        rho=run.folder.regime().rho,
         regime=None if regime is None else regime.sentence(),
         seconds=seconds,
         training_seconds=share * run.training_seconds,

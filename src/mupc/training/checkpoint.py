@@ -19,9 +19,9 @@ import numpy as np
 from jaxtyping import PyTree
 
 from mupc.records import RunError, environment
-from mupc.training.named import as_bytes, named_arrays, require_same, sha256
+from mupc.training.trees import as_bytes, named_arrays, require_same, sha256
 
-_FORMAT = 1
+_FORMAT = 2
 # A difference in these is told, but does not stop a run: the last digits may come out otherwise.
 _VERSIONS = ("mupc", "jax", "jaxlib", "equinox", "optax", "numpy")
 
@@ -68,7 +68,9 @@ class Checkpoints:
         every: steps between checkpoints; None: time alone decides.
         minutes: minutes between checkpoints; infinity: steps alone decide.
         keep: how many of the newest stay.
-        settings: of the run, by name; it can go on only with the same ones.
+        settings: of the run, by name; it can go on only with the same ones. A checkpoint knows a
+            run by its data, numbers, arrays, classes and named functions. What it cannot see (the
+            numbers of an optimiser not built with `mupc.traced`, what a lambda does) belongs here.
 
     Raises:
         RunError: if the folder is a file.
@@ -96,13 +98,13 @@ class Checkpoints:
         self._last, self._manager = time.monotonic(), cast(Any, None)
 
     def due(self, step: int) -> bool:
-        """Say whether it is time for a checkpoint after so many steps."""
+        """Return whether it is time for a checkpoint after so many steps."""
         if self.every is not None and step % self.every == 0:
             return True
         return time.monotonic() - self._last >= 60 * self.minutes
 
     def save(self, snapshot: Snapshot) -> bool:
-        """Write a checkpoint, unless there is one of this step; say whether there is one now.
+        """Write a checkpoint, unless there is one of this step; return whether there is one now.
 
         One that cannot be written is a warning: what was there before stays, and the run goes on.
         """
@@ -156,7 +158,7 @@ class Checkpoints:
         if other:
             warnings.warn(
                 f"the checkpoint {path} was written with {', '.join(other)}: the run goes on, but "
-                "its last digits may be others than without a stop",
+                "its results may differ in the last digits from those of a run without a stop",
                 stacklevel=2,
             )
         return Saved(path, steps[-1], arrays, about["progress"], about["identity"])
@@ -168,7 +170,7 @@ class Checkpoints:
             manager.close()
 
     def _steps(self) -> list[int]:
-        """Give the steps of which there are checkpoints, in order."""
+        """Return the steps of which there are checkpoints, in order."""
         try:
             names = os.listdir(self.path)
         except OSError:  # none was written, or the disk has gone
@@ -227,7 +229,8 @@ class Checkpoints:
         if (written := restored["about"]["format"]) != _FORMAT:
             raise RunError(
                 f"the checkpoint {path} is of format {written}, and this version of mupc reads "
-                f"{_FORMAT}: continue with the version that wrote it, or a newer one"
+                f"{_FORMAT}: continue with the version that wrote it"
+                + (", or a newer one" if written > _FORMAT else "")
             )
         text = restored["about"]["text"]
         if sha256(text.encode()) != restored["about"]["sha256"]:
@@ -266,7 +269,7 @@ def _described(array: np.ndarray) -> dict[str, Any]:
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a table as it comes back from a file: lists for tuples."""
+    """Return a table as it comes back from a file: lists for tuples."""
     return json.loads(json.dumps(dict(values)))
 
 
@@ -282,10 +285,10 @@ def _quiet() -> Generator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Give what the system says, if that is in the text: there may be pages around it."""
+    """Return what the system says, if that is in the text: there may be pages around it."""
     if isinstance(error, json.JSONDecodeError):
         return "it is cut short, or not what was written"
     text = str(error).strip()
-    said = [os.strerror(number) for number in errno.errorcode]
-    found = [words for words in said if words in text]
+    sentences = [os.strerror(number) for number in errno.errorcode]
+    found = [words for words in sentences if words in text]
     return found[0] if found else text.splitlines()[0][:200] if text else type(error).__name__

@@ -1,26 +1,20 @@
-"""What a person sees of a run: a line that says where training stands."""
+"""What a person sees of training: how much is left, a bar in a terminal, and the last figures."""
 
-from mupc.training.results import (
-    Record,
-    RegimeRecord,
-    TraceRecord,
-    ValidationRecord,
-    counted,
-)
+from mupc.records import Record, RegimeRecord, TraceRecord, ValidationRecord, counted
+
+_PLAIN = str.maketrans({"→": ">", "ρ": "rho", "π": "pi", "–": "-", "−": "-"})
+_BAR = 20
 
 
 class Progress:
-    """Prints the progress of a run; on a terminal training lines replace one another.
+    """Prints the progress of training; in a terminal training lines replace one another.
 
     Args:
-        steps: how many steps the run will make.
-        batch_size: how many samples a step.
+        steps: how many steps are made in all.
+        batch_size: how many samples in a step.
     """
 
     def __init__(self, steps: int, batch_size: int) -> None:
-        from rich.console import Console
-
-        self.console = Console(highlight=False, soft_wrap=True)
         self.steps, self.batch_size = steps, batch_size
 
     def __call__(self, record: Record) -> None:
@@ -43,27 +37,48 @@ class Progress:
             if record.inference_steps
             else f"energy {record.energy_after:.4g}"
         )
-        warning = (
-            f"; inference diverged in {record.diverged:.0%} of samples, take a smaller step size"
-            if record.diverged
-            else ""
-        )
-        self._line(
+        figures = (
             f"step {record.step}/{self.steps}: loss {record.loss:.4g}, "
-            f"{_accuracy(record.accuracy)}{inference}, {record.samples_per_second:,.0f} samples/s, "
-            f"{_duration(left)} left{warning}",
-            passing=not warning,
+            f"{_accuracy(record.accuracy)}{inference}, {record.samples_per_second:,.0f} samples/s"
         )
+        if record.diverged:
+            share = f"{record.diverged:.0%}"
+            figures += f"; inference diverged in {share} of samples: use a smaller step size"
+        passing = record.step < self.steps and not record.diverged
+        self._line(f"{_duration(left)} left", figures, done=record.step if passing else None)
 
-    def _line(self, text: str, *, passing: bool = False) -> None:
-        if not self.console.is_terminal:
-            self.console.print(text)
+    def close(self, message: str) -> None:
+        """End with a sentence."""
+        self._line(message)
+
+    def _line(self, *parts: str, done: int | None = None) -> None:
+        """Print a line; one that tells how many steps are done is overwritten by the next."""
+        from rich.console import Console
+        from rich.progress_bar import ProgressBar
+
+        # In a notebook text, as elsewhere: rich would make a page of each line.
+        console = Console(highlight=False, soft_wrap=True, force_jupyter=False)
+        parts = tuple(printable(part, console.encoding) for part in parts)
+        if console.is_terminal:
+            console.file.write("\r\x1b[2K")
+        if done is None or not console.is_terminal:
+            console.print(", ".join(parts), markup=False)
             return
-        # A passing line is overwritten by the next one, whatever it is.
-        self.console.file.write("\r\x1b[2K")
-        shown = text[: self.console.width - 1] if passing else text
-        self.console.print(shown, end="" if passing else "\n")
-        self.console.file.flush()
+        left, figures = parts
+        room = max(0, console.width - len(left) - _BAR - 3)
+        console.print(f"{left} ", end="", markup=False)
+        console.print(ProgressBar(self.steps, done, _BAR), end="")
+        console.print(f" {figures[:room]}", end="", markup=False)
+        console.file.flush()
+
+
+def printable(text: str, encoding: str) -> str:
+    """Return a text whose characters an encoding has: others are spelt out, or replaced."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_PLAIN).encode(encoding, "replace").decode(encoding)
+    return text
 
 
 def _accuracy(accuracy: float | None) -> str:

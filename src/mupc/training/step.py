@@ -1,7 +1,7 @@
 """One training step: a single compiled program, whatever the depth and the hyperparameters."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 import equinox as eqx
@@ -11,22 +11,15 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from mupc.hyperparameters import as_module, update_with
-from mupc.inference import InferenceResult, Solution
 from mupc.kinds import check_kind
-from mupc.learning import Batch, Info, LearningRule
-from mupc.likelihoods import losses
+from mupc.learning import Batch, LearningRule
 from mupc.networks import Network, check_network
-from mupc.training.metrics import hits
+from mupc.training.metrics import Metrics, metrics_of, of_updates
 
 _Tree = TypeVar("_Tree")
 
 # A loss this many times the first batch's (or 1) is divergence, though it may still be finite.
 _EXPLOSION = 1e4
-
-
-# What arguments should be, in words.
-A_RULE = "a mupc.LearningRule, e.g. mupc.PredictiveCoding()"
-AN_OPTIMISER = "an optax.GradientTransformation, e.g. optax.adam(0.02)"
 
 
 class State(eqx.Module):
@@ -41,25 +34,6 @@ class State(eqx.Module):
     first_loss: Float[Array, ""]
     failed: Int[Array, ""]
     """The first step whose update was refused, because something was not finite; -1 if none."""
-
-
-class Metrics(NamedTuple):
-    """Batch means; see `TrainRecord`. Residual and convergence are known if it was `measured`."""
-
-    loss: Float[Array, ""]
-    accuracy: Float[Array, ""]
-    energy_before: Float[Array, ""]
-    energy_after: Float[Array, ""]
-    inference_steps: Float[Array, ""]
-    residual: Float[Array, ""]
-    converged: Float[Array, ""]
-    diverged: Float[Array, ""]
-    precision: Float[Array, ""]
-    measured: Bool[Array, ""]
-
-
-MEASURED = ("residual", "converged")
-"""The figures that only steps with `measure` know, of rules with inference."""
 
 
 def init(
@@ -78,9 +52,7 @@ def init(
     Raises:
         TypeError: if one is not what it should be.
     """
-    check_network(network)
-    check_kind("rule", rule, LearningRule, A_RULE)
-    check_kind("optimiser", optimiser, optax.GradientTransformation, AN_OPTIMISER)
+    check_arguments(network, rule, optimiser, key)
     rule_key, key = jax.random.split(key)
     own = copy_arrays(network)
     moments = optimiser.init(eqx.filter(own, eqx.is_inexact_array))
@@ -93,6 +65,19 @@ def init(
         first_loss=jnp.zeros(()),
         failed=jnp.full((), -1, int),
     )
+
+
+def check_arguments(network: object, rule: object, optimiser: object, key: object) -> None:
+    """Name what is not what it should be, before it fails somewhere else.
+
+    Raises:
+        TypeError: if something is.
+    """
+    check_network(network)
+    check_kind("rule", rule, LearningRule, "a mupc.LearningRule, e.g. mupc.PredictiveCoding()")
+    example = "an optax.GradientTransformation, e.g. optax.adam(0.02)"
+    check_kind("optimiser", optimiser, optax.GradientTransformation, example)
+    check_kind("key", key, jax.Array, "a random key, e.g. jax.random.key(0)")
 
 
 def step(
@@ -197,7 +182,7 @@ def make_step(inputs: Inputs, state: State) -> tuple[State, Metrics]:
         end, metrics = update(begin, key)
     else:
         end, every = jax.lax.scan(update, begin, jax.random.split(key, rule.updates))
-        metrics = _of_updates(every)
+        metrics = of_updates(every)
         # A step is made as a whole, or not at all.
         kept = (end.params, end.moments), (begin.params, begin.moments)
         params, moments = jax.tree.map(lambda a, b: jnp.where(end.failed, b, a), *kept)
@@ -225,7 +210,7 @@ def _update(
     batch, rule, optimiser, measure = inputs
     network, carry = eqx.combine(at.params, fixed[0]), eqx.combine(at.carry, fixed[1])
     gradients, carry, info = rule.gradients(network, batch, carry, key, measure=measure)
-    metrics = _metrics(rule, batch, info, measure)
+    metrics = metrics_of(rule, batch, info, measure)
     first_loss = jnp.where(jnp.isinf(at.first_loss), metrics.loss, at.first_loss)
     bounded = metrics.loss <= _EXPLOSION * jnp.maximum(first_loss, 1)
     sound = ~at.failed & bounded & _finite((gradients, info.layers))
@@ -257,61 +242,3 @@ def copy_arrays(tree: _Tree) -> _Tree:
 def _finite(tree: PyTree[Any]) -> Bool[Array, ""]:
     leaves = jax.tree.leaves(tree)
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
-
-
-def _of_updates(every: Metrics) -> Metrics:
-    """Return a batch's metrics: the prediction before its first update, the steps of all."""
-    first, last = (jax.tree.map(lambda values, i=i: values[i], every) for i in (0, -1))
-    return last._replace(
-        loss=first.loss,
-        accuracy=first.accuracy,
-        energy_before=first.energy_before,
-        inference_steps=jnp.sum(every.inference_steps),
-        diverged=jnp.max(every.diverged),
-    )
-
-
-def _metrics(rule: LearningRule, batch: Batch, info: Info, measure: Bool[Array, ""]) -> Metrics:
-    y = jnp.asarray(batch[1], info.output.dtype)
-    return Metrics(
-        loss=jnp.mean(losses(rule.likelihood, y, info.output)),
-        accuracy=jnp.mean(hits(info.output, y).astype(info.output.dtype)),
-        energy_before=jnp.sum(info.before),
-        energy_after=jnp.sum(info.layers),
-        precision=info.precision,
-        measured=measure & bool(info.phases),
-        **_of_phases(info.phases),
-    )
-
-
-def _of_phases(phases: Mapping[str, Solution]) -> dict[str, Array]:
-    """Return the steps of all inferences of a batch, and the worst of their ends."""
-    if not phases:
-        nothing, unknown = jnp.zeros(()), jnp.full((), jnp.inf)
-        return {
-            "inference_steps": nothing,
-            "residual": unknown,
-            "converged": nothing,
-            "diverged": nothing,
-        }
-
-    def share(solution: Solution, result: InferenceResult) -> Array:
-        return jnp.mean((solution.result == result).astype(float))
-
-    ends = [
-        (
-            jnp.mean(solution.steps.astype(float)),
-            jnp.mean(solution.relative_residual),
-            1 - share(solution, InferenceResult.CONVERGED),
-            share(solution, InferenceResult.DIVERGED),
-        )
-        for solution in phases.values()
-    ]
-    steps, *worst = zip(*ends, strict=True)
-    residual, others, diverged = (jnp.max(jnp.stack(values)) for values in worst)
-    return {
-        "inference_steps": jnp.sum(jnp.stack(steps)),
-        "residual": residual,
-        "converged": 1 - others,
-        "diverged": diverged,
-    }

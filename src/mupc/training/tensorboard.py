@@ -8,8 +8,7 @@ import weakref
 from pathlib import Path
 from typing import Any, cast
 
-from mupc.training.config import ConfigError
-from mupc.training.results import Record, scalars
+from mupc.records import Record, scalars
 
 
 class TensorBoard:
@@ -21,7 +20,7 @@ class TensorBoard:
         path: folder of the event file.
 
     Raises:
-        ConfigError: if tensorboardX is not installed.
+        ImportError: if tensorboardX is not installed.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -70,9 +69,9 @@ def check_tensorboard() -> None:
     """Check that there is what writes for TensorBoard.
 
     Raises:
-        ConfigError: if not.
+        ImportError: if not.
     """
     if importlib.util.find_spec("tensorboardX") is None:
-        raise ConfigError(
-            "--tensorboard needs the package tensorboardX: pip install 'mupc[tensorboard]'"
+        raise ImportError(
+            "TensorBoard needs the package tensorboardX: pip install 'mupc[tensorboard]'"
         )

@@ -1,0 +1,1 @@
+"""The command, `mupc`: one file for each of its commands."""

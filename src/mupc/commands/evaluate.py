@@ -1,0 +1,30 @@
+"""`mupc evaluate`."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from mupc.commands.options import Positional, parse
+from mupc.commands.terminal import figures, prepare_backend
+from mupc.runs.stored import load_run, split_of
+from mupc.settings.setting import Setting
+from mupc.training import evaluate
+
+
+class EvaluateOptions(Setting):
+    """Evaluate the trained network of a run: the feedforward pass, over all samples of a split."""
+
+    folder: Annotated[str, Positional()]
+    """Run folder."""
+    split: Literal["test", "validation", "train"] = "test"
+    """Split of the data."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Evaluate, and return the exit status."""
+    options, _, _ = parse("evaluate", words, EvaluateOptions)
+    prepare_backend()
+    config, data, network = load_run(options.folder)
+    likelihood = config.rule.likelihood.build()
+    seen = evaluate(network, split_of(data, options.split), likelihood=likelihood)
+    print(f"{options.folder}: {options.split} {figures(seen)}")
+    return 0

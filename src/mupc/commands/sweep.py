@@ -1,0 +1,139 @@
+"""`mupc sweep`."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from mupc.commands.options import Base, Positional, parse
+from mupc.commands.terminal import prepare_backend
+from mupc.records import RunError
+from mupc.settings import ConfigError, Configuration
+from mupc.settings.setting import Count, NotNegativeCount, Setting
+from mupc.sweeps.folder import SweepFolder
+from mupc.sweeps.points import Point, Space, read_file, read_grid, read_ranges, tell_apart
+from mupc.sweeps.ranking import Board, markdown, ranked
+from mupc.sweeps.sweep import Result, sweep
+
+
+class SweepOptions(Setting):
+    """Train every point of a grid, of a list or of random draws; resume where it stopped.
+
+    Several processes, on several machines, may work on one folder at once. All options of `mupc
+    train` are settings that the points have in common.
+    """
+
+    folder: Annotated[str, Positional()]
+    """Folder of the sweep. With nothing to sweep over, the points that it holds are trained on."""
+    grid: tuple[str, ...] = ()
+    """Values of settings, all combinations of them: learning-rate=0.01,0.02 seed=0,1,2."""
+    random: tuple[str, ...] = ()
+    """Settings to draw at random, such as learning-rate=0.001:0.1:log, or depth=8:64:int."""
+    draws: NotNegativeCount = 0
+    """How many random draws."""
+    draw_seed: NotNegativeCount = 0
+    """What they are drawn from."""
+    file: str | None = None
+    """TOML file with [base], [grid], [[points]] and [random]; options on the command line go before
+    its [base]."""
+    retry_failed: bool = False
+    """Train points again that could not be trained: there may be more memory now."""
+    together: Count = 1
+    """Points that differ in numbers alone to train as one program: for an accelerator that one
+    small network leaves idle."""
+
+
+# A sweep holds out a part of the training data, to find the best point by.
+_BASE = Base({"validation": 0.1}, lambda path, config: read_file(path).over(config))
+
+
+def run(words: Sequence[str]) -> int:
+    """Sweep, and print the table of all settings and the best of them."""
+    options, config, given = parse("sweep", words, SweepOptions, _BASE)
+    if "out" in given:
+        raise ConfigError("`out` is for a single run: a sweep's runs are kept in its own folder")
+    folder, points = _points(options, config, given)
+    prepare_backend(config.run.compilation_cache)
+    if options.retry_failed:
+        for point in points:
+            if (outcome := folder.outcome(point)) is not None and outcome.ended == "failed":
+                folder.forget(point)
+    with Board() as board:
+        results = sweep(folder, points, together=options.together, watch=board)
+    _tell(folder, results)
+    return 1 if any(result.outcome.ended == "failed" for result in results) else 0
+
+
+def check_validation(points: Sequence[Point]) -> None:
+    """Check that every point has a validation split to be judged by.
+
+    Raises:
+        ConfigError: if one has none.
+    """
+    if any(not point.config.dataset.validation for point in points):
+        raise ConfigError(
+            "`validation` must be above 0: the best point is found by the validation split, so "
+            "that the test split stays unseen"
+        )
+
+
+def _points(
+    options: SweepOptions, config: Configuration, given: dict[str, Any]
+) -> tuple[SweepFolder, list[Point]]:
+    """Return the points asked for; with nothing asked for, those that the folder holds."""
+    space = Space(
+        grid=read_grid(options.grid),
+        ranges=read_ranges(options.random),
+        draws=options.draws,
+        draw_seed=options.draw_seed,
+    )
+    if options.file is not None:
+        if space != Space():
+            raise ConfigError("--file says what to sweep over: leave --grid and --random out")
+        space = read_file(options.file).space
+    if space == Space() and options.file is None:
+        return _stored(options, given)
+    for name in sorted(space.names):
+        if name in given:
+            raise ConfigError(
+                f"`{name}`: it is swept over, and given a value for all points as well: use one"
+            )
+    points = space.over(config)
+    check_validation(points)  # before anything is written
+    return SweepFolder(options.folder), points
+
+
+def _stored(options: SweepOptions, given: dict[str, Any]) -> tuple[SweepFolder, list[Point]]:
+    """Return the points that the folder holds, whose data may lie elsewhere by now."""
+    folder = SweepFolder.open(options.folder)
+    place = given.get("data_dir")
+    # It takes a data set that lies in a folder to say where that is.
+    allowed = {"compilation_cache", *(() if place is None else ("data_dir", "dataset"))}
+    if not given.keys() <= allowed:
+        raise ConfigError(
+            "settings are given, and nothing to sweep over: the points that the folder holds have "
+            "their own settings, so leave them out, or say --grid"
+        )
+    if not (points := tell_apart(folder.points())):
+        raise RunError(f"the sweep at {options.folder} holds no points: say --grid")
+    check_validation(points)
+    if place is not None:
+        points = [_moved(point, place) for point in points]
+    return folder, points
+
+
+def _moved(point: Point, place: str) -> Point:
+    """Return a point whose data lie in another folder, if they lie in one."""
+    if "data_dir" not in point.config.flat():
+        return point
+    return point._replace(config=point.config.changed({"data_dir": place}))
+
+
+def _tell(folder: SweepFolder, results: Sequence[Result]) -> None:
+    rows = ranked(results)
+    print(markdown(rows))
+    best = rows[0].best
+    if best.outcome.run is not None and best.outcome.ended != "failed":
+        print(f"best: {rows[0].name}; its best run: {folder.path / best.outcome.run}")
+    for point, outcome in results:
+        if outcome.ended == "failed" and outcome.run is not None:
+            where = folder.path / outcome.run / "error.txt"
+            print(f"failed: {point.name}: {outcome.message} (see {where})")

@@ -1,0 +1,81 @@
+"""`mupc train`."""
+
+from collections.abc import Callable, Sequence
+
+from mupc.commands.options import Base, parse
+from mupc.commands.terminal import figures, prepare_backend
+from mupc.records import Ended, Record
+from mupc.runs import Start, resume, train
+from mupc.settings import ConfigError, Configuration
+from mupc.settings.files import read_config, to_toml
+from mupc.settings.setting import Setting
+from mupc.training.progress import Progress
+
+
+class TrainOptions(Setting):
+    """Train a deep predictive coding network and report its test accuracy."""
+
+    print_config: bool = False
+    """Print the configuration as a TOML file, for --file, and do not train."""
+    resume: str | None = None
+    """Run folder to continue from its newest checkpoint, instead of all other options."""
+
+
+_STATUS = {Ended.DIVERGED: 1, Ended.INTERRUPTED: 130, Ended.TERMINATED: 143}
+
+
+def run(words: Sequence[str]) -> int:
+    """Train, and return the exit status."""
+    options, config, _ = parse("train", words, TrainOptions, Base(read=read_config))
+    if options.resume is not None:
+        _check_alone(words)
+    elif options.print_config:
+        print(to_toml(config), end="")
+        return 0
+    prepare_backend(config.run.compilation_cache)
+    run = (
+        train(config, begin=begin)
+        if options.resume is None
+        else resume(options.resume, begin=begin)
+    )
+    print(run.result.message)
+    if run.test is not None:
+        print(f"test {figures(run.test)} (step {run.result.step})")
+    elif run.data.test is None:
+        print("no test split; hold out a validation split by --validation 0.1")
+    print(f"run folder: {run.folder.path}")
+    if run.result.ended in (Ended.INTERRUPTED, Ended.TERMINATED):
+        print(f"to continue: mupc train --resume {run.folder.path}")
+    return _STATUS.get(run.result.ended, 0)
+
+
+def _check_alone(words: Sequence[str]) -> None:
+    """Refuse other options beside --resume: a run continues as it began."""
+    given = [word.partition("=")[0] for word in words if word.startswith("--")]
+    if others := [name for name in given if name != "--resume"]:
+        raise ConfigError(
+            f"`resume` continues a run as it was configured: leave out {', '.join(others)}"
+        )
+
+
+def begin(start: Start) -> Callable[[Record], None]:
+    """Print what is about to be done; return what shows the progress."""
+    config, data, regime = start.config, start.data, start.regime
+    held_out = "" if data.validation is None else f" and {len(data.validation.x)} validation"
+    print(
+        f"{config.network.describes}, {config.rule.kind}; {data.name}: {len(data.train.x)} "
+        f"training{held_out} samples, {data.normalisation}"
+    )
+    if regime.rho is not None:
+        print(f"regime number ρ = {regime.rho:.2g} at initialisation {_of_rho(config)}".rstrip())
+        print(f"precision π = {regime.precision:.3g} at initialisation")
+    if (warning := config.rule.warning(regime, config)) is not None:
+        print(f"warning: {warning}")
+    if start.made:
+        print(f"continuing after step {start.made} of {start.steps}")
+    print(f"run folder: {start.folder.path}; compiling …", flush=True)
+    return Progress(start.steps, config.training.batch_size)
+
+
+def _of_rho(config: Configuration) -> str:
+    return "(kept from rising in training)" if config.rule.holds else "(it grows in training)"

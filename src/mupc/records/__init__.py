@@ -1,0 +1,37 @@
+"""What runs and sweeps leave on disk, typed, and readable without JAX."""
+
+from mupc.records.folder import RunFolder as RunFolder
+from mupc.records.folder import check_new as check_new
+from mupc.records.folder import environment as environment
+from mupc.records.folder import read_json as read_json
+from mupc.records.folder import write_json as write_json
+from mupc.records.scalars import scalars as scalars
+from mupc.records.sweep import BADLY as BADLY
+from mupc.records.sweep import SweepPoint as SweepPoint
+from mupc.records.sweep import flattened as flattened
+from mupc.records.sweep import is_sweep as is_sweep
+from mupc.records.sweep import mean_and_spread as mean_and_spread
+from mupc.records.sweep import ranked as ranked
+from mupc.records.sweep import read_outcome as read_outcome
+from mupc.records.sweep import read_sweep as read_sweep
+from mupc.records.sweep import score as score
+from mupc.records.sweep import without_seed as without_seed
+from mupc.records.sweep import write_outcome as write_outcome
+from mupc.records.types import EQUILIBRIUM as EQUILIBRIUM
+from mupc.records.types import Ended as Ended
+from mupc.records.types import Evaluation as Evaluation
+from mupc.records.types import Outcome as Outcome
+from mupc.records.types import Record as Record
+from mupc.records.types import Regime as Regime
+from mupc.records.types import RegimeRecord as RegimeRecord
+from mupc.records.types import RunResult as RunResult
+from mupc.records.types import TheoryRecord as TheoryRecord
+from mupc.records.types import TraceRecord as TraceRecord
+from mupc.records.types import TrainRecord as TrainRecord
+from mupc.records.types import ValidationRecord as ValidationRecord
+from mupc.records.validation import RunError as RunError
+from mupc.records.validation import any_record_from as any_record_from
+from mupc.records.validation import record_from as record_from
+from mupc.records.words import counted as counted
+from mupc.records.words import figure as figure
+from mupc.records.words import span as span

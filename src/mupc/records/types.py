@@ -1,0 +1,302 @@
+"""The records that runs leave, one type each: what is written, read again and drawn."""
+
+import dataclasses
+import enum
+import math
+import statistics
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from mupc.records.words import counted, figure, span
+
+# A layer learns if it changes by at least this fraction of what the one does that changes most.
+_LEARNS = 0.1
+
+EQUILIBRIUM = 1e-2
+"""Relative residual up to which one may speak of equilibrium."""
+
+
+class Ended(enum.Enum):
+    """Why training ended; the value is how the sentence that says so begins."""
+
+    FINISHED = "finished:"
+    STOPPED_EARLY = "stopped early: no improvement on the validation split,"
+    INTERRUPTED = "interrupted after"
+    TERMINATED = "ended by SIGTERM after"
+    DIVERGED = "diverged after"
+
+    def sentence(self, steps: int, total: int) -> str:
+        """Return that sentence, for training that made so many steps of those that were planned."""
+        return f"{self.value} {steps:,} of {counted(total, 'step')}"
+
+
+class Regime(NamedTuple):
+    """The precision, and the regime number at the first batch (None without inference)."""
+
+    precision: float
+    rho: float | None
+
+
+class Evaluation(NamedTuple):
+    """The fraction of positions that are right (None without classes), the mean loss of samples."""
+
+    accuracy: float | None
+    loss: float
+    samples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        ended: why.
+        message: a sentence that says so.
+        steps: how many steps were made.
+        network_from_step: the step that the network which was kept is from.
+        test, validation: how it does on these splits; None for what there is not.
+    """
+
+    ended: Ended
+    message: str
+    steps: int
+    network_from_step: int
+    test: Evaluation | None = None
+    validation: Evaluation | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a point of a sweep ended: a result, whatever it was.
+
+    Attributes:
+        key: of the point.
+        settings: what the sweep set.
+        ended: finished, stopped_early, diverged, or failed (it could not be trained).
+        message: a sentence that says why.
+        accuracy, loss: on the validation split, by the network that the run ended with; None for
+            what there is not.
+        test_accuracy, test_loss: on the test split.
+        rho: regime number of the first batch.
+        regime: the last line of the regime report.
+        seconds: what the run took.
+        training_seconds: what its training steps took; of runs in step, an equal share.
+        run: its folder, from the sweep's; None if there is none.
+    """
+
+    key: str
+    settings: dict[str, Any]
+    ended: str
+    message: str
+    accuracy: float | None = None
+    loss: float | None = None
+    test_accuracy: float | None = None
+    test_loss: float | None = None
+    rho: float | None = None
+    regime: str | None = None
+    seconds: float = 0.0
+    training_seconds: float = 0.0
+    run: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainRecord:
+    """Means over the batches since the previous record (energies at the precision of each batch).
+
+    `energy_before` and `energy_after` are before and after inference; rules without inference
+    leave both equal. `residual` (relative to where inference started) and `converged` are of the
+    last batch alone: measuring them costs sweeps. They are None without inference, and in a record
+    of a run that was interrupted.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    accuracy: float | None
+    energy_before: float
+    energy_after: float
+    inference_steps: float
+    residual: float | None
+    converged: float | None
+    diverged: float
+    precision: float
+    samples_per_second: float
+    seconds: float
+    kind: str = "train"
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidationRecord:
+    """Loss and accuracy over the whole validation split."""
+
+    step: int
+    loss: float
+    accuracy: float | None
+    best: bool
+    seconds: float
+    kind: str = "validation"
+
+
+@dataclasses.dataclass(frozen=True)
+class RegimeRecord:
+    r"""What inference and learning do with one batch, layer by layer.
+
+    Layers are in tuples from input to output, one entry for each weight layer (H + 1). What a rule
+    has not (backpropagation has no inference) is None.
+
+    Attributes:
+        step: how many steps had been made.
+        precision: π of this batch, mean over samples.
+        rho: the regime number at the samples' precisions, `mupc.theory.mean_regime_number`.
+        inference_steps: mean over samples.
+        sweeps: what they cost, mean over samples; None for solvers without a fixed price.
+        residual: relative to where inference began, median over samples.
+        at_equilibrium: fraction of the samples whose residual is at most 1e-2.
+        diverged: fraction of the samples whose inference diverged.
+        energy_before, energy_after: mean energy of each layer before and after inference.
+        scale: root mean square of the feedforward activities, and of the output.
+        cosine: between the gradient used and backpropagation's, before the optimiser.
+        ratio: of their norms, at one unit of energy.
+        change: ‖ΔW‖/‖W‖ since the first step.
+        seconds: since training began.
+        diagnostics: what else the rule shows, by name: numbers, or one for each layer.
+    """
+
+    step: int
+    precision: float
+    inference_steps: float
+    energy_before: tuple[float, ...]
+    energy_after: tuple[float, ...]
+    scale: tuple[float, ...]
+    change: tuple[float, ...]
+    seconds: float
+    rho: float | None = None
+    sweeps: float | None = None
+    residual: float | None = None
+    at_equilibrium: float | None = None
+    diverged: float | None = None
+    cosine: tuple[float, ...] | None = None
+    ratio: tuple[float, ...] | None = None
+    diagnostics: Mapping[str, float | tuple[float, ...] | None] = dataclasses.field(
+        default_factory=dict[str, Any]
+    )
+    kind: str = "regime"
+
+    @property
+    def drop(self) -> float | None:
+        """The fraction of the energy by which inference lowers it; None if it is not known."""
+        before, after = sum(self.energy_before), sum(self.energy_after)
+        known = self.residual is not None and math.isfinite(before + after) and before
+        return 1 - after / before if known else None
+
+    @property
+    def hidden(self) -> tuple[float, ...]:
+        """The relative changes of the hidden weight matrices."""
+        return self.change[1:-1]
+
+    @property
+    def learned(self) -> tuple[bool, ...]:
+        """Which hidden weight matrices have changed by a tenth of the largest change, or more."""
+        least = _LEARNS * max(filter(math.isfinite, self.hidden), default=0)
+        return tuple(math.isfinite(change) and change >= least > 0 for change in self.hidden)
+
+    @property
+    def learning(self) -> int:
+        """How many hidden weight matrices did."""
+        return sum(self.learned)
+
+    def sentence(self) -> str:
+        """Return it in one line of words."""
+        parts: list[str] = []
+        if self.rho is not None:
+            rho = figure(self.rho, ".2g")
+            parts.append(f"gradient-weighted ρ {rho} (precision {figure(self.precision, '.2g')})")
+        parts += [f"{name} {span(value)}" for name, value in self.diagnostics.items()]
+        if self.at_equilibrium is not None:
+            residual = figure(self.residual, ".2g") or "not finite"
+            sweeps = "" if self.sweeps is None else f" ({self.sweeps:.0f} sweeps)"
+            fall = "" if self.drop is None else f", energy lowered by {self.drop:.1%}"
+            lost = f", diverged in {self.diverged:.0%} of samples" if self.diverged else ""
+            parts.append(
+                f"inference: residual {residual} after {counted(self.inference_steps, 'step')}"
+                f"{sweeps}, {self.at_equilibrium:.0%} of samples at equilibrium{fall}{lost}"
+            )
+        if cosines := self.cosines():
+            parts.append(f"cosine with backprop: {cosines}")
+        if self.hidden and self.step:
+            parts.append(
+                f"{self.learning} of {len(self.hidden)} hidden weight matrices learning "
+                f"(relative change {span(self.hidden)})"
+            )
+        return "; ".join(parts)
+
+    def cosines(self) -> str:
+        """Return the median and the minimum over the layers in words; empty without a gradient."""
+        known = [cosine for cosine in self.cosine or () if math.isfinite(cosine)]
+        if self.cosine is None or not known:
+            return ""
+        none = len(self.cosine) - len(known)
+        rest = f", in {len(known)} layers ({none} without a gradient)" if none else ""
+        return f"median {statistics.median(known):.3f}, minimum {min(known):.3f}{rest}"
+
+
+@dataclasses.dataclass(frozen=True)
+class TraceRecord:
+    """Inference step by step, on one batch: where it began, and after every step.
+
+    Attributes:
+        step: how many training steps had been made.
+        energy: mean over samples.
+        residual: relative to where inference began, median over samples.
+    """
+
+    step: int
+    energy: tuple[float, ...]
+    residual: tuple[float, ...]
+    kind: str = "trace"
+
+
+@dataclasses.dataclass(frozen=True)
+class TheoryRecord:
+    """One network, measured; None stands for what is not a number.
+
+    Attributes:
+        parameterisation, depth, width, trained: which one; batches it was trained for.
+        diverged: whether training did; the network is the last sound one.
+        rho: regime number, mean over samples, at the feedforward activities.
+        smallest, largest: eigenvalues of the activity Hessian at equilibrium, median over samples.
+        bounds: within this distance of either there is an eigenvalue, largest over samples.
+        condition_number: their ratio, median over samples; None where one is not positive definite.
+        step_limit: 2 / largest.
+        residual: relative residual of the equilibrium, largest over samples.
+        energy_ratio: F* over the loss at the same precision, of the batch.
+        cosine, ratio: gradient at equilibrium against backpropagation's, layer by layer.
+        whole_cosine: the cosine of all weights together.
+        scale, moved: root mean square of every activity and of the output, and of their change by
+            three updates of Adam (backpropagation's gradient; under mupc with the rates `mup`).
+        spectrum: density of the Hessians' eigenvalues: `eigenvalues` and their `weights`.
+    """
+
+    parameterisation: str
+    depth: int
+    width: int
+    trained: int
+    diverged: bool
+    rho: float | None
+    smallest: float | None
+    largest: float | None
+    bounds: float | None
+    condition_number: float | None
+    step_limit: float | None
+    residual: float | None
+    energy_ratio: float | None
+    cosine: tuple[float, ...]
+    ratio: tuple[float, ...]
+    whole_cosine: float | None
+    scale: tuple[float, ...]
+    moved: tuple[float, ...]
+    spectrum: dict[str, tuple[float, ...]]
+    kind: str = "theory"
+
+
+Record = TrainRecord | ValidationRecord | RegimeRecord | TraceRecord

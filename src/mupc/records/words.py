@@ -1,0 +1,28 @@
+"""Numbers in words: what is not finite is said, and none is a row of digits."""
+
+import math
+
+
+def figure(value: float | None, form: str = ".4g", unit: float = 1) -> str:
+    """Return a number as people read it; empty for what was not measured."""
+    if value is None:
+        return ""
+    return format(unit * value, form) if math.isfinite(value) else "not finite"
+
+
+def span(values: float | tuple[float, ...] | None) -> str:
+    """Return a number, or the smallest and the largest of those of the layers."""
+    layers = values if isinstance(values, tuple) else () if values is None else (values,)
+    known = [value for value in layers if math.isfinite(value)]
+    if not known:
+        return "not finite" if layers else "unknown"
+    low, high = f"{min(known):.2g}", f"{max(known):.2g}"
+    return f"{low}–{high}" if isinstance(values, tuple) else low
+
+
+def counted(number: float, noun: str) -> str:
+    """Return how many: 1 step, 2 steps."""
+    if not math.isfinite(number):
+        return f"an unknown number of {noun}s"
+    written = f"{number:,.0f}" if number == round(number) else f"{number:.3g}"
+    return f"{written} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,98 @@
+"""What a run trains: the objects that its configuration names, checked against its data."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+from jaxtyping import PRNGKeyArray
+
+from mupc.data import Dataset
+from mupc.networks import Network
+from mupc.records import Regime
+from mupc.settings import ConfigError, Configuration
+from mupc.settings.networks import NetworkKind
+from mupc.training.evaluate import is_distribution
+from mupc.training.plan import Schedule
+from mupc.training.session import Member, first_batch
+from mupc.training.tensorboard import check_tensorboard
+
+
+class Setup(NamedTuple):
+    """What a run trains, and the regime in which it begins."""
+
+    member: Member
+    regime: Regime
+
+
+def set_up(config: Configuration, data: Dataset, steps: int, regime: Regime | None = None) -> Setup:
+    """Return what a configuration names, for a run of so many steps.
+
+    The regime is measured, unless it is known already.
+    """
+    network_key, key = jax.random.split(jax.random.key(config.training.seed))
+    network = _draw(config.network, data.shape, data.outputs, network_key)
+    if regime is None:
+        batch = first_batch(data, config.training.batch_size, key)
+        regime = config.rule.measure(network, batch)
+    return Setup(member_of(config, network, steps, key), regime)
+
+
+def member_of(config: Configuration, network: Network, steps: int, key: PRNGKeyArray) -> Member:
+    """Return a network with the rule and the optimiser that a configuration names."""
+    rule = config.rule.build(config.network.hidden)
+    return Member(network, rule, config.optimiser.build(network, steps), key)
+
+
+def shapes_of(network: NetworkKind, shape: tuple[int, ...], outputs: int) -> Network:
+    """Return a network without its arrays: their shapes are in their place."""
+    return eqx.filter_eval_shape(network.build, shape, outputs, jax.random.key(0))
+
+
+@eqx.filter_jit
+def _draw(network: NetworkKind, shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> Network:
+    """Draw a network as one program: operation by operation it takes a second longer."""
+    return network.build(shape, outputs, key)
+
+
+def load_data(config: Configuration) -> Dataset:
+    """Return the data set of a configuration, in the shape that its network takes."""
+    return config.network.view(config.dataset.load())
+
+
+def check_data(config: Configuration, data: Dataset) -> Schedule:
+    """Return how far training goes, with the configuration checked against the data at hand.
+
+    Raises:
+        ConfigError: if the configuration and the data do not go together, or a package is missing.
+    """
+    if config.run.tensorboard:
+        try:
+            check_tensorboard()
+        except ImportError as error:
+            raise ConfigError(str(error).replace("TensorBoard", "`tensorboard`")) from error
+    check_targets(data)
+    if config.rule.likelihood.kind == "categorical" and not is_distribution(data.train.y):
+        raise ConfigError(
+            "`likelihood` categorical needs targets that are distributions over classes, and those "
+            f"of {data.name} are not: use gaussian"
+        )
+    plan = config.training.plan(data)
+    try:
+        schedule = plan.over(data)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    config.optimiser.schedule.check_length(schedule.steps)
+    return schedule
+
+
+def check_targets(data: Dataset) -> None:
+    """Check that targets are of the form that the command's networks predict.
+
+    Raises:
+        ConfigError: if they have positions.
+    """
+    if (shape := data.train.y.shape[1:]) != (data.outputs,):
+        raise ConfigError(
+            f"the targets of {data.name} are of shape {shape} per sample, and the command's "
+            "networks predict one row: train one of your own with mupc.fit"
+        )

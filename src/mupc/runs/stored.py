@@ -1,0 +1,48 @@
+"""What a run leaves, read again."""
+
+import warnings
+from pathlib import Path
+
+from mupc.data import Dataset, Split
+from mupc.networks import Network
+from mupc.records import RunError, RunFolder
+from mupc.runs.network_file import load_network
+from mupc.runs.setup import load_data, shapes_of
+from mupc.settings import Configuration
+from mupc.settings.files import stored
+
+
+def load_run(path: str | Path) -> tuple[Configuration, Dataset, Network]:
+    """Read a run's configuration, its data and its trained network.
+
+    Raises:
+        RunError: if there is no run, or no whole network of its configuration in it.
+    """
+    folder = RunFolder.open(path)
+    config = stored(folder.config())
+    if not folder.network.is_file():
+        raise RunError(
+            f"the run {path} holds no trained network: it has not ended, or {folder.network.name} "
+            f"was removed; mupc train --resume {path} goes on with a run that has not ended"
+        )
+    if not folder.has_ended:
+        warnings.warn(
+            f"the run {path} has not ended: this is its network of before it went on",
+            stacklevel=2,
+        )
+    data = load_data(config)
+    network = load_network(folder.network, shapes_of(config.network, data.shape, data.outputs))
+    return config, data, network
+
+
+def split_of(data: Dataset, name: str) -> Split:
+    """Return the split of a data set that has this name.
+
+    Raises:
+        RunError: if the data set has no such split.
+    """
+    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    if (split := parts[name]) is None:
+        there = " or ".join(part for part, held in parts.items() if held is not None)
+        raise RunError(f"{data.name} has no {name} split in this run: use {there}")
+    return split

@@ -1,0 +1,230 @@
+"""A whole configuration: a tree of settings, and one flat table of them by name."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from mupc.settings.datasets import DATASETS, DatasetKind, Digits
+from mupc.settings.networks import NETWORKS, PARAMETERISATIONS, NetworkKind, ResidualMLP
+from mupc.settings.optimisers import OPTIMISERS, SCHEDULES, AdamOptimiser, OptimiserKind
+from mupc.settings.rules import LIKELIHOODS, REGIMES, RULES, PredictiveCodingRule, RuleKind
+from mupc.settings.setting import ConfigError, Kept, Kind, Section, Setting, Traced, group_of
+from mupc.settings.solvers import SOLVERS, STARTS
+from mupc.settings.training import RunKeeping, Training
+
+KINDS: dict[str, dict[str, type[Kind]]] = {
+    kinds[0].slot: {kind.kind: kind for kind in kinds}
+    for kinds in cast(
+        tuple[tuple[type[Kind], ...], ...],
+        (
+            NETWORKS,
+            PARAMETERISATIONS,
+            DATASETS,
+            RULES,
+            LIKELIHOODS,
+            REGIMES,
+            SOLVERS,
+            STARTS,
+            OPTIMISERS,
+            SCHEDULES,
+        ),
+    )
+}
+"""Every kind that can be chosen, by what it is a kind of and by name."""
+
+_SECTIONS: dict[str, type[Section]] = {"training": Training, "run": RunKeeping}
+TABLES = (*KINDS, *_SECTIONS)
+"""Names of the tables of settings."""
+
+
+class Configuration(Setting):
+    """All settings of a run."""
+
+    network: NetworkKind = ResidualMLP()
+    dataset: DatasetKind = Digits()
+    rule: RuleKind = PredictiveCodingRule()
+    optimiser: OptimiserKind = AdamOptimiser()
+    training: Training = Training()
+    run: RunKeeping = RunKeeping()
+
+    def flat(self) -> dict[str, Any]:
+        """Return every setting by its name, the kinds that are chosen among them."""
+        values: dict[str, Any] = {}
+        for name, group in self.groups():
+            values |= {name: group.kind} if isinstance(group, Kind) else {}
+            values |= group.values()
+        return values
+
+    def tables(self) -> dict[str, Any]:
+        """Return the settings as nested tables, as files hold them."""
+        return _table(self)
+
+    def changed(self, values: Mapping[str, Any]) -> "Configuration":
+        """Return the configuration with some settings, by name, given anew.
+
+        Another kind begins with its own defaults: what was set of the one before it goes.
+
+        Raises:
+            ConfigError: if there is no such setting here, or the whole cannot be run.
+        """
+        given = {name.replace("-", "_"): value for name, value in values.items()}
+        used: set[str] = set()
+        config = cast(Configuration, _changed(Configuration, self, given, used))
+        for name in given:
+            if name not in used:
+                raise _unknown(name, config)
+        for _, group in config.groups():
+            group.check(config)
+        return config
+
+    def places(self) -> dict[str, str]:
+        """Return the table in which each setting stands, by name."""
+        return {field: name for name, group in self.groups() for field in group.own_fields()}
+
+    def kept(self) -> set[str]:
+        """Return the settings that say where and how a run is kept: they do not make another."""
+        return {name for _, group in self.groups() for name in group.marked(Kept)}
+
+    def numbers(self) -> set[str]:
+        """Return the settings that are arguments of the compiled training step."""
+        return {name for _, group in self.groups() for name in group.marked(Traced)}
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that make the run, by name."""
+        kept = self.kept()
+        return {name: value for name, value in self.flat().items() if name not in kept}
+
+    def program(self) -> tuple[object, ...]:
+        """Return what decides the compiled training step: all but numbers, and how it is kept."""
+        kept = self.kept()
+        found: list[object] = []
+        for name, group in self.groups():
+            own = {n: v for n, v in group.structure().items() if n not in kept}
+            found.append((name, type(group), tuple(own.items())))
+        return tuple(found)
+
+    @property
+    def label(self) -> str:
+        """A name made of the settings that a reader looks for first."""
+        network = self.network
+        sizes = "x".join(str(getattr(network, name)) for name in network.sizes)
+        laws = f"{network.parameterisation.kind}-{self.rule.kind}"
+        kind = "" if isinstance(network, ResidualMLP) else f"{network.kind}-"
+        return f"{self.dataset.label}-{kind}{laws}-{sizes}-seed{self.training.seed}"
+
+
+def _table(group: Setting) -> dict[str, Any]:
+    table: dict[str, Any] = {"kind": group.kind} if isinstance(group, Kind) else {}
+    for name in type(group).model_fields:
+        value = getattr(group, name)
+        if isinstance(value, Setting):
+            table[name] = _table(value)
+        elif value is not None:
+            table[name] = list(value) if isinstance(value, tuple) else value
+    # Plain values first: in TOML a table ends where the next begins.
+    return dict(sorted(table.items(), key=lambda item: isinstance(item[1], dict)))
+
+
+def _changed(
+    group: type[Setting], current: Setting | None, given: Mapping[str, Any], used: set[str]
+) -> Setting:
+    """Return a group with what is given anew; its defaults are those of `current`, or its own."""
+    values: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    for name, field in group.model_fields.items():
+        inner = group_of(field)
+        if inner is None:
+            if name in given:
+                own[name] = given[name]
+                used.add(name)
+            elif current is not None:
+                values[name] = getattr(current, name)
+            continue
+        default = cast(Setting, field.default if current is None else getattr(current, name))
+        kind, known = type(default), given
+        if issubclass(inner, Kind) and name in given:
+            used.add(name)
+            kind, more = _chosen(inner, given[name])
+            known = {**given, **more}
+        values[name] = _changed(kind, default if kind is type(default) else None, known, used)
+    return group.checked(group.merged(values, own))
+
+
+def _chosen(base: type[Kind], name: object) -> tuple[type[Kind], dict[str, Any]]:
+    """Return the kind of a name, and the settings that the name itself gives."""
+    kinds = KINDS[base.slot]
+    if isinstance(name, str):
+        if name in kinds:
+            return kinds[name], {}
+        if (short := base.shorthand(name)) is not None:
+            return kinds[short[0]], short[1]
+    hint = _nearest(str(name), kinds)
+    raise ConfigError(f"`{base.slot}` must be one of {', '.join(kinds)}, not {name}{hint}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Owner:
+    """A kind that has a setting."""
+
+    slot: str
+    kind: str
+
+
+def owners(name: str) -> Iterator[Owner]:
+    """Yield the kinds that have a setting of this name."""
+    for slot, kinds in KINDS.items():
+        for kind, group in kinds.items():
+            if name in group.model_fields:
+                yield Owner(slot, kind)
+
+
+def known_names() -> list[str]:
+    """Return the names of all settings, of every kind."""
+    groups: list[type[Setting]] = list(_SECTIONS.values())
+    groups += [kind for kinds in KINDS.values() for kind in kinds.values()]
+    return list(dict.fromkeys([*KINDS, *(name for group in groups for name in group.own_fields())]))
+
+
+def check_name(name: str) -> str:
+    """Return the setting that a name means, with hyphens or underscores.
+
+    Raises:
+        ConfigError: if no kind has it; it names the nearest.
+    """
+    name = name.replace("-", "_")
+    if name not in (known := known_names()):
+        raise ConfigError(f"there is no setting {name}{_nearest(name, known)}")
+    return name
+
+
+def _unknown(name: str, config: Configuration) -> ConfigError:
+    """Return why a configuration does not have a setting."""
+    chosen = config.flat()
+    try:
+        check_name(name)
+    except ConfigError as error:
+        return error
+    having = list(owners(name))
+    slots = dict.fromkeys(owner.slot for owner in having)
+    for slot in reversed(slots):  # the innermost that is chosen here
+        kinds = [owner.kind for owner in having if owner.slot == slot]
+        several = "s" if len(kinds) > 1 else ""
+        if slot in chosen:
+            return ConfigError(
+                f"`{name}` is a setting of the {slot}{several} {', '.join(kinds)}, and the {slot} "
+                f"is {chosen[slot]}: choose `{slot}` {kinds[0]}, or leave it out"
+            )
+    slot = next(iter(slots))
+    if slot in chosen:  # the name is itself one of a kind of something
+        return ConfigError(f"the {slot} {chosen[slot]} has no {name}: leave `{name}` out")
+    owner = next(owners(slot))
+    return ConfigError(
+        f"`{name}` is a setting of a {slot}, and the {owner.slot} {chosen.get(owner.slot)} has no "
+        f"{slot}: leave it out"
+    )
+
+
+def _nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {near[0]}?" if near else ""

@@ -1,0 +1,105 @@
+"""Data sets."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from mupc import data
+from mupc.data import Dataset, Scaling
+from mupc.settings.setting import Fraction, Kept, Kind, Place
+
+
+class DatasetKind(Kind):
+    """Data set."""
+
+    slot = "dataset"
+
+    validation: Fraction = 0.0
+    """Fraction of the training data held out; the network that does best there is the result. With
+    0 it is the last one."""
+    scale: Scaling = "none"
+    """What is done to the inputs, by statistics of the training split: `standardise` gives them
+    mean 0 and standard deviation 1, `unit` brings them to 0 to 1; published data have been scaled
+    already."""
+
+    def load(self) -> Dataset:
+        """Return the data.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+        return self._loaded(self.kind)
+
+    def _loaded(self, name: str, data_dir: str | None = None) -> Dataset:
+        return data.load(name, data_dir=data_dir, validation=self.validation, scale=self.scale)
+
+    @property
+    def label(self) -> str:
+        """What names a run of it."""
+        return self.kind
+
+    @classmethod
+    def shorthand(cls, text: str) -> tuple[str, dict[str, Any]] | None:
+        """Return the kind that a path stands for."""
+        return (Npz.kind, {"path": text}) if text.lower().endswith(".npz") else None
+
+
+class Digits(DatasetKind):
+    """Handwritten digits of 8 × 8 pixels; they come with scikit-learn."""
+
+    kind = "digits"
+
+
+class _Files(DatasetKind):
+    data_dir: Annotated[Place | None, Kept()] = None
+    """Folder of data files already on disk, which comes before MUPC_DATA and the cache."""
+
+    def load(self) -> Dataset:
+        """Return the data.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+        return self._loaded(self.kind, self.data_dir)
+
+
+class MNIST(_Files):
+    """Handwritten digits of 28 × 28 pixels."""
+
+    kind = "mnist"
+
+
+class FashionMNIST(_Files):
+    """Articles of clothing, 28 × 28 pixels."""
+
+    kind = "fashion-mnist"
+
+
+class CIFAR10(_Files):
+    """Colour photographs of 32 × 32 pixels."""
+
+    kind = "cifar10"
+
+
+class Npz(DatasetKind):
+    """Your own arrays, x and y, in a file of NumPy's; `--dataset FILE.npz` is short for it."""
+
+    kind = "npz"
+
+    path: Place
+    """The file."""
+
+    def load(self) -> Dataset:
+        """Return the data.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+        return self._loaded(self.path)
+
+    @property
+    def label(self) -> str:
+        """What names a run of it."""
+        return Path(self.path).stem
+
+
+DATASETS: tuple[type[DatasetKind], ...] = (Digits, MNIST, FashionMNIST, CIFAR10, Npz)

@@ -1,0 +1,300 @@
+"""Methods of inference, and where it starts."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import optax
+
+from mupc.hyperparameters import traced
+from mupc.inference import (
+    LBFGS,
+    FeedforwardStart,
+    FixedSteps,
+    GaussNewton,
+    GradientDescent,
+    GradientFlow,
+    InErrors,
+    LinearSolve,
+    NormalStart,
+    Optax,
+    Solver,
+    StableStep,
+    Start,
+    Stopping,
+    Tolerance,
+    ZeroStart,
+)
+from mupc.settings.setting import (
+    ConfigError,
+    Count,
+    Fraction,
+    Kind,
+    NotNegative,
+    NotNegativeCount,
+    Positive,
+    Traced,
+    unheeded,
+)
+
+if TYPE_CHECKING:
+    from mupc.settings.configuration import Configuration
+
+Coordinates = Literal["activities", "errors"]
+
+
+class SolverKind(Kind):
+    """How activities settle to a minimum of the energy."""
+
+    slot = "solver"
+
+    max_steps: Count | Literal["depth"] = 1
+    """Largest number of inference steps T; `depth`: as many as there are hidden layers."""
+    rtol: Annotated[NotNegative, Traced()] = 1e-3
+    """A sample is done when its residual is this fraction of the initial one. With one step there
+    is nothing to stop, and no residual is measured."""
+    atol: Annotated[NotNegative, Traced()] = 0.0
+    """Absolute tolerance of the residual, added to that of rtol."""
+    patience: NotNegativeCount = 10
+    """A sample is done when its energy has not fallen for this many steps; 0: never."""
+
+    def build(self) -> Solver:
+        """Return the method."""
+        raise NotImplementedError
+
+    def steps(self, depth: int) -> int:
+        """Return the largest number of steps for a network of so many hidden layers."""
+        return depth if self.max_steps == "depth" else self.max_steps
+
+    def stopping(self) -> Stopping:
+        """Return what says when inference is done."""
+        if self.max_steps == 1:
+            return FixedSteps()
+        return Tolerance(self.rtol, self.atol, self.patience)
+
+    def structure(self) -> dict[str, object]:
+        """Return what decides the compiled program."""
+        kept = super().structure()
+        return {**kept, "patience": 0} if self.max_steps == 1 else kept
+
+    def warning(self, rho: float, config: "Configuration") -> str | None:
+        """Return a sentence if the method is not accurate enough for a regime, else None."""
+        return None
+
+    def check(self, config: "Configuration") -> None:
+        """Refuse tolerances where a single step is made."""
+        for name in ("rtol", "atol", "patience"):
+            default = type(self).model_fields[name].default
+            if self.max_steps == 1 and getattr(self, name) != default:
+                raise unheeded(name, "`max_steps` is 1")
+
+
+class GaussNewtonSolver(SolverKind):
+    """Gauss–Newton in errors, by conjugate gradients."""
+
+    kind = "gauss-newton"
+
+    cg_steps: Count = 1
+    """Conjugate gradient steps in an iteration."""
+
+    def build(self) -> Solver:
+        """Return the method."""
+        return GaussNewton(self.cg_steps)
+
+    def warning(self, rho: float, config: "Configuration") -> str | None:
+        """Return a sentence if the method is not accurate enough for a regime, else None.
+
+        Up to the first limit one iteration trains as well as accurate inference, and up to the
+        second several do (experiments/regimes.py; the tables are in docs/solvers.md). A regime that
+        is not held goes further away in training.
+        """
+        one, several = (0.75, 2.5) if config.rule.holds else (0.25, 1.0)
+        steps = self.steps(config.network.hidden)
+        few = steps < 3
+        if rho <= (one if few else several):
+            return None
+        more = " or --max-steps 3 --cg-steps 4" if few and rho <= several else ""
+        made = "one Gauss–Newton iteration is"
+        made = made if steps == 1 else f"{steps} Gauss–Newton iterations are"
+        return (
+            f"at ρ = {rho:.2g} inference must be accurate, and {made} not enough: use --solver "
+            f"l-bfgs{more}"
+        )
+
+    def check(self, config: "Configuration") -> None:
+        """Refuse activity decay: the hidden part of the Hessian is no longer the identity."""
+        super().check(config)
+        if config.rule.activity_decay:
+            raise ConfigError("`solver` gauss-newton takes no `activity_decay`: use l-bfgs with it")
+
+
+class MovingSolver(SolverKind):
+    """A method that moves activities, or errors."""
+
+    coordinates: Coordinates = "activities"
+    """What moves."""
+
+    def build(self) -> Solver:
+        """Return the method."""
+        method = self.method()
+        return InErrors(method) if self.coordinates == "errors" else method
+
+    def method(self) -> Solver:
+        """Return the method, whatever it moves."""
+        raise NotImplementedError
+
+
+class LBFGSSolver(MovingSolver):
+    """L-BFGS, per sample."""
+
+    kind = "l-bfgs"
+
+    max_steps: Count | Literal["depth"] = 30
+    """Largest number of inference steps T; `depth`: as many as there are hidden layers."""
+    coordinates: Coordinates = "errors"
+    """What moves."""
+    history: Count = 8
+    """Pairs that are remembered."""
+
+    def method(self) -> Solver:
+        """Return the method, whatever it moves."""
+        return LBFGS(self.history)
+
+
+class _StepsOnActivities(MovingSolver):
+    max_steps: Count | Literal["depth"] = 8
+    """Largest number of inference steps T; `depth`: as many as there are hidden layers."""
+
+    def warning(self, rho: float, config: "Configuration") -> str | None:
+        """Return a sentence if the method is not accurate enough for a regime, else None."""
+        depth = config.network.hidden
+        steps = self.steps(depth)
+        if self.coordinates == "errors" or steps >= 4 * depth:
+            return None
+        return (
+            f"{steps} steps on activities do not carry the error through {depth} layers, so the "
+            "lower ones hardly learn: use --solver gauss-newton"
+        )
+
+
+class GradientDescentSolver(_StepsOnActivities):
+    """Gradient descent."""
+
+    kind = "gradient-descent"
+
+    step_size: Annotated[Positive | Literal["stable"], Traced()] = 0.25
+    """Step, per sample, or `stable`: from the Hessian's largest eigenvalue."""
+    momentum: Fraction = 0.0
+    """Nesterov momentum."""
+
+    def method(self) -> Solver:
+        """Return the method, whatever it moves."""
+        step = StableStep() if self.step_size == "stable" else self.step_size
+        return GradientDescent(step, self.momentum or None)
+
+
+class AdamSolver(_StepsOnActivities):
+    """Adam on activities."""
+
+    kind = "adam"
+
+    step_size: Annotated[Positive, Traced()] = 0.25
+    """Step, per sample."""
+
+    def method(self) -> Solver:
+        """Return the method, whatever it moves."""
+        return Optax(traced(optax.adam, learning_rate=self.step_size))
+
+
+class GradientFlowSolver(MovingSolver):
+    """The gradient flow, followed to its end."""
+
+    kind = "gradient-flow"
+
+    coordinates: Coordinates = "errors"
+    """What moves."""
+
+    def method(self) -> Solver:
+        """Return the method, whatever it moves."""
+        return GradientFlow()
+
+    def warning(self, rho: float, config: "Configuration") -> str | None:
+        """Return a sentence if the method is not accurate enough for a regime, else None."""
+        if not config.network.kinks:
+            return None
+        return (
+            "the gradient flow follows every kink of relu: it takes very long, and ends short of "
+            "the minimum: use --solver l-bfgs"
+        )
+
+
+class LinearSolveSolver(SolverKind):
+    """The equilibrium of a linear network, in closed form."""
+
+    kind = "linear-solve"
+
+    def build(self) -> Solver:
+        """Return the method."""
+        return LinearSolve()
+
+    def check(self, config: "Configuration") -> None:
+        """Refuse what is not linear."""
+        super().check(config)
+        if not config.network.linear:
+            raise ConfigError("`solver` linear-solve is for `activation` linear: use l-bfgs")
+        if config.rule.likelihood.kind != "gaussian":
+            raise ConfigError(
+                "`solver` linear-solve is for `likelihood` gaussian: use gauss-newton"
+            )
+
+
+class StartKind(Kind):
+    """Where inference starts."""
+
+    slot = "start"
+
+    def build(self) -> Start:
+        """Return the start."""
+        raise NotImplementedError
+
+
+class FromFeedforward(StartKind):
+    """The activities of the feedforward pass."""
+
+    kind = "feedforward"
+
+    def build(self) -> Start:
+        """Return the start."""
+        return FeedforwardStart()
+
+
+class FromZeros(StartKind):
+    """Zeros."""
+
+    kind = "zeros"
+
+    def build(self) -> Start:
+        """Return the start."""
+        return ZeroStart()
+
+
+class FromNormal(StartKind):
+    """Normal random numbers."""
+
+    kind = "normal"
+
+    start_std: Positive = 1.0
+    """Standard deviation of the start."""
+
+    def build(self) -> Start:
+        """Return the start."""
+        return NormalStart(self.start_std)
+
+
+SOLVERS: tuple[type[SolverKind], ...] = (
+    GaussNewtonSolver,
+    LBFGSSolver,
+    GradientDescentSolver,
+    AdamSolver,
+    GradientFlowSolver,
+    LinearSolveSolver,
+)
+STARTS: tuple[type[StartKind], ...] = (FromFeedforward, FromZeros, FromNormal)

@@ -1,0 +1,93 @@
+"""Evaluation: accuracy and loss of the predictions over all samples of a split."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Num
+
+from mupc.data import Split, check_split, evaluation_batches
+from mupc.learning import Backpropagation, LearningRule
+from mupc.likelihoods import Likelihood, losses
+from mupc.networks import Network, check_network
+from mupc.records import Evaluation
+from mupc.training.results import FitResult
+
+
+def evaluate(
+    trained: Network | FitResult,
+    split: Split,
+    *,
+    rule: LearningRule | None = None,
+    likelihood: Likelihood | None = None,
+    batch_size: int = 1000,
+) -> Evaluation:
+    """Evaluate a network on every sample of a split, the last partial batch included.
+
+    The prediction is the rule's: the output of the feedforward pass, unless the rule has another
+    one. At test time there is no target to clamp, and without one the feedforward activities are
+    the equilibrium of a predictive coding energy (which is zero there).
+
+    Args:
+        trained: what to evaluate: the result of `mupc.fit`, which knows its rule, or a network.
+        split: x and y.
+        rule: predicts; backpropagation's feedforward pass unless there is another.
+        likelihood: gives the loss (at unit precision); the rule's own unless given.
+        batch_size: how many samples at a time.
+
+    Raises:
+        TypeError: if it is no network, or no split.
+        ValueError: if they do not go together.
+    """
+    check_split(split, "split")
+    if isinstance(trained, FitResult):
+        network, rule = trained.network, trained.rule if rule is None else rule
+    else:
+        network = trained
+    check_network(network)
+    rule = Backpropagation() if rule is None else rule
+    likelihood = likelihood or rule.likelihood
+    loss, correct = 0.0, 0.0
+    for x, y in evaluation_batches(split, batch_size):
+        batch_loss, batch_correct = _evaluate_batch(
+            network, rule, likelihood, as_input(x), jnp.asarray(y, float)
+        )
+        loss, correct = loss + float(batch_loss), correct + float(batch_correct)
+    samples = len(split.x)
+    accuracy = correct / samples if is_one_hot(split.y) else None
+    return Evaluation(accuracy, loss / samples, samples)
+
+
+@eqx.filter_jit
+def _evaluate_batch(
+    network: Network,
+    rule: LearningRule,
+    likelihood: Likelihood,
+    x: Num[Array, "batch ..."],
+    y: Float[Array, "batch ..."],
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    output = rule.predict(network, x)
+    return jnp.sum(losses(likelihood, y, output)), jnp.sum(hits(output, y))
+
+
+def as_input(x: Num[np.ndarray, "..."]) -> Num[Array, "..."]:
+    """Return inputs as JAX computes with them: whole numbers stay such, as they may be tokens."""
+    return jnp.asarray(x) if x.dtype.kind in "iu" else jnp.asarray(x, float)
+
+
+def hits(output: Float[Array, "batch ..."], y: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
+    """Return the fraction of a sample's positions whose largest output is the target's.
+
+    An output without positions has one: it is right or wrong.
+    """
+    right = jnp.argmax(output, axis=-1) == jnp.argmax(y, axis=-1)
+    return jnp.mean(right.reshape(len(right), -1).astype(output.dtype), axis=1)
+
+
+def is_one_hot(y: Num[np.ndarray, "n ..."]) -> bool:
+    """Return whether targets are classes: every row has a single 1, and zeros elsewhere."""
+    return bool(np.all((y == 0) | (y == 1)) and np.all(np.sum(y, axis=-1) == 1))
+
+
+def is_distribution(y: Num[np.ndarray, "n ..."]) -> bool:
+    """Return whether every row of targets is a distribution: none negative, and their sum 1."""
+    return bool(np.all(y >= 0) and np.allclose(np.sum(y, axis=-1), 1, atol=1e-5))
