@@ -79,7 +79,7 @@ FIELDS = {
 # How and where a run is kept changes no figure; tests of the data, of the command and of
 # checkpoints see to these.
 KEPT = {"out", "data_dir", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints"}
-KEPT |= {"tensorboard", "compilation_cache", "path"}
+KEPT |= {"tensorboard", "compilation_cache", "path", "init_from"}  # of which tests of runs say more
 
 
 def configured(**settings):
@@ -110,7 +110,7 @@ def outcome(folder, **settings):
 def test_the_table_has_every_setting():
     assert set(FIELDS) | KEPT == set(known_names())
     kept = {name for config in (configured(), preset("paper")) for name in config.kept()}
-    assert kept | {"path"} == KEPT
+    assert kept | {"path", "init_from"} == KEPT
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if FIELDS[name]])
@@ -161,7 +161,6 @@ WRONG = [
     ({"sgd_momentum": 0.5}, "sgd_momentum is a setting of the optimiser sgd"),
     ({"schedule": "constant", "warmup": 5}, "warmup is a setting of the schedule cosine"),
     ({"weight_decay_roles": ("hidden",)}, "weight_decay_roles would have no effect"),
-    ({"steps": 3, "epochs": 1.0}, "give either epochs or steps, and not both"),
     ({"solver": "adam", "momentum": 0.5}, "momentum is a setting of the solver gradient-descent"),
     ({"solver": "adam", "step_size": "stable"}, "step_size must be a number, not stable"),
     ({"depth": 1, "skips": False}, "skips would have no effect"),
@@ -211,6 +210,11 @@ def test_epochs_take_the_place_of_steps():
     assert config.changed({"epochs": 2}).training.length(640) == 20
 
 
+def test_epochs_and_steps_are_not_typed_both(capsys):
+    assert main(["train", "--epochs", "2", "--steps", "7"]) == 2
+    assert "give either --epochs or --steps, and not both" in capsys.readouterr().err
+
+
 def test_numpys_numbers_are_numbers():
     config = configured(depth=np.int64(3), rho=np.float32(0.5), biases=np.bool_(True))
     assert (config.flat()["depth"], config.flat()["rho"], config.flat()["biases"]) == (3, 0.5, True)
@@ -241,7 +245,7 @@ def test_every_setting_has_a_sentence_for_what_it_cannot_be(name, tmp_path, caps
         wrong.append({**needed, name: {"a": 1}})
     if name in KINDS or name in ("activation", "scale", "learning_rate_rule", "coordinates"):
         wrong.append({**needed, name: "nonsense"})
-    elif name not in ("out", "path", "data_dir"):
+    elif name not in ("out", "path", "data_dir", "init_from"):
         wrong += [{**needed, name: value} for value in (-1, float("nan"), "nonsense")]
     for settings in wrong:
         path = tmp_path / "run.json"

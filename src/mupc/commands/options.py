@@ -76,7 +76,10 @@ def parse(
         mine["file"] = found.file
     if rest:
         raise _stray(rest[0], config if base is not None else None, own)
-    return Parsed(own.checked(mine), config.changed(given), given)
+    changed = config.changed(given)
+    for _, group in changed.groups():
+        group.check_typed(given.keys())
+    return Parsed(own.checked(mine), changed, given)
 
 
 def _chosen(words: Sequence[str], base: Base) -> Configuration:
@@ -91,6 +94,13 @@ def _chosen(words: Sequence[str], base: Base) -> Configuration:
     if (path := found.pop("file", None)) is not None and base.read is not None:
         config = base.read(path, config)
     return config.changed(_in_order(found))
+
+
+def early(words: Sequence[str], name: str) -> str | None:
+    """Return the value of an option on which the defaults of the others depend."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument(option(name), nargs="?", dest="value")
+    return parser.parse_known_args(list(words))[0].value
 
 
 def _in_order(kinds: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-from mupc.commands.options import Base, parse
+from mupc.commands.options import Base, early, parse
 from mupc.commands.terminal import figures, prepare_backend
-from mupc.records import Ended, Record
+from mupc.records import Ended, Record, RunFolder
 from mupc.runs import Start, resume, train
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.files import read_config, to_toml
@@ -19,6 +19,9 @@ class TrainOptions(Setting):
     """Print the configuration as a TOML file, for --file, and do not train."""
     resume: str | None = None
     """Run folder to continue from its newest checkpoint, instead of all other options."""
+    extend: str | None = None
+    """Run folder to train longer, in a folder of its own: its configuration and its network are
+    where training begins, and other options change the configuration."""
 
 
 _STATUS = {Ended.DIVERGED: 1, Ended.INTERRUPTED: 130, Ended.TERMINATED: 143}
@@ -26,6 +29,7 @@ _STATUS = {Ended.DIVERGED: 1, Ended.INTERRUPTED: 130, Ended.TERMINATED: 143}
 
 def run(words: Sequence[str]) -> int:
     """Train, and return the exit status."""
+    words = _extending(words)
     options, config, _ = parse("train", words, TrainOptions, Base(read=read_config))
     if options.resume is not None:
         _check_alone(words)
@@ -47,6 +51,19 @@ def run(words: Sequence[str]) -> int:
     if run.result.ended in (Ended.INTERRUPTED, Ended.TERMINATED):
         print(f"to continue: mupc train --resume {run.folder.path}")
     return _STATUS.get(run.result.ended, 0)
+
+
+def _extending(words: Sequence[str]) -> Sequence[str]:
+    """Spell out what it is to extend a run."""
+    if (place := early(words, "extend")) is None:
+        return words
+    if any(early(words, name) is not None for name in ("file", "init_from", "preset")):
+        raise ConfigError(
+            "`extend` begins from a run's configuration and network: leave out `file`, `init_from` "
+            "and `preset`"
+        )
+    folder = RunFolder.open(place)
+    return [*words, "--file", str(folder.path / "config.json"), "--init-from", place]
 
 
 def _check_alone(words: Sequence[str]) -> None:

@@ -18,7 +18,6 @@ import numpy as np
 
 from mupc.networks import Chain, Network
 from mupc.records import RunError
-from mupc.runs.setup import shapes_of
 from mupc.settings import Configuration
 from mupc.settings.files import stored
 from mupc.settings.networks import NetworkKind
@@ -157,4 +156,4 @@ def _build(path: Path, about: Mapping[str, Any]) -> Network:
     # Of a number in the place of a shape, and of settings that do not apply, as they were once.
     shape = about["inputs"] if isinstance(about["inputs"], list) else [about["inputs"]]
     given = {name: value for name, value in about["config"].items() if value is not None}
-    return shapes_of(stored(given).network, tuple(shape), about["outputs"])
+    return stored(given).network.shapes(tuple(shape), about["outputs"])

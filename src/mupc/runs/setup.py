@@ -1,5 +1,6 @@
 """What a run trains: the objects that its configuration names, checked against its data."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import equinox as eqx
@@ -9,6 +10,7 @@ from jaxtyping import PRNGKeyArray
 from mupc.data import Dataset
 from mupc.networks import Network
 from mupc.records import Regime
+from mupc.runs.network_file import load_network
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.networks import NetworkKind
 from mupc.training.evaluate import is_distribution
@@ -28,9 +30,15 @@ def set_up(config: Configuration, data: Dataset, steps: int, regime: Regime | No
     """Return what a configuration names, for a run of so many steps.
 
     The regime is measured, unless it is known already.
+
+    Raises:
+        RunError: if the network that training begins from cannot be read, or is of another kind.
     """
     network_key, key = jax.random.split(jax.random.key(config.training.seed))
     network = _draw(config.network, data.shape, data.outputs, network_key)
+    if (place := config.training.init_from) is not None:
+        path = Path(place)
+        network = load_network(path / "network.safetensors" if path.is_dir() else path, network)
     if regime is None:
         batch = first_batch(data, config.training.batch_size, key)
         regime = config.rule.measure(network, batch)
@@ -41,11 +49,6 @@ def member_of(config: Configuration, network: Network, steps: int, key: PRNGKeyA
     """Return a network with the rule and the optimiser that a configuration names."""
     rule = config.rule.build(config.network.hidden)
     return Member(network, rule, config.optimiser.build(network, steps), key)
-
-
-def shapes_of(network: NetworkKind, shape: tuple[int, ...], outputs: int) -> Network:
-    """Return a network without its arrays: their shapes are in their place."""
-    return eqx.filter_eval_shape(network.build, shape, outputs, jax.random.key(0))
 
 
 @eqx.filter_jit

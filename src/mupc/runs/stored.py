@@ -7,7 +7,7 @@ from mupc.data import Dataset, Split
 from mupc.networks import Network
 from mupc.records import RunError, RunFolder
 from mupc.runs.network_file import load_network
-from mupc.runs.setup import load_data, shapes_of
+from mupc.runs.setup import load_data
 from mupc.settings import Configuration
 from mupc.settings.files import stored
 
@@ -31,7 +31,7 @@ def load_run(path: str | Path) -> tuple[Configuration, Dataset, Network]:
             stacklevel=2,
         )
     data = load_data(config)
-    network = load_network(folder.network, shapes_of(config.network, data.shape, data.outputs))
+    network = load_network(folder.network, config.network.shapes(data.shape, data.outputs))
     return config, data, network
 
 

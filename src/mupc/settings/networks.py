@@ -3,6 +3,7 @@
 import math
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
@@ -87,6 +88,10 @@ class NetworkKind(Kind):
             key: draws the weights.
         """
         raise NotImplementedError
+
+    def shapes(self, shape: tuple[int, ...], outputs: int) -> Network:
+        """Return the network without its arrays: their shapes are in their place."""
+        return eqx.filter_eval_shape(self.build, shape, outputs, jax.random.key(0))
 
     @property
     def hidden(self) -> int:

@@ -6,7 +6,7 @@ solver; a `Section` is always there. Fields may themselves be of these: a config
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
 
@@ -146,6 +146,13 @@ class Setting(BaseModel):
 
         Raises:
             ConfigError: if they do not go together.
+        """
+
+    def check_typed(self, names: Set[str]) -> None:
+        """Check what was typed by name, of these settings and others: a file may have all of them.
+
+        Raises:
+            ConfigError: if one would leave another without effect.
         """
 
 

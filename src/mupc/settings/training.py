@@ -1,7 +1,7 @@
 """How long training goes on, what is looked at in between, and how a run is kept."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Annotated, Any, Literal
 
 from annotated_types import Lt
@@ -14,6 +14,7 @@ from mupc.settings.setting import (
     NotNegative,
     NotNegativeCount,
     OutPlace,
+    Place,
     Positive,
     Section,
     Traced,
@@ -39,23 +40,23 @@ class Training(Section):
     """Steps between records."""
     report_every: NotNegativeCount = 100
     """Steps between reports of what inference and learning do in each layer; 0: none."""
+    init_from: Place | None = None
+    """Run folder, or network file, whose weights training begins from; unless given, they are
+    drawn."""
     # JAX's keys take 32 bits: larger seeds would repeat smaller ones.
     seed: Annotated[NotNegativeCount, Lt(2**32), Traced()] = 0
     """Seed of everything random."""
 
     @classmethod
     def merged(cls, current: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of fields when some are given anew: epochs take the place of steps.
-
-        Raises:
-            ConfigError: if both are given.
-        """
-        # A complete table, as records have it, has both.
-        complete = given.keys() == cls.own_fields().keys()
-        if given.get("steps") and "epochs" in given and not complete:
-            raise ConfigError("give either `epochs` or `steps`, and not both")
+        """Return the values of fields when some are given anew: epochs take the place of steps."""
         instead = {"steps": 0} if "epochs" in given else {}
         return {**current, **instead, **given}
+
+    def check_typed(self, names: Set[str]) -> None:
+        """Refuse epochs beside steps."""
+        if {"epochs", "steps"} <= names:
+            raise ConfigError("give either `epochs` or `steps`, and not both")
 
     def length(self, samples: int) -> int:
         """Return the number of steps on so many training samples.

@@ -25,7 +25,7 @@ from mupc.hyperparameters import as_module
 from mupc.learning import Batch
 from mupc.networks import Network
 from mupc.records import Ended, Regime, TrainRecord, ValidationRecord
-from mupc.runs.setup import Setup, member_of, set_up, shapes_of
+from mupc.runs.setup import Setup, member_of, set_up
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.configuration import KINDS, check_name
 from mupc.settings.files import on_top
@@ -238,7 +238,7 @@ class Estimator(BaseEstimator):
         """
         config.optimiser.schedule.check_length(steps)
         if network is not None:
-            named = shapes_of(config.network, data.shape, data.outputs)
+            named = config.network.shapes(data.shape, data.outputs)
             refusal = (
                 "the network that was fitted before is not what the parameters and the data say"
             )

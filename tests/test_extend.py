@@ -1,0 +1,52 @@
+"""Runs that begin from the network of another, and runs that are trained longer."""
+
+import equinox as eqx
+import pytest
+
+from mupc.commands.main import main
+from mupc.runs import load_run
+
+SMALL = ["--depth", "3", "--width", "8", "--report-every", "0", "--schedule", "constant"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "first"
+    assert main(["train", *SMALL, "--steps", "5", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.mark.parametrize("place", ["", "network.safetensors"])
+def test_training_begins_from_the_network_of_another_run(place, run, tmp_path):
+    """At a learning rate that changes no digit, the network is that of the other run."""
+    out, words = tmp_path / "run", ["--init-from", str(run / place), "--learning-rate", "1e-30"]
+    assert main(["train", *SMALL, "--steps", "2", "--seed", "7", *words, "--out", str(out)]) == 0
+    config, _, network = load_run(out)
+    assert eqx.tree_equal(network, load_run(run)[2])
+    assert config.training.init_from == str(run / place)
+
+
+def test_a_run_is_trained_longer_as_it_was_configured(run, tmp_path):
+    """As from a run of so many steps that begins from its network."""
+    longer, same = tmp_path / "longer", tmp_path / "same"
+    assert main(["train", "--extend", str(run), "--steps", "3", "--out", str(longer)]) == 0
+    words = ["--init-from", str(run), "--steps", "3", "--out", str(same)]
+    assert main(["train", *SMALL, *words]) == 0
+    ours, theirs = load_run(longer), load_run(same)
+    assert eqx.tree_equal(ours[2], theirs[2])
+    assert not eqx.tree_equal(ours[2], load_run(run)[2])
+    assert ours[0] == theirs[0].changed({"out": str(longer)})
+
+
+def test_what_cannot_be_begun_from_gets_a_sentence(run, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "run"), "--steps", "2"]
+    for words, sentence in [
+        (["--init-from", str(tmp_path / "none")], "is no file"),
+        (["--init-from", str(run), "--width", "9"], "is of another network: it differs in"),
+        (["--extend", str(tmp_path / "none")], "there is no run at"),
+        (["--extend", str(run), "--preset", "paper"], "leave out --file, --init-from and --preset"),
+    ]:
+        small = [] if "--extend" in words else SMALL
+        assert main(["train", *small, *words, *out]) == 2
+        assert sentence in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
