@@ -25,7 +25,7 @@ def test_arrays_keep_their_shape_and_labels_become_rows(tmp_path):
     # Whole numbers may be tokens, and stay such; all else is in single precision.
     assert data.train.x.dtype == np.uint8
     assert {array.dtype for array in (data.train.y, *data.test)} == {np.dtype(np.float32)}
-    assert "as it is given" in data.normalisation
+    assert "not scaled" in data.normalisation
 
 
 def test_targets_may_have_positions(tmp_path):

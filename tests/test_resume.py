@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from test_checkpoints import snapshot, timeless
@@ -145,13 +146,36 @@ def test_a_refused_resume_leaves_the_run_as_it_was(tmp_path, monkeypatch, capsys
         (regime, "it differs in the training data"),
         (regime.replace("precision", "decision"), "regime.json is damaged"),
         (json.dumps({**json.loads(regime), "rho": "a"}), "regime.json is damaged"),
-        (json.dumps({**json.loads(regime), "precision": 7.0}), "the precision at first"),
+        (json.dumps({**json.loads(regime), "precision": 7.0}), "the initial precision"),
     ]:
         (out / "regime.json").write_text(damage)
         assert main(["train", "--resume", str(out)]) == 2
         assert sentence in capsys.readouterr().err
     (out / "regime.json").write_text(regime)
     assert {path: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    # The data that it began with, in another place.
+    (tmp_path / "mine.npz").unlink()
+    assert main(["train", "--resume", str(out)]) == 2
+    assert "mine.npz does not exist" in capsys.readouterr().err
+    (tmp_path / "there").mkdir()
+    np.savez(place := tmp_path / "there" / "mine.npz", x=x, y=y)
+    assert main(["train", "--resume", str(out), "--data", str(place)]) == 0
+    assert "finished: 40 of 40 steps" in capsys.readouterr().out
+    assert main(["evaluate", str(out), "--split", "train"]) == 0  # the run knows where they lie
+    place.rename(again := tmp_path / "again.npz")
+    assert main(["evaluate", str(out), "--split", "train"]) == 2
+    assert main(["evaluate", str(out), "--split", "train", "--data", str(again)]) == 0
+    for words in (["--data", str(again)], ["--resume", str(out), "--depth", "3"]):
+        assert main(["train", *words]) == 2
+
+
+def test_numbers_of_another_width_name_the_switch(tmp_path, float64, capsys):
+    """A run in float64 is that in float64 only."""
+    out = tmp_path / "run"
+    assert main([*RUN, "--steps", "2", "--out", str(out)]) == 0
+    jax.config.update("jax_enable_x64", False)
+    assert main(["evaluate", str(out)]) == 2
+    assert "it was computed in float64: set JAX_ENABLE_X64=1" in capsys.readouterr().err
 
 
 def test_what_cannot_be_resumed_is_a_sentence(tmp_path, capsys):

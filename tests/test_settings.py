@@ -14,6 +14,7 @@ from mupc.runs import load_run, train
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.configuration import KINDS, known_names
 from mupc.settings.files import PRESETS, on_top, preset, read_config, stored, to_toml
+from mupc.settings.setting import Kept
 
 # Without reports of the regime, whose program takes as long to compile as a training step's.
 BASE = {"validation": 0.1, "depth": 3, "width": 8, "steps": 4, "log_every": 1, "evaluate_every": 2}
@@ -109,7 +110,7 @@ def outcome(folder, **settings):
 
 def test_the_table_has_every_setting():
     assert set(FIELDS) | KEPT == set(known_names())
-    kept = {name for config in (configured(), preset("paper")) for name in config.kept()}
+    kept = {name for config in (configured(), preset("paper")) for name in config.carrying(Kept)}
     assert kept | {"path", "init_from"} == KEPT
 
 

@@ -201,7 +201,7 @@ def test_a_sweep_trains_each_point_as_a_run_of_its_own_would_be_and_once(tmp_pat
     for given in ("--depth", "3"), ("--dataset", "mnist"):
         assert main(["sweep", str(out), *given]) == 2
         assert "settings are given, and nothing to sweep over" in capsys.readouterr().err
-    for moved in [], ["--dataset", "mnist", "--data-dir", str(tmp_path)]:  # digits lie nowhere
+    for moved in [], ["--data", str(tmp_path)]:  # digits lie nowhere
         assert main(["sweep", str(out), *moved]) == 0
         assert "6 of 6 points have results already" in capsys.readouterr().out
     now = {path.name: path.read_text() for path in (out / "results").iterdir()}

@@ -9,6 +9,7 @@ from test_sweeps import BASE, points
 
 from mupc.runs import train, train_together
 from mupc.settings import ConfigError
+from mupc.settings.setting import Traced
 from mupc.sweeps import Space, SweepFolder, sweep
 
 
@@ -36,7 +37,7 @@ def test_a_grid_of_numbers_compiles_its_training_step_once(fields, grid, tmp_pat
         )
     )
     first, *rest = Space(grid=grid).over(BASE.changed(fields))
-    assert set(grid) <= first.config.numbers()
+    assert set(grid) <= first.config.carrying(Traced)
     assert {point.config.program() for point in rest} == {first.config.program()}
     jax.clear_caches()
     folder = SweepFolder(tmp_path / "sweep")

@@ -17,6 +17,7 @@ from mupc.likelihoods import Gaussian
 from mupc.networks import residual_mlp
 from mupc.records import environment
 from mupc.settings.setting import Place, Setting
+from mupc.settings.training import RunKeeping
 
 
 class DoctorOptions(Setting):
@@ -28,8 +29,8 @@ class DoctorOptions(Setting):
 
 def run(words: Sequence[str]) -> int:
     """Print a report; return 0 if every check passed, else 1."""
-    options, _, _ = parse("doctor", words, DoctorOptions)
-    prepare_backend()
+    options = parse("doctor", words, DoctorOptions).own
+    prepare_backend(RunKeeping())
     return examine(options.data_dir)
 
 

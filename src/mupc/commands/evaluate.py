@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from mupc.commands.options import Positional, parse
 from mupc.commands.terminal import figures, prepare_backend
 from mupc.runs.stored import load_run, split_of
-from mupc.settings.setting import Setting
+from mupc.settings.setting import Place, Setting
+from mupc.settings.training import RunKeeping
 from mupc.training import evaluate
 
 
@@ -17,13 +18,15 @@ class EvaluateOptions(Setting):
     """Run folder."""
     split: Literal["test", "validation", "train"] = "test"
     """Split of the data."""
+    data: Place | None = None
+    """Where the run's data lie now, if they were moved: an `.npz` file, or a folder of files."""
 
 
 def run(words: Sequence[str]) -> int:
     """Evaluate, and return the exit status."""
-    options, _, _ = parse("evaluate", words, EvaluateOptions)
-    prepare_backend()
-    config, data, network = load_run(options.folder)
+    options = parse("evaluate", words, EvaluateOptions).own
+    prepare_backend(RunKeeping())
+    config, data, network = load_run(options.folder, options.data)
     likelihood = config.rule.likelihood.build()
     seen = evaluate(network, split_of(data, options.split), likelihood=likelihood)
     print(f"{options.folder}: {options.split} {figures(seen)}")

@@ -1,13 +1,13 @@
 """From words on the command line to settings: every option is a field, and its help the field's."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 from mupc.settings.configuration import KINDS, Configuration
-from mupc.settings.files import PRESETS, preset, value_of
+from mupc.settings.files import PRESETS, on_top, packaged, preset, read_config, value_of
 from mupc.settings.setting import ConfigError, Kind, Setting, option
 
 _Own = TypeVar("_Own", bound=Setting)
@@ -23,14 +23,20 @@ class Parsed(NamedTuple, Generic[_Own]):
     own: _Own
     config: Configuration
     given: dict[str, Any]
+    file: str | None
 
 
 class Base(NamedTuple):
-    """Where the settings of a run begin: a preset, with a few settings of the command's own."""
+    """Where the settings of a run begin.
 
-    settings: Mapping[str, Any] = {}
-    read: Callable[[str, Configuration], Configuration] | None = None
-    """Reads a file of settings on top of them."""
+    They are those of `--preset`, with what the command has in a TOML file of its own name beside
+    its module, and then those of `--file`.
+    """
+
+    read: Callable[[str, Configuration], Configuration] = read_config
+    """Returns a configuration with the settings of a file on top of it."""
+    about: str = "TOML file of settings, or a run's config.json."
+    """What that file is."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -55,7 +61,7 @@ def parse(
     Raises:
         ConfigError: if a word has no meaning, or an option is impossible.
     """
-    config = Configuration() if base is None else _chosen(words, base)
+    config = Configuration() if base is None else _chosen(name, words, base)
     parser = _Parser(
         prog=f"mupc {name}",
         description=own.__doc__,
@@ -66,34 +72,33 @@ def parse(
         _add(parser, field, info, info.get_default())
     if base is not None:
         _add_choice(parser, "preset", PRESETS, "default", "Where settings begin: a publication's.")
-        if base.read is not None and "file" not in own.model_fields:
-            parser.add_argument("--file", help="TOML file of settings, or a run's config.json.")
+        parser.add_argument("--file", default=argparse.SUPPRESS, help=base.about)
         _add_settings(parser, config)
     found, rest = parser.parse_known_args(list(words))
-    given = {n: v for n, v in vars(found).items() if n not in ("preset", "file")}
-    mine = {n: given.pop(n) for n in list(given) if n in own.model_fields}
-    if "file" in own.model_fields and found.__dict__.get("file") is not None:
-        mine["file"] = found.file
+    given = vars(found)
+    given.pop("preset", None)
+    file = given.pop("file", None)
+    mine = {name: given.pop(name) for name in own.model_fields if name in given}
     if rest:
         raise _stray(rest[0], config if base is not None else None, own)
     changed = config.changed(given)
     for _, group in changed.groups():
         group.check_typed(given.keys())
-    return Parsed(own.checked(mine), changed, given)
+    return Parsed(own.checked(mine), changed, given, file)
 
 
-def _chosen(words: Sequence[str], base: Base) -> Configuration:
+def _chosen(name: str, words: Sequence[str], base: Base) -> Configuration:
     """Return the preset and the file, with the kinds that are named among the words."""
     parser = _Parser(add_help=False, allow_abbrev=False)
-    for name in ("preset", "file", *KINDS):
+    for early in ("preset", "file", *KINDS):
         # Given without a value, it is left to the whole parser, which says so.
-        parser.add_argument(option(name), nargs="?", dest=name, default=argparse.SUPPRESS)
+        parser.add_argument(option(early), nargs="?", dest=early, default=argparse.SUPPRESS)
     found = vars(parser.parse_known_args([word for word in words if word != "--help"])[0])
-    found = {name: value for name, value in found.items() if value is not None}
-    config = preset(found.pop("preset", "default")).changed(base.settings)
-    if (path := found.pop("file", None)) is not None and base.read is not None:
+    found = {early: value for early, value in found.items() if value is not None}
+    config = on_top(preset(found.pop("preset", "default")), packaged("mupc.commands", name))
+    if (path := found.pop("file", None)) is not None:
         config = base.read(path, config)
-    return config.changed(_in_order(found))
+    return config.changed(found)
 
 
 def early(words: Sequence[str], name: str) -> str | None:
@@ -101,10 +106,6 @@ def early(words: Sequence[str], name: str) -> str | None:
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument(option(name), nargs="?", dest="value")
     return parser.parse_known_args(list(words))[0].value
-
-
-def _in_order(kinds: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: kinds[name] for name in KINDS if name in kinds}
 
 
 def _add_settings(parser: argparse.ArgumentParser, config: Configuration) -> None:

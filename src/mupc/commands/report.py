@@ -19,7 +19,7 @@ class ReportOptions(Setting):
 
 def run(words: Sequence[str]) -> int:
     """Write the report, and return the exit status."""
-    options, _, _ = parse("report", words, ReportOptions)
+    options = parse("report", words, ReportOptions).own
     write(options.folders, options.out)
     return 0
 

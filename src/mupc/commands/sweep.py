@@ -7,7 +7,7 @@ from mupc.commands.options import Base, Positional, parse
 from mupc.commands.terminal import prepare_backend
 from mupc.records import RunError
 from mupc.settings import ConfigError, Configuration
-from mupc.settings.setting import Count, NotNegativeCount, Setting
+from mupc.settings.setting import Count, Kept, NotNegativeCount, Place, Setting
 from mupc.sweeps.folder import SweepFolder
 from mupc.sweeps.points import Point, Space, read_file, read_grid, read_ranges, tell_apart
 from mupc.sweeps.ranking import Board, markdown, ranked
@@ -31,9 +31,9 @@ class SweepOptions(Setting):
     """How many random draws."""
     draw_seed: NotNegativeCount = 0
     """What they are drawn from."""
-    file: str | None = None
-    """TOML file with [base], [grid], [[points]] and [random]; options on the command line go before
-    its [base]."""
+    data: Place | None = None
+    """Where the data of the folder's points lie now, if they were moved: an `.npz` file, or a
+    folder of files."""
     retry_failed: bool = False
     """Train points again that could not be trained: there may be more memory now."""
     together: Count = 1
@@ -41,17 +41,19 @@ class SweepOptions(Setting):
     small network leaves idle."""
 
 
-# A sweep holds out a part of the training data, to find the best point by.
-_BASE = Base({"validation": 0.1}, lambda path, config: read_file(path).over(config))
+_BASE = Base(
+    lambda path, config: read_file(path).over(config),
+    "TOML file with [base], [grid], [[points]] and [random]; options go before its [base].",
+)
 
 
 def run(words: Sequence[str]) -> int:
     """Sweep, and print the table of all settings and the best of them."""
-    options, config, given = parse("sweep", words, SweepOptions, _BASE)
+    options, config, given, file = parse("sweep", words, SweepOptions, _BASE)
     if "out" in given:
         raise ConfigError("`out` is for a single run: a sweep's runs are kept in its own folder")
-    folder, points = _points(options, config, given)
-    prepare_backend(config.run.compilation_cache)
+    folder, points = _points(options, config, given, file)
+    prepare_backend(config.run)
     if options.retry_failed:
         for point in points:
             if (outcome := folder.outcome(point)) is not None and outcome.ended == "failed":
@@ -62,21 +64,8 @@ def run(words: Sequence[str]) -> int:
     return 1 if any(result.outcome.ended == "failed" for result in results) else 0
 
 
-def check_validation(points: Sequence[Point]) -> None:
-    """Check that every point has a validation split to be judged by.
-
-    Raises:
-        ConfigError: if one has none.
-    """
-    if any(not point.config.dataset.validation for point in points):
-        raise ConfigError(
-            "`validation` must be above 0: the best point is found by the validation split, so "
-            "that the test split stays unseen"
-        )
-
-
 def _points(
-    options: SweepOptions, config: Configuration, given: dict[str, Any]
+    options: SweepOptions, config: Configuration, given: dict[str, Any], file: str | None
 ) -> tuple[SweepFolder, list[Point]]:
     """Return the points asked for; with nothing asked for, those that the folder holds."""
     space = Space(
@@ -85,46 +74,37 @@ def _points(
         draws=options.draws,
         draw_seed=options.draw_seed,
     )
-    if options.file is not None:
+    if file is not None:
         if space != Space():
             raise ConfigError("--file says what to sweep over: leave --grid and --random out")
-        space = read_file(options.file).space
-    if space == Space() and options.file is None:
-        return _stored(options, given)
+        space = read_file(file).space
+    elif space == Space():
+        return _stored(options, config, given)
+    if options.data is not None:
+        raise ConfigError("`data` is for the points that a folder holds: leave the grid out")
     for name in sorted(space.names):
         if name in given:
             raise ConfigError(
                 f"`{name}`: it is swept over, and given a value for all points as well: use one"
             )
-    points = space.over(config)
-    check_validation(points)  # before anything is written
-    return SweepFolder(options.folder), points
+    return SweepFolder(options.folder), space.over(config)
 
 
-def _stored(options: SweepOptions, given: dict[str, Any]) -> tuple[SweepFolder, list[Point]]:
+def _stored(
+    options: SweepOptions, config: Configuration, given: dict[str, Any]
+) -> tuple[SweepFolder, list[Point]]:
     """Return the points that the folder holds, whose data may lie elsewhere by now."""
     folder = SweepFolder.open(options.folder)
-    place = given.get("data_dir")
-    # It takes a data set that lies in a folder to say where that is.
-    allowed = {"compilation_cache", *(() if place is None else ("data_dir", "dataset"))}
-    if not given.keys() <= allowed:
+    if not given.keys() <= config.carrying(Kept):
         raise ConfigError(
             "settings are given, and nothing to sweep over: the points that the folder holds have "
             "their own settings, so leave them out, or say --grid"
         )
     if not (points := tell_apart(folder.points())):
         raise RunError(f"the sweep at {options.folder} holds no points: say --grid")
-    check_validation(points)
-    if place is not None:
-        points = [_moved(point, place) for point in points]
-    return folder, points
-
-
-def _moved(point: Point, place: str) -> Point:
-    """Return a point whose data lie in another folder, if they lie in one."""
-    if "data_dir" not in point.config.flat():
-        return point
-    return point._replace(config=point.config.changed({"data_dir": place}))
+    return folder, [
+        point._replace(config=point.config.changed(given).moved(options.data)) for point in points
+    ]
 
 
 def _tell(folder: SweepFolder, results: Sequence[Result]) -> None:

@@ -9,6 +9,7 @@ import jax
 import platformdirs
 
 from mupc.settings.setting import ConfigError
+from mupc.settings.training import RunKeeping
 from mupc.training.evaluate import Evaluation
 
 
@@ -38,8 +39,11 @@ def figures(evaluation: Evaluation) -> str:
     return f"{shown}loss {evaluation.loss:.4g} over {evaluation.samples} samples"
 
 
-def prepare_backend(keep_programs: bool = True) -> None:
+def prepare_backend(keeping: RunKeeping) -> None:
     """Start JAX, and let it keep compiled programs from one run of the command to the next.
+
+    Args:
+        keeping: says whether it does.
 
     Raises:
         ConfigError: if there is no device of the kind that the environment asks for.
@@ -52,7 +56,7 @@ def prepare_backend(keep_programs: bool = True) -> None:
             f"JAX finds no device for JAX_PLATFORMS={asked}: unset it, or install JAX for that "
             f"platform ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
         ) from error
-    if keep_programs and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    if keeping.compilation_cache and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

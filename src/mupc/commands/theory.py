@@ -7,14 +7,12 @@ from mupc.commands.report import write
 from mupc.commands.terminal import prepare_backend
 from mupc.records import EQUILIBRIUM, TheoryRecord
 from mupc.runs.survey import TheoryOptions, survey
-from mupc.settings.files import read_config
 
 
 def run(words: Sequence[str]) -> int:
     """Measure, print a table and draw a report; return the exit status."""
-    base = Base({"activation": "tanh"}, read_config)
-    options, config, _ = parse("theory", words, TheoryOptions, base)
-    prepare_backend(config.run.compilation_cache)
+    options, config, *_ = parse("theory", words, TheoryOptions, Base())
+    prepare_backend(config.run)
     folder, _ = survey(options, config, _table())
     print(f"folder: {folder.path}")
     write([str(folder.path)])

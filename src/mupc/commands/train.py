@@ -7,8 +7,8 @@ from mupc.commands.terminal import figures, prepare_backend
 from mupc.records import Ended, Record, RunFolder
 from mupc.runs import Start, resume, train
 from mupc.settings import ConfigError, Configuration
-from mupc.settings.files import read_config, to_toml
-from mupc.settings.setting import Setting
+from mupc.settings.files import to_toml
+from mupc.settings.setting import Place, Setting
 from mupc.training.progress import Progress
 
 
@@ -18,7 +18,10 @@ class TrainOptions(Setting):
     print_config: bool = False
     """Print the configuration as a TOML file, for --file, and do not train."""
     resume: str | None = None
-    """Run folder to continue from its newest checkpoint, instead of all other options."""
+    """Run folder to continue from its newest checkpoint, instead of all other options but data."""
+    data: Place | None = None
+    """Where the data of the run to resume lie now, if they were moved: an `.npz` file, or a folder
+    of files."""
     extend: str | None = None
     """Run folder to train longer, in a folder of its own: its configuration and its network are
     where training begins, and other options change the configuration."""
@@ -30,17 +33,19 @@ _STATUS = {Ended.DIVERGED: 1, Ended.INTERRUPTED: 130, Ended.TERMINATED: 143}
 def run(words: Sequence[str]) -> int:
     """Train, and return the exit status."""
     words = _extending(words)
-    options, config, _ = parse("train", words, TrainOptions, Base(read=read_config))
+    options, config, *_ = parse("train", words, TrainOptions, Base())
     if options.resume is not None:
         _check_alone(words)
+    elif options.data is not None:
+        raise ConfigError("`data` says where the data of a run lie that is resumed: give `resume`")
     elif options.print_config:
         print(to_toml(config), end="")
         return 0
-    prepare_backend(config.run.compilation_cache)
+    prepare_backend(config.run)
     run = (
         train(config, begin=begin)
         if options.resume is None
-        else resume(options.resume, begin=begin)
+        else resume(options.resume, data=options.data, begin=begin)
     )
     print(run.result.message)
     if run.test is not None:
@@ -69,7 +74,7 @@ def _extending(words: Sequence[str]) -> Sequence[str]:
 def _check_alone(words: Sequence[str]) -> None:
     """Refuse other options beside --resume: a run continues as it began."""
     given = [word.partition("=")[0] for word in words if word.startswith("--")]
-    if others := [name for name in given if name != "--resume"]:
+    if others := [name for name in given if name not in ("--resume", "--data")]:
         raise ConfigError(
             f"`resume` continues a run as it was configured: leave out {', '.join(others)}"
         )

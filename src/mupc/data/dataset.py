@@ -143,7 +143,7 @@ def prepare(data: Dataset, validation: float, scale: Scaling, seed: int) -> Data
     if (affine := fit_scaling(data.train.x, scale)) is not None:
         data = replace(data, normalisation=f"{data.normalisation} {affine.sentence}".strip())
         return _map(data, lambda split: scaled(split, affine, where))
-    data = replace(data, normalisation=data.normalisation or "x as it is given.")
+    data = replace(data, normalisation=data.normalisation or "x is not scaled.")
     data = _map(data, lambda split: _single(split, where))
     if not may_be_tokens(data.train):
         warn_of_range(data.train, data.name)
@@ -167,7 +167,7 @@ def hold_out(data: Dataset, fraction: float, seed: int) -> Dataset:
         return data
     if data.validation is not None:
         raise DataError(
-            f"{data.name} has a validation split of its own: leave validation={fraction} out."
+            f"{data.name} has a validation split of its own: set validation to 0, not {fraction}."
         )
     size = len(data.train.x)
     count = max(1, round(fraction * size))

@@ -31,7 +31,7 @@ class InferenceResult(enum.IntEnum):
             InferenceResult.STALLED: "the energy no longer falls",
             InferenceResult.DIVERGED: (
                 "the energy rose above its initial value or overflowed: the step size is too "
-                "large; take a smaller one, or mupc.StableStep()"
+                "large; use a smaller one, or mupc.StableStep()"
             ),
         }[self]
 

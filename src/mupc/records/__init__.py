@@ -1,10 +1,10 @@
 """What runs and sweeps leave on disk, typed, and readable without JAX."""
 
+from mupc.records.files import read_json as read_json
+from mupc.records.files import write_json as write_json
 from mupc.records.folder import RunFolder as RunFolder
 from mupc.records.folder import check_new as check_new
 from mupc.records.folder import environment as environment
-from mupc.records.folder import read_json as read_json
-from mupc.records.folder import write_json as write_json
 from mupc.records.scalars import scalars as scalars
 from mupc.records.sweep import BADLY as BADLY
 from mupc.records.sweep import SweepPoint as SweepPoint

@@ -11,39 +11,24 @@ checkpoints/         of a run that has not ended by itself (`mupc.training.check
 """
 
 import dataclasses
-import errno
-import functools
 import importlib.metadata
 import itertools
 import json
 import math
 import os
 import platform
-import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from io import RawIOBase
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from filelock import FileLock, Timeout
-
+from mupc.records.files import plain, read_json, write_json
+from mupc.records.lock import held
 from mupc.records.types import Regime, RunResult
 from mupc.records.validation import RunError, read_as
 
 _PACKAGES = ("mupc", "jax", "jaxlib", "equinox", "optax", "numpy", "scikit-learn")
-
-# What a file system that takes no locks says, such as one that is mounted over a network.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
-
-
-@functools.cache  # once is enough
-def _warn_of_no_locks(reason: str) -> None:
-    warnings.warn(
-        f"the file system of the run folder takes no locks ({reason}): nothing keeps two processes "
-        "from training the same run",
-        stacklevel=2,
-    )
 
 
 def environment() -> dict[str, str]:
@@ -52,48 +37,14 @@ def environment() -> dict[str, str]:
     return {"python": platform.python_version(), "platform": platform.platform(), **versions}
 
 
-def _plain(value: Any) -> Any:
-    """Write null for what is not a number: JSON has neither nan nor infinity."""
-    if isinstance(value, Mapping):
-        return {name: _plain(entry) for name, entry in cast(Mapping[str, Any], value).items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in cast(Iterable[Any], value)]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _line(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(_plain(record), allow_nan=False).encode() + b"\n"
+    return json.dumps(plain(record), allow_nan=False).encode() + b"\n"
 
 
 def _write_all(file: RawIOBase, content: bytes) -> None:
     """Write all of it: a disk that is nearly full takes a part, and says so the next time."""
     while content:
         content = content[file.write(content) :]
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file whole or not at all: a kill half-way leaves what was there before."""
-    # Another process, or machine, may be writing the same.
-    part = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}.part")
-    part.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", "utf-8")
-    os.replace(part, path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a table of names and values.
-
-    Raises:
-        RunError: if there is none, or it is damaged.
-    """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON
-        raise RunError(f"{path} is damaged ({error})") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path} is damaged (it holds no table of names and values)")
-    return cast(dict[str, Any], content)
 
 
 _TAKEN = "{} is not empty: name a new folder with --out"
@@ -217,8 +168,7 @@ class RunFolder:
         """Whether there is a result."""
         return (self.path / "result.json").is_file()
 
-    @contextmanager
-    def held(self) -> Generator[None]:
+    def held(self) -> AbstractContextManager[None]:
         """Keep other processes from training this run; the system ends it if this one is killed.
 
         On a file system that takes no locks nothing does; that is a warning.
@@ -226,21 +176,7 @@ class RunFolder:
         Raises:
             RunError: if another process trains it.
         """
-        lock = FileLock(self.path / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise RunError(f"another process is training the run {self.path}") from error
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise RunError(
-                    f"cannot write the run folder {self.path}: {error.strerror}"
-                ) from error
-            _warn_of_no_locks(error.strerror)
-        try:
-            yield
-        finally:
-            lock.release()
+        return held(self.path)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a record.
@@ -262,8 +198,12 @@ class RunFolder:
                 f"continue with mupc train --resume {self.path}"
             ) from error
 
-    def reopen(self, records: Iterable[Mapping[str, Any]]) -> None:
+    def reopen(self, config: Mapping[str, Any], records: Iterable[Mapping[str, Any]]) -> None:
         """Let the run go on after these records: what came later goes, and so does its result.
+
+        Args:
+            config: the complete configuration, whose data may have been moved.
+            records: those that stay.
 
         Raises:
             RunError: if the folder cannot be written.
@@ -273,6 +213,7 @@ class RunFolder:
             part.write_bytes(b"".join(map(_line, records)))
             os.replace(part, self.metrics)
             (self.path / "result.json").unlink(missing_ok=True)
+            self._write("config.json", config)
         except OSError as error:
             raise self._unwritable(error) from error
 

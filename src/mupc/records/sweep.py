@@ -1,6 +1,7 @@
 """Sweep folders, readable without JAX: what was set at each point, and how it ended.
 
-points/KEY.json     the settings of a point, and its whole configuration
+points/KEY.json     the settings of a point, its whole configuration, and which settings say no more
+                    than where, or how, its run is kept
 results/KEY.json    how it ended
 """
 
@@ -11,21 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from mupc.records.folder import read_json, write_json
+from mupc.records.files import read_json, write_json
 from mupc.records.types import Outcome
 from mupc.records.validation import RunError, read_as
 
 BADLY = ("diverged", "failed")
 """Ends of a run after which there is no network that its settings are to be judged by."""
-# Where a run is kept, and how often, tells no point from another.
-_KEEPING = (
-    "out",
-    "data_dir",
-    "checkpoint_every",
-    "checkpoint_minutes",
-    "keep_checkpoints",
-    "tensorboard",
-)
 
 
 class SweepPoint(NamedTuple):
@@ -65,18 +57,20 @@ def read_sweep(path: str | Path) -> list[SweepPoint]:
         RunError: if there is none, or a file is damaged.
     """
     folder, found = Path(path), dict[str, tuple[dict[str, Any], dict[str, Any]]]()
+    keeping = set[str]()
     for file in sorted((folder / "points").glob("*.json")):
         content = read_json(file)
         settings, config = content.get("settings"), content.get("config")
         if not isinstance(settings, dict) or not isinstance(config, dict):
             raise RunError(f"{file} is damaged: settings and config must be tables")
+        keeping.update(map(str, content.get("keeping", ())))
         found[file.stem] = flattened(settings), flattened(config)
     if not found:
         raise RunError(f"the sweep {folder} has no points yet")
     configs = [config for _, config in found.values()]
     names = list(dict.fromkeys(name for settings, _ in found.values() for name in settings))
     for name in dict.fromkeys(name for config in configs for name in config):
-        known = name in names or last(name) in (*names, *_KEEPING)
+        known = name in names or last(name) in {*names, *keeping}
         if not known and len({str(config.get(name)) for config in configs}) > 1:
             names.append(name)
     points: list[SweepPoint] = []

@@ -28,6 +28,7 @@ from mupc.runs.network_file import Origin, save_network
 from mupc.runs.setup import check_data, load_data, set_up
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.files import stored
+from mupc.settings.setting import Located, Traced
 from mupc.training.checkpoint import Checkpoints
 from mupc.training.evaluate import evaluate
 from mupc.training.fit import prepare
@@ -117,7 +118,7 @@ def train_together(
     """
     if len({config.program() for config in configs}) != 1:
         numbers = ", ".join(
-            f"`{name}`" for name in configs[0].flat() if name in configs[0].numbers()
+            f"`{name}`" for name in configs[0].flat() if name in configs[0].carrying(Traced)
         )
         raise ConfigError(
             f"runs trained together may differ in {numbers} alone: train the others one after the "
@@ -135,7 +136,7 @@ def train_together(
         return _train(starts, members, begin)
 
 
-def resume(path: str | Path, *, begin: Begin | None = None) -> Run:
+def resume(path: str | Path, *, data: str | None = None, begin: Begin | None = None) -> Run:
     """Continue a run that was stopped, from its newest checkpoint, or else from its beginning.
 
     The result is that of a run that was never stopped: the same weights, the same records (but for
@@ -143,6 +144,7 @@ def resume(path: str | Path, *, begin: Begin | None = None) -> Run:
 
     Args:
         path: the run folder.
+        data: where its data lie now, if they were moved: an `.npz` file, or a folder of files.
         begin: as for `train`.
 
     Raises:
@@ -151,18 +153,18 @@ def resume(path: str | Path, *, begin: Begin | None = None) -> Run:
             run.
     """
     folder = RunFolder.open(path)
-    config = stored(folder.config())
+    config = stored(folder.config()).moved(data)
     with folder.held():
         result = folder.result()
         if result is not None and result.ended is not Ended.INTERRUPTED:
             raise RunError(f"run {path} has already finished ({result.message})")
-        data = load_data(config)
-        schedule, regime = check_data(config, data), folder.regime()
+        loaded = load_data(config)
+        schedule, regime = check_data(config, loaded), folder.regime()
         saved = _checkpoints(folder, config, regime).load()
-        start = Start(config, data, folder, regime, schedule, saved.step if saved else 0)
-        member = set_up(config, data, start.steps, regime).member._replace(saved=saved)
-        prepare([member], data, schedule)  # is it of this run?
-        folder.reopen([] if saved is None else saved.progress["records"])
+        start = Start(config, loaded, folder, regime, schedule, saved.step if saved else 0)
+        member = set_up(config, loaded, start.steps, regime).member._replace(saved=saved)
+        prepare([member], loaded, schedule)  # is it of this run?
+        folder.reopen(config.tables(), [] if saved is None else saved.progress["records"])
         (run,) = _train([start], [member], begin)
     return run
 
@@ -201,7 +203,9 @@ def _recorded(start: Start, member: Member, begin: Begin | None) -> Member:
 
 
 def _checkpoints(folder: RunFolder, config: Configuration, regime: Regime) -> Checkpoints:
-    settings = {**config.identity(), "the precision at first": regime.precision}
+    located = config.carrying(Located)  # what lies there is known by its content
+    own = {name: value for name, value in config.identity().items() if name not in located}
+    settings = {**own, "the initial precision": regime.precision}
     return Checkpoints(folder.checkpoints, **config.run.intervals, settings=settings)
 
 

@@ -12,14 +12,18 @@ from mupc.settings import Configuration
 from mupc.settings.files import stored
 
 
-def load_run(path: str | Path) -> tuple[Configuration, Dataset, Network]:
+def load_run(path: str | Path, data: str | None = None) -> tuple[Configuration, Dataset, Network]:
     """Read a run's configuration, its data and its trained network.
+
+    Args:
+        path: the run folder.
+        data: where its data lie now, if they were moved: an `.npz` file, or a folder of files.
 
     Raises:
         RunError: if there is no run, or no whole network of its configuration in it.
     """
     folder = RunFolder.open(path)
-    config = stored(folder.config())
+    config = stored(folder.config()).moved(data)
     if not folder.network.is_file():
         raise RunError(
             f"the run {path} holds no trained network: it has not ended, or {folder.network.name} "
@@ -30,9 +34,9 @@ def load_run(path: str | Path) -> tuple[Configuration, Dataset, Network]:
             f"the run {path} has not ended: this is its network of before it went on",
             stacklevel=2,
         )
-    data = load_data(config)
-    network = load_network(folder.network, config.network.shapes(data.shape, data.outputs))
-    return config, data, network
+    loaded = load_data(config)
+    shapes = config.network.shapes(loaded.shape, loaded.outputs)
+    return config, loaded, load_network(folder.network, shapes)
 
 
 def split_of(data: Dataset, name: str) -> Split:

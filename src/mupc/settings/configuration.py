@@ -9,7 +9,7 @@ from mupc.settings.datasets import DATASETS, DatasetKind, Digits
 from mupc.settings.networks import NETWORKS, PARAMETERISATIONS, NetworkKind, ResidualMLP
 from mupc.settings.optimisers import OPTIMISERS, SCHEDULES, AdamOptimiser, OptimiserKind
 from mupc.settings.rules import LIKELIHOODS, REGIMES, RULES, PredictiveCodingRule, RuleKind
-from mupc.settings.setting import ConfigError, Kept, Kind, Section, Setting, Traced, group_of
+from mupc.settings.setting import ConfigError, Kept, Kind, Located, Section, Setting, group_of
 from mupc.settings.solvers import SOLVERS, STARTS
 from mupc.settings.training import RunKeeping, Training
 
@@ -82,22 +82,28 @@ class Configuration(Setting):
         """Return the table in which each setting stands, by name."""
         return {field: name for name, group in self.groups() for field in group.own_fields()}
 
-    def kept(self) -> set[str]:
-        """Return the settings that say where and how a run is kept: they do not make another."""
-        return {name for _, group in self.groups() for name in group.marked(Kept)}
-
-    def numbers(self) -> set[str]:
-        """Return the settings that are arguments of the compiled training step."""
-        return {name for _, group in self.groups() for name in group.marked(Traced)}
+    def carrying(self, mark: type) -> set[str]:
+        """Return the settings that carry a mark: `Traced`, `Kept` or `Located`."""
+        return {name for _, group in self.groups() for name in group.marked(mark)}
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that make the run, by name."""
-        kept = self.kept()
+        kept = self.carrying(Kept)
         return {name: value for name, value in self.flat().items() if name not in kept}
+
+    @property
+    def place(self) -> str | None:
+        """Where its data lie, if that is a setting."""
+        flat = self.flat()
+        return next((flat[name] for name in self.carrying(Located)), None)
+
+    def moved(self, place: str | None) -> "Configuration":
+        """Return the configuration with its data at another place, as far as they lie in one."""
+        return self if place is None else self.changed(self.dataset.moved(place))
 
     def program(self) -> tuple[object, ...]:
         """Return what decides the compiled training step: all but numbers, and how it is kept."""
-        kept = self.kept()
+        kept = self.carrying(Kept)
         found: list[object] = []
         for name, group in self.groups():
             own = {n: v for n, v in group.structure().items() if n not in kept}

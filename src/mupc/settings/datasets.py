@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from mupc import data
 from mupc.data import Dataset, Scaling
-from mupc.settings.setting import Fraction, Kept, Kind, Place
+from mupc.settings.setting import Fraction, Kept, Kind, Located, Place
 
 
 class DatasetKind(Kind):
@@ -29,6 +29,10 @@ class DatasetKind(Kind):
         """
         return self._loaded(self.kind)
 
+    def moved(self, place: str) -> dict[str, Any]:
+        """Return the settings of the same data at another place, as far as they lie in one."""
+        return {}
+
     def _loaded(self, name: str, data_dir: str | None = None) -> Dataset:
         return data.load(name, data_dir=data_dir, validation=self.validation, scale=self.scale)
 
@@ -50,8 +54,12 @@ class Digits(DatasetKind):
 
 
 class _Files(DatasetKind):
-    data_dir: Annotated[Place | None, Kept()] = None
+    data_dir: Annotated[Place | None, Kept(), Located()] = None
     """Folder of data files already on disk, which comes before MUPC_DATA and the cache."""
+
+    def moved(self, place: str) -> dict[str, Any]:
+        """Return the settings of the same data in another folder."""
+        return {} if Npz.shorthand(place) else {"data_dir": place}
 
     def load(self) -> Dataset:
         """Return the data.
@@ -85,8 +93,8 @@ class Npz(DatasetKind):
 
     kind = "npz"
 
-    path: Place
-    """The file."""
+    path: Annotated[Place, Located()]
+    """The `.npz` file."""
 
     def load(self) -> Dataset:
         """Return the data.
@@ -95,6 +103,10 @@ class Npz(DatasetKind):
             DataError: if it cannot be read.
         """
         return self._loaded(self.path)
+
+    def moved(self, place: str) -> dict[str, Any]:
+        """Return the settings of the same data in another file."""
+        return {"path": place} if Npz.shorthand(place) else {}
 
     @property
     def label(self) -> str:

@@ -27,7 +27,13 @@ def preset(name: str) -> Configuration:
         raise ConfigError(f"there is no preset {name}: choose {' or '.join(PRESETS)}")
     if name == "default":
         return Configuration()
-    return on_top(Configuration(), tomllib.loads((_PRESETS / f"{name}.toml").read_text("utf-8")))
+    return on_top(Configuration(), packaged("mupc.settings", f"presets/{name}"))
+
+
+def packaged(room: str, name: str) -> dict[str, Any]:
+    """Return the table of a TOML file that lies beside a package's modules; without one, none."""
+    file = resources.files(room) / f"{name}.toml"
+    return tomllib.loads(file.read_text("utf-8")) if file.is_file() else {}
 
 
 def on_top(config: Configuration, table: Mapping[str, Any]) -> Configuration:

@@ -1,5 +1,6 @@
 """Networks."""
 
+import abc
 import math
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -79,6 +80,7 @@ class NetworkKind(Kind):
         """Return the data in the shape that the network takes."""
         return data
 
+    @abc.abstractmethod
     def build(self, shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> Network:
         """Return a new network.
 
@@ -87,16 +89,15 @@ class NetworkKind(Kind):
             outputs: width of an output.
             key: draws the weights.
         """
-        raise NotImplementedError
 
     def shapes(self, shape: tuple[int, ...], outputs: int) -> Network:
         """Return the network without its arrays: their shapes are in their place."""
         return eqx.filter_eval_shape(self.build, shape, outputs, jax.random.key(0))
 
     @property
+    @abc.abstractmethod
     def hidden(self) -> int:
         """The number of its hidden layers."""
-        raise NotImplementedError
 
     @property
     def linear(self) -> bool:

@@ -1,5 +1,6 @@
 """Learning rules, with the likelihood and the regime that they train in."""
 
+import abc
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import equinox as eqx
@@ -31,9 +32,9 @@ class LikelihoodKind(Kind):
 
     slot = "likelihood"
 
+    @abc.abstractmethod
     def build(self, precision: float = 1.0) -> Likelihood:
         """Return the likelihood at a precision."""
-        raise NotImplementedError
 
 
 class GaussianLikelihood(LikelihoodKind):
@@ -81,7 +82,7 @@ class Initial(RegimeKind):
 
 
 class Fixed(RegimeKind):
-    """A number."""
+    """The same in every batch, and given."""
 
     kind = "fixed"
 
@@ -114,9 +115,9 @@ class RuleKind(Kind):
     spectral_penalty_roles: Annotated[tuple[Role, ...], SomeOf] = ("hidden",)
     """Layers with the spectral penalty."""
 
+    @abc.abstractmethod
     def build(self, depth: int) -> LearningRule:
         """Return the rule, for a network of so many hidden layers."""
-        raise NotImplementedError
 
     @property
     def holds(self) -> bool:

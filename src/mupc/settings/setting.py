@@ -37,6 +37,11 @@ class Kept:
     """Marks where, or how, a run is kept: whatever it is, it is the same run."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Located:
+    """Marks where data lie, which their content tells from others: they may be moved."""
+
+
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
 
@@ -115,7 +120,7 @@ class Setting(BaseModel):
 
     @classmethod
     def marked(cls, mark: type) -> set[str]:
-        """Return the names of the fields that carry a mark, `Traced` or `Kept`."""
+        """Return the names of the fields that carry a mark: `Traced`, `Kept` or `Located`."""
         return {
             name
             for name, field in cls.own_fields().items()

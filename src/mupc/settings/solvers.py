@@ -1,5 +1,6 @@
 """Methods of inference, and where it starts."""
 
+import abc
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import optax
@@ -56,9 +57,9 @@ class SolverKind(Kind):
     patience: NotNegativeCount = 10
     """A sample is done when its energy has not fallen for this many steps; 0: never."""
 
+    @abc.abstractmethod
     def build(self) -> Solver:
         """Return the method."""
-        raise NotImplementedError
 
     def steps(self, depth: int) -> int:
         """Return the largest number of steps for a network of so many hidden layers."""
@@ -130,16 +131,16 @@ class MovingSolver(SolverKind):
     """A method that moves activities, or errors."""
 
     coordinates: Coordinates = "activities"
-    """What moves."""
+    """What the method moves: activities, or prediction errors, which reach all layers in a step."""
 
     def build(self) -> Solver:
         """Return the method."""
         method = self.method()
         return InErrors(method) if self.coordinates == "errors" else method
 
+    @abc.abstractmethod
     def method(self) -> Solver:
         """Return the method, whatever it moves."""
-        raise NotImplementedError
 
 
 class LBFGSSolver(MovingSolver):
@@ -150,7 +151,7 @@ class LBFGSSolver(MovingSolver):
     max_steps: Count | Literal["depth"] = 30
     """Largest number of inference steps T; `depth`: as many as there are hidden layers."""
     coordinates: Coordinates = "errors"
-    """What moves."""
+    """What the method moves: activities, or prediction errors, which reach all layers in a step."""
     history: Count = 8
     """Pairs that are remembered."""
 
@@ -210,7 +211,7 @@ class GradientFlowSolver(MovingSolver):
     kind = "gradient-flow"
 
     coordinates: Coordinates = "errors"
-    """What moves."""
+    """What the method moves: activities, or prediction errors, which reach all layers in a step."""
 
     def method(self) -> Solver:
         """Return the method, whatever it moves."""
@@ -251,9 +252,9 @@ class StartKind(Kind):
 
     slot = "start"
 
+    @abc.abstractmethod
     def build(self) -> Start:
         """Return the start."""
-        raise NotImplementedError
 
 
 class FromFeedforward(StartKind):

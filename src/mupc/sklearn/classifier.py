@@ -21,13 +21,13 @@ class PCClassifier(ClassifierMixin, Estimator):
     Targets are one-hot rows, or rows of 0 and 1 where a sample may have several labels.
 
     Args:
-        early_stopping: whether to set a part of the data aside, to return the network that did best
+        early_stopping: whether to hold a part of the data out, to return the network that did best
             on it, and to end when it has not got better for a while.
         validation_fraction: the size of that part.
         n_iter_no_change: for how many epochs.
         warm_start: whether `fit` goes on from the network of the last `fit`.
         verbose: whether to print the progress of `fit`.
-        random_state: draws weights, the order of the data, and the part that is set aside.
+        random_state: draws weights, the order of the data, and the part that is held out.
         settings: any setting of network, rule, optimiser and their parts, and `epochs` and
             `batch_size`, by the names of `mupc train`, such as `depth=16, rho=0.2`. None: the
             default of the kind that is chosen, except for a depth of 8, biases, and 50 epochs.

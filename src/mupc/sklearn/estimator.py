@@ -1,11 +1,9 @@
 """What the estimators share: parameters, training, pickling, and running forwards."""
 
 import inspect
-import tomllib
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from numbers import Integral
 from typing import Any, NamedTuple, Self, cast
 
@@ -28,7 +26,7 @@ from mupc.records import Ended, Regime, TrainRecord, ValidationRecord
 from mupc.runs.setup import Setup, member_of, set_up
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.configuration import KINDS, check_name
-from mupc.settings.files import on_top
+from mupc.settings.files import on_top, packaged
 from mupc.training.fit import fit_together
 from mupc.training.plan import Plan
 from mupc.training.progress import Progress
@@ -36,10 +34,7 @@ from mupc.training.session import first_batch
 from mupc.training.step import State, copy_arrays, init, train_step
 from mupc.training.trees import fill, named_arrays, named_settings, require_same
 
-_DEFAULTS = on_top(
-    Configuration(),
-    tomllib.loads(resources.files("mupc.sklearn").joinpath("defaults.toml").read_text("utf-8")),
-)
+_DEFAULTS = on_top(Configuration(), packaged("mupc.sklearn", "defaults"))
 
 # Of these an estimator has no use, or a parameter of scikit-learn's own.
 _WITHOUT = ("dataset", "training", "run")
@@ -196,7 +191,7 @@ class Estimator(BaseEstimator):
         return self
 
     def _parted(self, x: Any, y: Any, labels: Any, seed: int) -> tuple[Split, Split]:
-        """Set a part of the data aside."""
+        """Hold a part of the data out."""
         fraction = self.validation_fraction
         try:
             parts: Any = train_test_split(

@@ -24,6 +24,7 @@ from mupc.records import (
 )
 from mupc.settings import Configuration
 from mupc.settings.files import stored
+from mupc.settings.setting import Kept
 from mupc.sweeps.claims import STALE_AFTER, Claim, Claims
 from mupc.sweeps.points import Point
 
@@ -72,8 +73,11 @@ class SweepFolder:
         """Note a point, so that the sweep can go on without being told what it consists of."""
         path = self.path / "points" / f"{point.key}.json"
         if not path.exists():
-            tables = point.config.tables()
-            write_json(path, {"settings": point.settings, "config": tables})
+            config = point.config
+            keeping = sorted(config.carrying(Kept))
+            write_json(
+                path, {"settings": point.settings, "config": config.tables(), "keeping": keeping}
+            )
 
     def points(self) -> list[Point]:
         """Return all points that were ever added.

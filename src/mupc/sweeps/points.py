@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.configuration import check_name
 from mupc.settings.files import on_top, read_table, value_of
+from mupc.settings.setting import Kept
 
 
 class Point(NamedTuple):
@@ -139,7 +140,7 @@ def point_of(base: Configuration, settings: Mapping[str, Any]) -> Point:
         config = base.changed(settings)
     except ConfigError as error:
         raise ConfigError(f"at {words(settings)}: {error.text}") from error
-    if kept := [name for name in settings if name in config.kept()]:
+    if kept := [name for name in settings if name in config.carrying(Kept)]:
         raise ConfigError(f"cannot sweep over `{kept[0]}`")
     return Point(_key(config), settings, config)
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from mupc.data import Dataset
 from mupc.records import Ended, Outcome, Record, RunError, TrainRecord
 from mupc.runs.run import Begin, Run, Start, resume, train_together
+from mupc.settings import ConfigError
 from mupc.settings.datasets import DatasetKind
 from mupc.sweeps.claims import Claim
 from mupc.sweeps.folder import SweepFolder
@@ -72,6 +73,7 @@ def sweep(
         watch: is called with the standing whenever there is something new.
 
     Raises:
+        ConfigError: if data have no validation split; nothing is written then.
         DataError: if the data cannot be loaded.
         RunError: if the folder cannot be written.
     """
@@ -80,6 +82,11 @@ def sweep(
     for point in points:
         if (source := point.config.dataset) not in loaded:
             loaded[source] = source.load()
+            if loaded[source].validation is None:
+                raise ConfigError(
+                    "`validation` must be above 0: the best point is found by the validation "
+                    "split, so that the test split stays unseen"
+                )
     for point in points:
         folder.add(point)
     done: dict[str, Result] = {}
@@ -188,7 +195,7 @@ def _resumed(
         return begin(start)
 
     try:
-        return [resume(path, begin=noted)]
+        return [resume(path, data=tasks[0].point.config.place, begin=noted)]
     except RunError as error:
         if starts:
             raise

@@ -197,7 +197,7 @@ class Session:
             "the intervals": ", ".join(map(str, intervals)),
             "the order of the data": self._seed,
             **{f"the {name} data": split and _checksums(split) for name, split in splits.items()},
-            **described(self.member.network, "the network at first"),
+            **described(self.member.network, "the initial network"),
             **described(self.member.rule, "the rule"),
             **described(self.member.optimiser, "the optimiser"),
         }

@@ -37,14 +37,26 @@ def fill(like: _Tree, arrays: Mapping[str, np.ndarray], refusal: str) -> _Tree:
         RunError: if they are; it names the arrays.
     """
     wanted = _arrays(like)
-    given = {name: _kind(array) for name, array in arrays.items()}
-    require_same(given, {name: _kind(_data(leaf)) for name, leaf in wanted.items()}, refusal)
+    theirs = {name: _kind(array) for name, array in arrays.items()}
+    ours = {name: _kind(_data(leaf)) for name, leaf in wanted.items()}
+    if theirs != ours and _halved(theirs) == _halved(ours):
+        x64 = any("float64" in kind for kind in theirs.values())
+        raise RunError(
+            f"{refusal}: it was computed in {'float64' if x64 else 'float32'}: "
+            + ("set JAX_ENABLE_X64=1" if x64 else "unset JAX_ENABLE_X64, or set it to 0")
+        )
+    require_same(theirs, ours, refusal)
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     filled: list[Any] = []
     for path, leaf in leaves:
         name = jax.tree_util.keystr(path)
         filled.append(_like(leaf, arrays[name]) if name in wanted else leaf)
     return jax.tree.unflatten(structure, filled)
+
+
+def _halved(kinds: Mapping[str, str]) -> dict[str, str]:
+    """Return kinds of arrays as they are without JAX's 64 bits."""
+    return {name: kind.replace("64 ", "32 ") for name, kind in kinds.items()}
 
 
 def require_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], refusal: str) -> None:

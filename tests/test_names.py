@@ -1,0 +1,85 @@
+"""A setting is declared once: its name is in the settings, in what builds from it, nowhere else."""
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+import mupc
+from mupc.settings.configuration import KINDS, TABLES, known_names
+
+SOURCE = Path(mupc.__file__).parent
+FIELDS = sorted(set(known_names()) - set(KINDS))
+
+# What is built from a setting outside the room of settings, and what else goes by the same name.
+BUILT = {
+    "batch_size": {"runs/setup.py", "runs/run.py", "runs/survey.py", "commands/train.py"},
+    "compilation_cache": set(),
+    "init_from": {"runs/setup.py", "commands/train.py"},  # --extend is a way to say it
+    "out": {"runs/run.py", "runs/survey.py", "commands/sweep.py", "sweeps/folder.py"},
+    "seed": {"runs/setup.py", "records/sweep.py"},  # its repetitions are averaged
+    "steps": {"runs/survey.py"},
+    "tensorboard": {"runs/run.py", "runs/setup.py"},
+}
+ESTIMATORS = {"batch_size", "early_stopping", "epochs", "seed"}  # scikit-learn's own parameters
+ALIKE = {
+    # Fields of records, splits of data, and arguments of the library.
+    "coordinates": {"plots/report.py"},
+    "depth": {"networks/mlp.py", "plots/theory.py"},
+    "epochs": {"training/plan.py"},
+    "precision": {"training/report.py"},
+    "rho": {
+        "learning/predictive_coding.py",
+        "plots/sweep.py",
+        "runs/survey.py",
+        "training/progress.py",
+        "training/report.py",
+    },
+    "scale": {"plots/layers.py", "plots/report.py", "training/report.py"},
+    "validation": {
+        "commands/evaluate.py",
+        "data/arrays.py",
+        "data/requirements.py",
+        "plots/runs.py",
+        "records/folder.py",
+        "records/types.py",
+        "runs/run.py",
+        "runs/stored.py",
+        "training/session.py",
+    },
+    "width": {"networks/mlp.py", "plots/theory.py"},
+}
+
+
+def named(tree):
+    """Fields that a module reads from a table of settings, or calls by their names."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Attribute(value=owner, attr=table), attr=field):
+                config = owner.attr if isinstance(owner, ast.Attribute) else ast.unparse(owner)
+                if table in TABLES and config.endswith("config"):
+                    yield field
+            case ast.Constant(value=str(text)):
+                yield text
+            case _:
+                pass
+
+
+@pytest.fixture(scope="module")
+def places():
+    found = defaultdict(set)
+    for path in SOURCE.rglob("*.py"):
+        place = path.relative_to(SOURCE)
+        if place.parts[0] != "settings":
+            for name in named(ast.parse(path.read_text("utf-8"))):
+                found[name].add(place.as_posix())
+    return found
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_field_is_named_where_it_is_built_from_alone(field, places):
+    allowed = BUILT.get(field, set()) | ALIKE.get(field, set())
+    if field in ESTIMATORS:
+        allowed = allowed | {"sklearn/estimator.py"}
+    assert places[field] == allowed
