@@ -35,6 +35,17 @@ if "MUPC_CHECKED" in os.environ:
 jax.config.update("jax_disable_most_optimizations", True)
 
 
+FULL = "MUPC_FULL" in os.environ
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what is marked as a part of the full set, unless that is asked for."""
+    left_out = pytest.mark.skip(reason="a part of the full set, which MUPC_FULL=1 runs")
+    for item in items:
+        if not FULL and item.get_closest_marker("full"):
+            item.add_marker(left_out)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Let beartype draw which item of a list it checks, which Hypothesis takes for a test's own."""
     if "MUPC_CHECKED" in os.environ:

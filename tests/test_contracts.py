@@ -1,7 +1,5 @@
 """What holds for any block: multipliers by parameter and branch, patterns, the same energies."""
 
-import os
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,13 +7,12 @@ import numpy as np
 import optax
 import pytest
 from blocks import INPUTS, KINDS, OUTPUTS, TwoMatrices, alternating, batch, build
+from conftest import FULL
 from programs import step_equations
 
 import mupc
 from mupc.learning import first_gradients
 from mupc.networks import Network, rate_factors
-
-FULL = "MUPC_FULL" in os.environ
 
 
 def dense(width, depth, parameterisation=None, key=None):

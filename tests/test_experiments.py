@@ -12,6 +12,7 @@ import mupc
 from mupc.training import Ended
 
 __all__ = ["script"]
+pytestmark = pytest.mark.full
 
 
 def test_coordinates_judges_the_spread_over_all_sizes(script, capsys):

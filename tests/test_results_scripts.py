@@ -7,6 +7,7 @@ import pytest
 from test_scripts import script, table, words
 
 __all__ = ["script"]
+pytestmark = pytest.mark.full
 
 TOY = "--dataset digits --width 8 --steps 9 --depths 2 3 --seeds"
 

@@ -10,6 +10,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from conftest import FULL
 from test_checkpoints import snapshot, timeless
 
 import mupc
@@ -26,9 +27,6 @@ def figures(path):
         json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()
     )
     return (path / "network.safetensors").read_bytes(), records, (path / "result.json").read_text()
-
-
-AS_USERS = {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
 
 
 def start(*arguments, **environment):
@@ -85,23 +83,24 @@ def test_where_nothing_can_be_written_a_sentence_says_so(capsys):
         assert not mupc.Checkpoints("/proc/mupc").save(snapshot())
 
 
-KILLS = int(os.environ.get("MUPC_KILLS", "2"))
+KILLS = 50 if FULL else 1
 
 
 def test_kills_at_random_moments_change_nothing(tmp_path):
     """Weights, records and result are those of a run that nobody disturbed, to the last bit.
 
-    Its programs are compiled as they are for users.
+    In the full set its programs are compiled as they are for users.
     """
+    as_users = {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"} if FULL else {}
     run = [*RUN, "--steps", str(30 * KILLS), "--checkpoint-every", "2"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    with start(*run, "--out", whole, **AS_USERS) as process:
+    with start(*run, "--out", whole, **as_users) as process:
         process.communicate(timeout=600)
         assert process.returncode == 0
     generator, made = np.random.default_rng(0), []
     for _ in range(KILLS):
         again = ["train", "--resume", killed] if killed.exists() else [*run, "--out", killed]
-        with start(*again, **AS_USERS) as process:
+        with start(*again, **as_users) as process:
             for _ in range(generator.integers(1, 12)):  # a slow machine comes as far
                 seen(process, ": loss")
             time.sleep(generator.uniform(0, 0.1))
@@ -116,7 +115,7 @@ def test_kills_at_random_moments_change_nothing(tmp_path):
         half.mkdir(parents=True, exist_ok=True)
     assert sorted(made) == made  # nothing that was kept is ever lost
     assert made[-1] > 0
-    with start("train", "--resume", killed, **AS_USERS) as process:
+    with start("train", "--resume", killed, **as_users) as process:
         process.communicate(timeout=600)
         assert process.returncode == 0
     assert figures(killed) == figures(whole)

@@ -13,6 +13,8 @@ import pytest
 
 import mupc
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parent.parent
 
 

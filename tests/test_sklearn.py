@@ -7,6 +7,7 @@ import signal
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import FULL
 from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris
@@ -28,7 +29,7 @@ IRIS = StandardScaler().fit_transform(IRIS)
 
 # Every shape of data compiles its own step, in a third of the time without inference. The rule is
 # nothing to these checks; .ci/full makes them with the default one.
-RULE = "predictive-coding" if "MUPC_FULL" in os.environ else "backpropagation"
+RULE = "predictive-coding" if FULL else "backpropagation"
 
 
 CHECKS = [

@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import types
 
 import numpy as np
 import pytest
+from conftest import FULL
 from test_sweeps import BASE, SMALL, points
 
 from mupc.commands.main import main
@@ -70,7 +70,7 @@ print("ready", flush=True)
 input()
 sweep(SweepFolder(sys.argv[1], stale_after=1.5), points)
 """
-KILLS = int(os.environ.get("MUPC_KILLS", "2"))
+KILLS = 10 if FULL else 1
 
 
 @contextlib.contextmanager

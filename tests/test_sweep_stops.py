@@ -12,7 +12,7 @@ from filelock import FileLock
 from test_sweep_processes import point, sweeping
 
 from mupc.records import RunFolder
-from mupc.records.folder import _warn_of_no_locks
+from mupc.records.lock import _warn_of_no_locks
 from mupc.settings.files import stored
 from mupc.sweeps import SweepFolder, sweep
 

@@ -77,6 +77,7 @@ def test_heat_maps_show_means_and_both_optima(transfer):
 SMALL = "--sizes 2x8 3x8 --rates 0.01 1e30 --values 0.05 0.1 --settings steps=3 --seeds 0 1"
 
 
+@pytest.mark.full
 def test_the_experiment_trains_judges_and_draws_and_says_the_same_again(transfer, tmp_path, capsys):
     arguments = words(f"{SMALL} --cases mupc:raw standard:uniform --out {tmp_path}")
     parts = transfer.main(arguments)
