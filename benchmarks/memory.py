@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from _problems import (
     DIGITS_PIXELS,
     Size,
@@ -63,7 +64,7 @@ def yardstick(state: State, batch: int) -> dict[str, int]:
     """Return the bytes of what training must hold."""
     network = state.network
     weights = _bytes(network)
-    x = jax.ShapeDtypeStruct((batch, DIGITS_PIXELS), float)
+    x = jax.ShapeDtypeStruct((batch, DIGITS_PIXELS), jnp.result_type(float))
     activities = eqx.filter_eval_shape(lambda x: network.feedforward(x).activities, x)
     return {
         "weights": weights,

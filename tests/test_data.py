@@ -17,6 +17,7 @@ from mupc.data import (
     DataError,
     Dataset,
     Split,
+    Weights,
     available,
     batch_indices,
     check_dataset,
@@ -354,6 +355,33 @@ def test_a_batch_size_out_of_range_is_refused(batch_size):
 def test_a_negative_seed_or_step_is_refused(seed, step):
     with pytest.raises(ValueError, match=f"seed is {seed} and step is {step}"):
         batch_indices(seed, step, 4, 2)
+
+
+@given(shares=st.lists(st.integers(0, 9), min_size=1, max_size=40).filter(any), data=st.data())
+def test_samples_are_drawn_as_often_as_their_weights_say(shares, data):
+    size, weights = len(shares), Weights(0.3 * np.array(shares))
+    orders = [batch_indices(7, epoch, size, size, weights) for epoch in range(2)]
+    for order in orders:
+        counts, expected = np.bincount(order, minlength=size), size * np.array(shares) / sum(shares)
+        assert np.all(np.abs(counts - expected) < 1 + 1e-9)
+    seed, step = data.draw(st.integers(0, 99)), data.draw(st.integers(0, 9))
+    again = batch_indices(seed, step, size, 1, Weights(np.array(shares)))
+    assert batch_indices(seed, step, size, 1, weights) == again
+
+
+def test_weights_belong_to_the_samples_that_are_trained_on():
+    x, y = np.arange(20.0)[:, None], np.arange(20) % 2
+    data = Dataset.from_arrays(x, y, weights=np.arange(20), validation=0.25)
+    assert data.weights.values.tolist() == data.train.x[:, 0].tolist()
+    assert data.flattened().weights is data.weights
+    other = Dataset.from_arrays(x, y, weights=np.ones(20), validation=0.25)
+    assert data.fingerprint != other.fingerprint
+
+
+@pytest.mark.parametrize("wrong", [np.ones(19), np.zeros(20), -np.ones(20), np.full(20, np.nan)])
+def test_impossible_weights_are_refused(wrong):
+    with pytest.raises(DataError, match=r"weights.*one for each sample"):
+        Dataset.from_arrays(np.ones((20, 1)), np.arange(20) % 2, weights=wrong)
 
 
 @given(size=st.integers(1, 40), batch_size=st.integers(1, 50))

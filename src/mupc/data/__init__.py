@@ -3,7 +3,9 @@
 from mupc.data.catalogue import available as available
 from mupc.data.catalogue import load as load
 from mupc.data.dataset import Dataset as Dataset
+from mupc.data.loader import Weights as Weights
 from mupc.data.loader import batch_indices as batch_indices
+from mupc.data.loader import epoch_order as epoch_order
 from mupc.data.loader import evaluation_batches as evaluation_batches
 from mupc.data.loader import steps_per_epoch as steps_per_epoch
 from mupc.data.requirements import check_dataset as check_dataset

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mupc.data.arrays import SPLITS, arrange
+from mupc.data.loader import Weights
 from mupc.data.scaling import (
     Scaling,
     check_scaling,
@@ -36,6 +37,7 @@ class Dataset:
         test: what the result is evaluated on, if there is such a split.
         normalisation: a sentence stating what was done to x.
         classes: the label of each of y's columns, if y is one-hot.
+        weights: how often each sample of the training split is drawn, if not all alike.
     """
 
     name: str
@@ -44,6 +46,14 @@ class Dataset:
     test: Split | None
     normalisation: str
     classes: tuple[Label, ...] | None = None
+    weights: Weights | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights is not None and len(self.weights.values) != len(self.train.x):
+            raise DataError(
+                f"{self.name} has {len(self.train.x)} training samples but "
+                f"{len(self.weights.values)} weights: give one for each sample."
+            )
 
     @classmethod
     def from_arrays(
@@ -55,6 +65,7 @@ class Dataset:
         *,
         validation: float | tuple[ArrayLike, ArrayLike] = 0.0,
         scale: Scaling = "none",
+        weights: ArrayLike | None = None,
         name: str = "arrays",
         seed: int = 0,
     ) -> "Dataset":
@@ -70,6 +81,8 @@ class Dataset:
             validation: the fraction of the samples to hold out, in [0, 1), or the validation split
                 itself, (x, y).
             scale: `none`, `standardise` or `unit`; see `mupc.data.load`.
+            weights: how often each sample of x is drawn in training, relative to the others, (n,);
+                evaluations count all alike.
             name: what the data set is called.
             seed: draws which samples are held out.
 
@@ -82,7 +95,8 @@ class Dataset:
             validation = 0.0
         arrays = {key: np.asarray(value) for key, value in given.items() if value is not None}
         train, held, test, classes = arrange(arrays, name)
-        data = cls(name, train, held, test, "", classes)
+        drawn = None if weights is None else Weights(weights)
+        data = cls(name, train, held, test, "", classes, drawn)
         return prepare(data, validation, scale, seed)
 
     @property
@@ -102,7 +116,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A SHA-256 sum of x and y of all splits, in 16 hexadecimal digits.
+        """A SHA-256 sum of x and y of all splits, and of weights, in 16 hexadecimal digits.
 
         It changes with their numbers, types and shapes, and not with the data set's name or the
         place of its files. It is computed once: arrays that are written to later keep it.
@@ -113,6 +127,8 @@ class Dataset:
             digest.update(f"{name} {split}\n".encode())  # types and shapes
             for array in () if split is None else split:
                 digest.update(np.ascontiguousarray(array).data)
+        if self.weights is not None:
+            digest.update(self.weights.values.data)
         return digest.hexdigest()[:16]
 
     def flattened(self) -> "Dataset":
@@ -179,7 +195,9 @@ def hold_out(data: Dataset, fraction: float, seed: int) -> Dataset:
     held = np.zeros(size, bool)
     held[np.random.default_rng(_VALIDATION_SEED + seed).permutation(size)[:count]] = True
     x, y = data.train
-    return replace(data, train=Split(x[~held], y[~held]), validation=Split(x[held], y[held]))
+    weights = None if data.weights is None else Weights(data.weights.values[~held])
+    train, validation = Split(x[~held], y[~held]), Split(x[held], y[held])
+    return replace(data, train=train, validation=validation, weights=weights)
 
 
 def _map(data: Dataset, function: Callable[[Split], Split]) -> Dataset:

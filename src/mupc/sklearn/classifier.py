@@ -48,28 +48,32 @@ class PCClassifier(ClassifierMixin, Estimator):
         tags.classifier_tags.multi_label = True
         return tags
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train.
 
         Args:
             X: inputs, (samples, features), dense or sparse.
             y: labels, (samples,), or 0 and 1, (samples, labels).
+            sample_weight: how often each sample is drawn, relative to the others, (samples,); each
+                epoch draws as many as there are.
 
         Raises:
             ValueError: if the data, or a parameter, is impossible.
         """
         with self._whole():
             x, y = self._checked(X, y, reset=True, multi_output=True)
+            weights = self._weighted(sample_weight, x)
             targets = self._targets(y, None, new=not (self.warm_start and self._seen()))
-            return self._fit(x, targets, None if self._multilabel else y)
+            return self._fit(x, targets, weights, None if self._multilabel else y)
 
-    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Make one pass through some of the data, at a constant learning rate.
 
         Args:
             X: as for `fit`.
             y: as for `fit`.
             classes: all labels that there are; the first call needs them.
+            sample_weight: as for `fit`.
 
         Raises:
             ValueError: if the data, or a parameter, is impossible.
@@ -80,7 +84,8 @@ class PCClassifier(ClassifierMixin, Estimator):
             if new and classes is None and y.ndim == 1:
                 raise ValueError("classes must be given in the first call of partial_fit")
             known = self.classes_ if classes is None and not new else classes
-            return self._partial_fit(x, self._targets(y, known, new=new))
+            weights = self._weighted(sample_weight, x)
+            return self._partial_fit(x, self._targets(y, known, new=new), weights)
 
     def predict(self, X: Any) -> np.ndarray:
         """Give the most probable label of every sample, or 0 and 1 for each label."""

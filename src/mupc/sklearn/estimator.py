@@ -16,9 +16,14 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
 
-from mupc.data import Dataset, Split, steps_per_epoch
+from mupc.data import Dataset, Split, Weights, epoch_order, steps_per_epoch
 from mupc.hyperparameters import as_module
 from mupc.learning import Batch
 from mupc.networks import Network
@@ -121,17 +126,24 @@ class Estimator(BaseEstimator):
             setup = self._set_up(self._config, regime)
             self._stream = _Stream(setup, fill(_first(setup), held, refusal), steps)
 
-    def _fit(self, x: Any, y: Float32[np.ndarray, "n outputs"], labels: Any = None) -> Self:
+    def _fit(
+        self,
+        x: Any,
+        y: Float32[np.ndarray, "n outputs"],
+        weights: np.ndarray | None,
+        labels: Any = None,
+    ) -> Self:
         """Train, from the beginning unless `warm_start` says otherwise."""
         network = getattr(self, "network_", None) if self.warm_start else None
         seed, train, validation = self._seed(), Split(x, y), None
         if self.early_stopping:
-            train, validation = self._parted(x, y, labels, seed)
+            train, validation, weights = self._parted(x, y, weights, labels, seed)
         self._outputs = y.shape[1]
         config = self._configured(seed)
         size = min(config.training.batch_size, len(train.x))
         config = config.changed({"batch_size": size})
-        data = Dataset(type(self).__name__, train, validation, None, "none")
+        drawn = None if weights is None else Weights(weights)
+        data = Dataset(type(self).__name__, train, validation, None, "none", weights=drawn)
         epoch = steps_per_epoch(len(train.x), size)
         steps = max(1, round(config.training.epochs * epoch))
         setup = self._begin(config, data, steps, network, None)
@@ -159,20 +171,23 @@ class Estimator(BaseEstimator):
             self.best_validation_score_ = max(self.validation_scores_, default=float("nan"))
         return self
 
-    def _partial_fit(self, x: Any, y: Float32[np.ndarray, "n outputs"]) -> Self:
+    def _partial_fit(
+        self, x: Any, y: Float32[np.ndarray, "n outputs"], weights: np.ndarray | None
+    ) -> Self:
         """Make one pass through some data, from where the last call ended."""
         stream = cast(_Stream | None, getattr(self, "_stream", None))
+        drawn = None if weights is None else Weights(weights)
         if stream is None:
             config = self._configured(self._seed(), schedule="constant")
             data = Dataset(type(self).__name__, Split(x, y), None, None, "none")
-            first = tuple(part[_batches(config, 0, len(x))[0]] for part in (x, y))
+            first = tuple(part[_batches(config, 0, len(x), drawn)[0]] for part in (x, y))
             setup = self._begin(config, data, 1, getattr(self, "network_", None), first)
             stream = _Stream(setup, _first(setup), 0)
             self._config, self._outputs = config, y.shape[1]
             self.regime_, self.n_iter_ = setup.regime, 0
         (member, _), state, made = stream
         state = copy_arrays(state)  # steps consume it: an interruption leaves what was there
-        for chosen in _batches(self._config, made, len(x)):
+        for chosen in _batches(self._config, made, len(x), drawn):
             batch = _arrays((x[chosen], y[chosen]))
             optimiser, measure = as_module(member.optimiser), jnp.asarray(False)
             state, metrics = train_step((batch, member.rule, optimiser, measure), state)
@@ -190,19 +205,21 @@ class Estimator(BaseEstimator):
         self.n_iter_ += 1
         return self
 
-    def _parted(self, x: Any, y: Any, labels: Any, seed: int) -> tuple[Split, Split]:
+    def _parted(
+        self, x: Any, y: Any, weights: np.ndarray | None, labels: Any, seed: int
+    ) -> tuple[Split, Split, np.ndarray | None]:
         """Hold a part of the data out."""
         fraction = self.validation_fraction
+        split = {"test_size": fraction, "random_state": seed, "stratify": labels}
         try:
-            parts: Any = train_test_split(
-                x, y, test_size=fraction, random_state=seed, stratify=labels
-            )
+            train, held = cast(Any, train_test_split)(np.arange(len(x)), **split)
         except ValueError as error:
             raise ValueError(
                 f"early_stopping cannot set validation_fraction={fraction} of {len(x)} samples "
                 f"aside: {error}"
             ) from error
-        return Split(parts[0], parts[2]), Split(parts[1], parts[3])
+        kept = None if weights is None else weights[train]
+        return Split(x[train], y[train]), Split(x[held], y[held]), kept
 
     @contextmanager
     def _whole(self) -> Generator[None]:
@@ -289,6 +306,18 @@ class Estimator(BaseEstimator):
         x = cast(Any, x).toarray() if sparse.issparse(x) else x
         return (x, *rest) if rest else x
 
+    def _weighted(self, sample_weight: Any, x: Any) -> np.ndarray | None:
+        """Give the weights of samples as an array; None if they were not given.
+
+        Raises:
+            ValueError: if they are not numbers of at least 0, one for each sample.
+        """
+        if sample_weight is None:
+            return None
+        weights: Any = check_array(sample_weight, ensure_2d=False, dtype=np.float64)
+        check_consistent_length(weights, x)
+        return weights
+
     def _predicted(self, X: Any) -> Float[np.ndarray, "n outputs"]:
         """Run the network forwards."""
         check_is_fitted(self, "network_")
@@ -312,13 +341,15 @@ def _signature() -> inspect.Signature:
 cast(Any, Estimator.__init__).__signature__ = _signature()
 
 
-def _batches(config: Configuration, made: int, samples: int) -> list[np.ndarray]:
+def _batches(
+    config: Configuration, made: int, samples: int, weights: Weights | None
+) -> list[np.ndarray]:
     """Return the indices of each batch of a pass that begins after so many steps.
 
     The last one is filled up from the beginning: a batch of another size would compile anew.
     """
     training = config.training
-    order = np.random.default_rng((training.seed, made)).permutation(samples)
+    order = epoch_order(training.seed, made, samples, weights)
     whole = -(-samples // training.batch_size) * training.batch_size
     return np.split(np.resize(order, whole), whole // training.batch_size)
 

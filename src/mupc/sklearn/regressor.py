@@ -19,26 +19,30 @@ class PCRegressor(MultiOutputMixin, RegressorMixin, Estimator):
     except for `classes_`; `validation_scores_` are negative losses.
     """
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train.
 
         Args:
             X: inputs, (samples, features), dense or sparse.
             y: numbers, (samples,) or (samples, outputs).
+            sample_weight: how often each sample is drawn, relative to the others, (samples,).
 
         Raises:
             ValueError: if the data, or a parameter, is impossible.
         """
         with self._whole():
             x, y = self._checked(X, y, reset=True, multi_output=True, y_numeric=True)
-            return self._fit(x, self._targets(y, new=not (self.warm_start and self._seen())))
+            weights = self._weighted(sample_weight, x)
+            new = not (self.warm_start and self._seen())
+            return self._fit(x, self._targets(y, weights, new=new), weights)
 
-    def partial_fit(self, X: Any, y: Any) -> Self:
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Make one pass through some of the data, at a constant learning rate."""
         with self._whole():
             new = not self._seen()
             x, y = self._checked(X, y, reset=new, multi_output=True, y_numeric=True)
-            return self._partial_fit(x, self._targets(y, new=new))
+            weights = self._weighted(sample_weight, x)
+            return self._partial_fit(x, self._targets(y, weights, new=new), weights)
 
     def predict(self, X: Any) -> Float[np.ndarray, "n ..."]:
         """Give the numbers of every sample, (samples,) or (samples, outputs) as in training."""
@@ -46,14 +50,17 @@ class PCRegressor(MultiOutputMixin, RegressorMixin, Estimator):
         numbers = self._mean + self._std * output
         return numbers[:, 0] if self._flat else numbers
 
-    def _targets(self, y: Any, *, new: bool) -> Float32[np.ndarray, "n outputs"]:
+    def _targets(
+        self, y: Any, weights: np.ndarray | None, *, new: bool
+    ) -> Float32[np.ndarray, "n outputs"]:
         if getattr(self, "likelihood", None) == "categorical":
             raise ConfigError("a regressor needs the likelihood gaussian")
         y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
         numbers = np.asarray(y, np.float64).reshape(len(y), -1)
         if new:
-            spread = numbers.std(axis=0)
-            self._mean, self._std = numbers.mean(axis=0), np.where(spread > 0, spread, 1)
+            self._mean = np.average(numbers, axis=0, weights=weights)
+            spread = np.sqrt(np.average((numbers - self._mean) ** 2, axis=0, weights=weights))
+            self._std = np.where(spread > 0, spread, 1)
             self._flat = y.ndim == 1
         elif (count := numbers.shape[1]) != self._outputs:
             raise ValueError(

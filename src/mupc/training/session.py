@@ -191,11 +191,13 @@ class Session:
         """Return what makes this run; `Checkpoints(settings=…)` says the rest."""
         steps, batch_size, *intervals = self.schedule
         splits = {"training": self.data.train, "validation": self.data.validation}
+        weights = self.data.weights
         return {
             "the number of steps": steps,
             "the batch size": batch_size,
             "the intervals": ", ".join(map(str, intervals)),
             "the order of the data": self._seed,
+            "the weights of samples": weights and zlib.crc32(weights.values.data),
             **{f"the {name} data": split and _checksums(split) for name, split in splits.items()},
             **described(self.member.network, "the initial network"),
             **described(self.member.rule, "the rule"),
@@ -232,7 +234,7 @@ def _keys(key: PRNGKeyArray) -> tuple[int, PRNGKeyArray]:
 
 def _batch(data: Dataset, batch_size: int, seed: int, step: int) -> Batch:
     x, y = data.train
-    chosen = batch_indices(seed, step, len(x), batch_size)
+    chosen = batch_indices(seed, step, len(x), batch_size, data.weights)
     return as_input(x[chosen]), jnp.asarray(y[chosen], float)
 
 
