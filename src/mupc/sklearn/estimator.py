@@ -314,7 +314,7 @@ class Estimator(BaseEstimator):
         """
         if sample_weight is None:
             return None
-        weights: Any = check_array(sample_weight, ensure_2d=False, dtype=np.float64)
+        weights = cast(Any, check_array)(sample_weight, ensure_2d=False, dtype=np.float64)
         check_consistent_length(weights, x)
         return weights
 
