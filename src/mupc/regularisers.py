@@ -125,3 +125,17 @@ def _weights(
         for parameter in layer.block.parameters
         if parameter.scale.role in roles and parameter.scale.kind == "weight"
     ]
+
+
+def activity_terms(
+    regularisers: Iterable[Regulariser], activities: Activities
+) -> tuple[Float[Array, "_layer batch"], ...] | None:
+    """Sum the regularisers' terms on each layer's activity, by bank; None if none has one."""
+    all_terms = (regulariser.of_activities(activities) for regulariser in regularisers)
+    terms = [term for term in all_terms if term is not None]
+    return jax.tree.map(lambda *one: sum(one), *terms) if terms else None
+
+
+def weight_terms(regularisers: Iterable[Regulariser], network: Network) -> Float[Array, ""]:
+    """Sum the regularisers' terms on the weights."""
+    return sum((regulariser.of_network(network) for regulariser in regularisers), jnp.zeros(()))

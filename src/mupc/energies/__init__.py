@@ -1,8 +1,8 @@
 """Energies: functions of the activities whose gradients are inference and learning."""
 
 from mupc.energies.energy import Energy as Energy
+from mupc.energies.energy import ErrorEnergy as ErrorEnergy
+from mupc.energies.energy import GaussNewtonMaps as GaussNewtonMaps
 from mupc.energies.energy import Point as Point
 from mupc.energies.error_view import ErrorView as ErrorView
-from mupc.energies.prediction import ErrorEnergy as ErrorEnergy
 from mupc.energies.prediction import FreeEnergy as FreeEnergy
-from mupc.energies.prediction import GaussNewtonMaps as GaussNewtonMaps

@@ -6,6 +6,7 @@ asked for in another unit of the energy.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -106,3 +107,39 @@ class Energy(eqx.Module):
             return jnp.mean(samples / unit) + energy.of_weights()
 
         return eqx.filter_grad(mean)(self.parameters)
+
+
+class GaussNewtonMaps(NamedTuple):
+    r"""The factors of the Gauss–Newton Hessian in errors, $D + J^\top B B^\top J$.
+
+    D is the curvature of the hidden energies, $B B^\top$ the Hessian of ℓ by the output. `whiten`
+    applies $D^{-1/2}$, `up` applies $B^\top J D^{-1/2}$ to errors and `down` its transpose to
+    outputs; the latter two cost one sweep each.
+    """
+
+    whiten: Callable[[Activities], Activities]
+    up: Callable[[Activities], Float[Array, "batch ..."]]
+    down: Callable[[Float[Array, "batch ..."]], Activities]
+
+
+class ErrorEnergy(Energy):
+    r"""An energy that can be written in hidden errors, $e_l = z_l - u_l(z_{l-1})$.
+
+    Solvers that move errors (`mupc.InErrors`, `mupc.GaussNewton`) need one.
+    """
+
+    @abstractmethod
+    def run(self, errors: Activities | None = None) -> Point:
+        """Run forwards with hidden errors, all zero unless given."""
+
+    @abstractmethod
+    def error_gradient(self, point: Point) -> Activities:
+        """Return the gradient of the batch sum by the errors."""
+
+    @abstractmethod
+    def gauss_newton(self, point: Point) -> GaussNewtonMaps:
+        """Return the factors of the Gauss–Newton Hessian in errors.
+
+        Raises:
+            ValueError: if the hidden energy is not one of the errors alone.
+        """

@@ -5,8 +5,7 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float, Int, PyTree
 
-from mupc.energies.energy import Energy, Point
-from mupc.energies.prediction import ErrorEnergy
+from mupc.energies.energy import Energy, ErrorEnergy, Point
 from mupc.networks import Activities
 
 

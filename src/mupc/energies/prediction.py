@@ -1,8 +1,6 @@
-"""Energies made of predictions: functions of errors as well as of activities."""
+"""The energy of predictive coding, made of predictions: a function of errors and of activities."""
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,46 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
 from mupc.arrays import AnyArray, as_positive_array, layer_square_norms, over_rows, over_samples
-from mupc.energies.energy import Energy, Point
+from mupc.energies.energy import ErrorEnergy, GaussNewtonMaps, Point
 from mupc.likelihoods import Likelihood, losses
 from mupc.networks import Activities, Network, with_gradient
-from mupc.regularisers import Regulariser
-
-
-class GaussNewtonMaps(NamedTuple):
-    r"""The factors of the Gauss–Newton Hessian in errors, $D + J^\top B B^\top J$.
-
-    D is the curvature of the hidden energies, $B B^\top$ the Hessian of ℓ by the output. `whiten`
-    applies $D^{-1/2}$, `up` applies $B^\top J D^{-1/2}$ to errors and `down` its transpose to
-    outputs; the latter two cost one sweep each.
-    """
-
-    whiten: Callable[[Activities], Activities]
-    up: Callable[[Activities], Float[Array, "batch ..."]]
-    down: Callable[[Float[Array, "batch ..."]], Activities]
-
-
-class ErrorEnergy(Energy):
-    r"""An energy that can be written in hidden errors, $e_l = z_l - u_l(z_{l-1})$.
-
-    Solvers that move errors (`mupc.InErrors`, `mupc.GaussNewton`) need one.
-    """
-
-    @abstractmethod
-    def run(self, errors: Activities | None = None) -> Point:
-        """Run forwards with hidden errors, all zero unless given."""
-
-    @abstractmethod
-    def error_gradient(self, point: Point) -> Activities:
-        """Return the gradient of the batch sum by the errors."""
-
-    @abstractmethod
-    def gauss_newton(self, point: Point) -> GaussNewtonMaps:
-        """Return the factors of the Gauss–Newton Hessian in errors.
-
-        Raises:
-            ValueError: if the hidden energy is not one of the errors alone.
-        """
+from mupc.regularisers import Regulariser, activity_terms, weight_terms
 
 
 class FreeEnergy(ErrorEnergy):
@@ -315,17 +277,3 @@ class FreeEnergy(ErrorEnergy):
 
 # What a subclass may override: everything else is derived from it.
 _TERMS = {"hidden", "of_weights"}
-
-
-def activity_terms(
-    regularisers: Iterable[Regulariser], activities: Activities
-) -> tuple[Float[Array, "_layer batch"], ...] | None:
-    """Sum the regularisers' terms on each layer's activity, by bank; None if none has one."""
-    all_terms = (regulariser.of_activities(activities) for regulariser in regularisers)
-    terms = [term for term in all_terms if term is not None]
-    return jax.tree.map(lambda *one: sum(one), *terms) if terms else None
-
-
-def weight_terms(regularisers: Iterable[Regulariser], network: Network) -> Float[Array, ""]:
-    """Sum the regularisers' terms on the weights."""
-    return sum((regulariser.of_network(network) for regulariser in regularisers), jnp.zeros(()))

@@ -4,11 +4,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from mupc.energies.prediction import activity_terms, weight_terms
 from mupc.learning.rule import Batch, Info, LearningRule, check_terms
 from mupc.likelihoods import Gaussian, Likelihood, losses
 from mupc.networks import Network
-from mupc.regularisers import Regulariser
+from mupc.regularisers import Regulariser, activity_terms, weight_terms
 
 
 class Backpropagation(LearningRule):

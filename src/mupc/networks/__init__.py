@@ -1,11 +1,11 @@
 """Networks: layers, stages of stacked blocks, and chains of stages."""
 
+from mupc.networks.activations import identity as identity
 from mupc.networks.block import Activities as Activities
 from mupc.networks.block import Block as Block
 from mupc.networks.block import Dense as Dense
 from mupc.networks.block import Scaled as Scaled
 from mupc.networks.block import ScaledBlock as ScaledBlock
-from mupc.networks.block import identity as identity
 from mupc.networks.block import is_scaled as is_scaled
 from mupc.networks.chain import Chain as Chain
 from mupc.networks.from_modules import chain_from_mlp as chain_from_mlp

@@ -1,10 +1,6 @@
 """Layers, written for one example: each predicts the next activity from the one before."""
 
-import copyreg
-import importlib
-import pickle
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any, NamedTuple, TypeGuard
 
 import equinox as eqx
@@ -13,9 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num, PRNGKeyArray, PyTree
 
 from mupc import parameterisations
+from mupc.networks.activations import Activation, identity
 from mupc.parameterisations import ROLES, Parameterisation, Role, Scale, Shape
-
-Activation = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 
 Activities = tuple[Float[Array, "_layer batch ..."], ...]
 """Hidden activities: one array (a bank) for each place in a network, the batch on axis 1."""
@@ -23,29 +18,6 @@ Activities = tuple[Float[Array, "_layer batch ..."], ...]
 # Elements of a layer's activity from which a loop over layers pays on a CPU: at batch 64 an
 # inference step takes a tenth less time at width 128, but a fifth more at width 64.
 _LARGE_LAYER = 64 * 128
-
-
-def _named(function: Any) -> tuple[Callable[..., Any], tuple[str, str]]:
-    """Return how to find a compiled function of JAX again, by its public name."""
-    name = getattr(function, "__name__", "")
-    for module in ("jax.nn", "jax.numpy"):
-        if getattr(importlib.import_module(module), name, None) is function:
-            return _found, (module, name)
-    raise pickle.PicklingError(f"a compiled function can be pickled if JAX has it, not {function}")
-
-
-def _found(module: str, name: str) -> Any:
-    return getattr(importlib.import_module(module), name)
-
-
-# Of these kinds are activations such as relu and tanh: with them networks pickle as other trees do.
-for _kind in (type(jax.nn.relu), type(jnp.tanh)):
-    copyreg.pickle(_kind, _named)
-
-
-def identity(z: Num[Array, "..."]) -> Num[Array, "..."]:
-    """Return `z`: the activation of a linear layer."""
-    return z
 
 
 class Block(eqx.Module):

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from mupc.networks.block import Activation, Block, Dense, Scaled, identity
+from mupc.networks.activations import Activation, identity
+from mupc.networks.block import Block, Dense, Scaled
 from mupc.networks.chain import Chain
 from mupc.networks.stage import Stage
 from mupc.parameterisations import Role, Scale

@@ -7,7 +7,8 @@ import jax
 from jaxtyping import Array, PRNGKeyArray
 
 from mupc import parameterisations
-from mupc.networks.block import Activation, Dense, identity
+from mupc.networks.activations import Activation, identity
+from mupc.networks.block import Dense
 from mupc.networks.chain import Chain
 from mupc.networks.stage import Stage
 from mupc.parameterisations import Parameterisation, Shape

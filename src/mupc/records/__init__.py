@@ -5,6 +5,11 @@ from mupc.records.files import write_json as write_json
 from mupc.records.folder import RunFolder as RunFolder
 from mupc.records.folder import check_new as check_new
 from mupc.records.folder import environment as environment
+from mupc.records.outcomes import Ended as Ended
+from mupc.records.outcomes import Evaluation as Evaluation
+from mupc.records.outcomes import Outcome as Outcome
+from mupc.records.outcomes import Regime as Regime
+from mupc.records.outcomes import RunResult as RunResult
 from mupc.records.scalars import scalars as scalars
 from mupc.records.sweep import BADLY as BADLY
 from mupc.records.sweep import SweepPoint as SweepPoint
@@ -18,13 +23,8 @@ from mupc.records.sweep import score as score
 from mupc.records.sweep import without_seed as without_seed
 from mupc.records.sweep import write_outcome as write_outcome
 from mupc.records.types import EQUILIBRIUM as EQUILIBRIUM
-from mupc.records.types import Ended as Ended
-from mupc.records.types import Evaluation as Evaluation
-from mupc.records.types import Outcome as Outcome
 from mupc.records.types import Record as Record
-from mupc.records.types import Regime as Regime
 from mupc.records.types import RegimeRecord as RegimeRecord
-from mupc.records.types import RunResult as RunResult
 from mupc.records.types import TheoryRecord as TheoryRecord
 from mupc.records.types import TraceRecord as TraceRecord
 from mupc.records.types import TrainRecord as TrainRecord

@@ -25,7 +25,7 @@ from typing import Any
 
 from mupc.records.files import plain, read_json, write_json
 from mupc.records.lock import held
-from mupc.records.types import Regime, RunResult
+from mupc.records.outcomes import Regime, RunResult
 from mupc.records.validation import RunError, read_as
 
 _PACKAGES = ("mupc", "jax", "jaxlib", "equinox", "optax", "numpy", "scikit-learn")

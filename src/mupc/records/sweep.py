@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from mupc.records.files import read_json, write_json
-from mupc.records.types import Outcome
+from mupc.records.outcomes import Outcome
 from mupc.records.validation import RunError, read_as
 
 BADLY = ("diverged", "failed")

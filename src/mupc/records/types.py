@@ -1,11 +1,10 @@
 """The records that runs leave, one type each: what is written, read again and drawn."""
 
 import dataclasses
-import enum
 import math
 import statistics
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from mupc.records.words import counted, figure, span
 
@@ -14,89 +13,6 @@ _LEARNS = 0.1
 
 EQUILIBRIUM = 1e-2
 """Relative residual up to which one may speak of equilibrium."""
-
-
-class Ended(enum.Enum):
-    """Why training ended; the value is how the sentence that says so begins."""
-
-    FINISHED = "finished:"
-    STOPPED_EARLY = "stopped early: no improvement on the validation split,"
-    INTERRUPTED = "interrupted after"
-    TERMINATED = "ended by SIGTERM after"
-    DIVERGED = "diverged after"
-
-    def sentence(self, steps: int, total: int) -> str:
-        """Return that sentence, for training that made so many steps of those that were planned."""
-        return f"{self.value} {steps:,} of {counted(total, 'step')}"
-
-
-class Regime(NamedTuple):
-    """The precision, and the regime number at the first batch (None without inference)."""
-
-    precision: float
-    rho: float | None
-
-
-class Evaluation(NamedTuple):
-    """The fraction of positions that are right (None without classes), the mean loss of samples."""
-
-    accuracy: float | None
-    loss: float
-    samples: int
-
-
-@dataclasses.dataclass(frozen=True)
-class RunResult:
-    """How a run ended.
-
-    Attributes:
-        ended: why.
-        message: a sentence that says so.
-        steps: how many steps were made.
-        network_from_step: the step that the network which was kept is from.
-        test, validation: how it does on these splits; None for what there is not.
-    """
-
-    ended: Ended
-    message: str
-    steps: int
-    network_from_step: int
-    test: Evaluation | None = None
-    validation: Evaluation | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a point of a sweep ended: a result, whatever it was.
-
-    Attributes:
-        key: of the point.
-        settings: what the sweep set.
-        ended: finished, stopped_early, diverged, or failed (it could not be trained).
-        message: a sentence that says why.
-        accuracy, loss: on the validation split, by the network that the run ended with; None for
-            what there is not.
-        test_accuracy, test_loss: on the test split.
-        rho: regime number of the first batch.
-        regime: the last line of the regime report.
-        seconds: what the run took.
-        training_seconds: what its training steps took; of runs in step, an equal share.
-        run: its folder, from the sweep's; None if there is none.
-    """
-
-    key: str
-    settings: dict[str, Any]
-    ended: str
-    message: str
-    accuracy: float | None = None
-    loss: float | None = None
-    test_accuracy: float | None = None
-    test_loss: float | None = None
-    rho: float | None = None
-    regime: str | None = None
-    seconds: float = 0.0
-    training_seconds: float = 0.0
-    run: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

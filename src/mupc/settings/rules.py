@@ -148,11 +148,6 @@ class RuleKind(Kind):
             if not getattr(self, name) and getattr(self, roles) != type(self).default(roles):
                 raise unheeded(roles, f"`{name}` is 0")
 
-    @classmethod
-    def default(cls, name: str) -> object:
-        """Return a field's default."""
-        return cls.model_fields[name].default
-
 
 class PredictiveCodingRule(RuleKind):
     """Predictive coding: inference, then learning from local errors."""

@@ -127,6 +127,11 @@ class Setting(BaseModel):
             if any(isinstance(entry, mark) for entry in field.metadata)
         }
 
+    @classmethod
+    def default(cls, name: str) -> object:
+        """Return a field's default."""
+        return cls.model_fields[name].default
+
     def values(self) -> dict[str, Any]:
         """Return the values of the fields that hold values, by name."""
         return {name: getattr(self, name) for name in self.own_fields()}

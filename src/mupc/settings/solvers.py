@@ -83,8 +83,7 @@ class SolverKind(Kind):
     def check(self, config: "Configuration") -> None:
         """Refuse tolerances where a single step is made."""
         for name in ("rtol", "atol", "patience"):
-            default = type(self).model_fields[name].default
-            if self.max_steps == 1 and getattr(self, name) != default:
+            if self.max_steps == 1 and getattr(self, name) != type(self).default(name):
                 raise unheeded(name, "`max_steps` is 1")
 
 

@@ -82,7 +82,7 @@ class Training(Section):
         """
         if data.validation is None:
             for name in ("evaluate_every", "early_stopping"):
-                if getattr(self, name) != type(self).model_fields[name].default:
+                if getattr(self, name) != type(self).default(name):
                     raise unheeded(name, "there is no validation split")
         return Plan(
             steps=self.length(len(data.train.x)),

@@ -1,16 +1,13 @@
 """What the estimators share: parameters, training, pickling, and running forwards."""
 
-import inspect
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from numbers import Integral
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, Self, cast
 
-import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Float, Float32
 from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
@@ -23,48 +20,21 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from mupc.data import Dataset, Split, Weights, epoch_order, steps_per_epoch
-from mupc.hyperparameters import as_module
-from mupc.learning import Batch
+from mupc.data import Dataset, Split, Weights, steps_per_epoch
 from mupc.networks import Network
 from mupc.records import Ended, Regime, TrainRecord, ValidationRecord
 from mupc.runs.setup import Setup, member_of, set_up
 from mupc.settings import ConfigError, Configuration
-from mupc.settings.configuration import KINDS, check_name
-from mupc.settings.files import on_top, packaged
+from mupc.settings.configuration import check_name
+from mupc.sklearn.forward import outputs
+from mupc.sklearn.parameters import DEFAULTS, setting_names, show_settings
+from mupc.sklearn.stream import Stream, as_batch, batches, first_state, one_pass
 from mupc.training.fit import fit_together
 from mupc.training.plan import Plan
 from mupc.training.progress import Progress
 from mupc.training.session import first_batch
-from mupc.training.step import State, copy_arrays, init, train_step
+from mupc.training.step import copy_arrays
 from mupc.training.trees import fill, named_arrays, named_settings, require_same
-
-_DEFAULTS = on_top(Configuration(), packaged("mupc.sklearn", "defaults"))
-
-# Of these an estimator has no use, or a parameter of scikit-learn's own.
-_WITHOUT = ("dataset", "training", "run")
-_OF_TRAINING = ("epochs", "batch_size")
-
-# Samples that are predicted at once: always as many, so that one program serves every number of
-# them, and what is predicted of a sample does not depend on the others.
-_AT_ONCE = 256
-
-
-class _Stream(NamedTuple):
-    """Where `partial_fit` stands."""
-
-    setup: Setup
-    state: State
-    steps: int
-
-
-def setting_names() -> list[str]:
-    """Return the names of the settings that are parameters of an estimator."""
-    names = list(_OF_TRAINING)
-    for slot, kinds in KINDS.items():
-        if slot not in _WITHOUT:
-            names += [slot, *(name for kind in kinds.values() for name in kind.own_fields())]
-    return list(dict.fromkeys(names))
 
 
 class Estimator(BaseEstimator):
@@ -74,7 +44,7 @@ class Estimator(BaseEstimator):
     n_features_in_: int
     _config: Configuration
     _outputs: int
-    _stream: _Stream | None
+    _stream: Stream | None
 
     def __init__(
         self,
@@ -124,7 +94,7 @@ class Estimator(BaseEstimator):
         if self._stream is not None:
             regime, held, steps = cast(Any, self._stream)
             setup = self._set_up(self._config, regime)
-            self._stream = _Stream(setup, fill(_first(setup), held, refusal), steps)
+            self._stream = Stream(setup, fill(first_state(setup), held, refusal), steps)
 
     def _fit(
         self,
@@ -175,23 +145,18 @@ class Estimator(BaseEstimator):
         self, x: Any, y: Float32[np.ndarray, "n outputs"], weights: np.ndarray | None
     ) -> Self:
         """Make one pass through some data, from where the last call ended."""
-        stream = cast(_Stream | None, getattr(self, "_stream", None))
+        stream = cast(Stream | None, getattr(self, "_stream", None))
         drawn = None if weights is None else Weights(weights)
         if stream is None:
             config = self._configured(self._seed(), schedule="constant")
             data = Dataset(type(self).__name__, Split(x, y), None, None, "none")
-            first = tuple(part[_batches(config, 0, len(x), drawn)[0]] for part in (x, y))
+            first = tuple(part[batches(config, 0, len(x), drawn)[0]] for part in (x, y))
             setup = self._begin(config, data, 1, getattr(self, "network_", None), first)
-            stream = _Stream(setup, _first(setup), 0)
+            stream = Stream(setup, first_state(setup), 0)
             self._config, self._outputs = config, y.shape[1]
             self.regime_, self.n_iter_ = setup.regime, 0
-        (member, _), state, made = stream
-        state = copy_arrays(state)  # steps consume it: an interruption leaves what was there
-        for chosen in _batches(self._config, made, len(x), drawn):
-            batch = _arrays((x[chosen], y[chosen]))
-            optimiser, measure = as_module(member.optimiser), jnp.asarray(False)
-            state, metrics = train_step((batch, member.rule, optimiser, measure), state)
-            made, self.loss_ = made + 1, float(metrics.loss)
+        stream, self.loss_ = one_pass(stream, self._config, x, y, drawn)
+        state = stream.state
         if int(state.failed) >= 0:
             warnings.warn(
                 f"training diverged at step {int(state.failed) + 1}, and no step is made after it: "
@@ -199,7 +164,7 @@ class Estimator(BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=3,
             )
-        self._stream = stream._replace(state=state, steps=made)
+        self._stream = stream
         # Steps consume the buffers of the state: what predicts has its own.
         self.network_ = copy_arrays(state.network)
         self.n_iter_ += 1
@@ -262,7 +227,7 @@ class Estimator(BaseEstimator):
         batch = (
             first_batch(data, config.training.batch_size, member.key)
             if first is None
-            else _arrays(first)
+            else as_batch(*first)
         )
         return Setup(member, config.rule.measure(member.network, batch))
 
@@ -295,7 +260,7 @@ class Estimator(BaseEstimator):
             )
         given = {name: getattr(self, name) for name in setting_names()}
         given = {name: value for name, value in given.items() if value is not None}
-        return _DEFAULTS.changed({**given, **fixed, "seed": seed})
+        return DEFAULTS.changed({**given, **fixed, "seed": seed})
 
     def _checked(self, X: Any, y: Any = None, *, reset: bool, **options: Any) -> Any:
         """Give X, and y if it is given, as dense arrays of finite numbers."""
@@ -321,49 +286,7 @@ class Estimator(BaseEstimator):
     def _predicted(self, X: Any) -> Float[np.ndarray, "n outputs"]:
         """Run the network forwards."""
         check_is_fitted(self, "network_")
-        x = self._checked(X, reset=False)
-        count = len(x)
-        whole = np.zeros((-(-count // _AT_ONCE) * _AT_ONCE, x.shape[1]), np.float32)
-        whole[:count] = x
-        parts = whole.reshape(-1, _AT_ONCE, x.shape[1])
-        outputs = [np.asarray(_run(self.network_, jnp.asarray(part, float))) for part in parts]
-        return np.concatenate(outputs)[:count].astype(np.float64)
+        return outputs(self.network_, self._checked(X, reset=False))
 
 
-def _signature() -> inspect.Signature:
-    """Return the parameters of an estimator, as scikit-learn reads them, settings among them."""
-    fixed = list(inspect.signature(Estimator.__init__).parameters.values())[:-1]
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    settings = [inspect.Parameter(n, keyword, default=None) for n in setting_names()]
-    return inspect.Signature([*fixed, *settings])
-
-
-cast(Any, Estimator.__init__).__signature__ = _signature()
-
-
-def _batches(
-    config: Configuration, made: int, samples: int, weights: Weights | None
-) -> list[np.ndarray]:
-    """Return the indices of each batch of a pass that begins after so many steps.
-
-    The last one is filled up from the beginning: a batch of another size would compile anew.
-    """
-    training = config.training
-    order = epoch_order(training.seed, made, samples, weights)
-    whole = -(-samples // training.batch_size) * training.batch_size
-    return np.split(np.resize(order, whole), whole // training.batch_size)
-
-
-def _arrays(batch: Sequence[np.ndarray]) -> Batch:
-    x, y = (jnp.asarray(part, float) for part in batch)
-    return x, y
-
-
-def _first(setup: Setup) -> State:
-    member = setup.member
-    return init(member.network, member.rule, member.optimiser, member.key)
-
-
-@eqx.filter_jit
-def _run(network: Network, x: Float[Array, "batch inputs"]) -> Float[Array, "batch outputs"]:
-    return network.feedforward(x).output
+show_settings(Estimator.__init__)

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mupc.energies import FreeEnergy
-from mupc.energies.prediction import activity_terms
 from mupc.inference.linear import affine_layers, check_closed_form
 from mupc.networks import Chain
+from mupc.regularisers import activity_terms
 
 
 class Equilibrated(NamedTuple):
