@@ -171,7 +171,7 @@ def test_a_refused_resume_leaves_the_run_as_it_was(tmp_path, monkeypatch, capsys
 def test_numbers_of_another_width_name_the_switch(tmp_path, float64, capsys):
     """A run in float64 is that in float64 only."""
     out = tmp_path / "run"
-    assert main([*RUN, "--steps", "2", "--out", str(out)]) == 0
+    assert main([*RUN, "--steps", "7", "--out", str(out)]) == 0
     jax.config.update("jax_enable_x64", False)
     assert main(["evaluate", str(out)]) == 2
     assert "it was computed in float64: set JAX_ENABLE_X64=1" in capsys.readouterr().err

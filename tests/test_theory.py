@@ -78,7 +78,7 @@ def test_the_mean_is_over_what_is_learned():
     point = energy.run()
     output = energy.network.feedforward(energy.x).output
     for y in (energy.y, energy.y.at[2].set(output[2]), output):
-        here = eqx.tree_at(lambda e: (e.y, e.likelihood), energy, (y, WithMargin(0.3)))
+        here = eqx.tree_at(lambda e: (e.y, e.likelihood), energy, (y, WithMargin(jnp.asarray(0.3))))
         squares = sum(np.sum(np.asarray(a) ** 2, axis=(0, 2)) for a in here.adjoint(point))
         each = np.asarray(regime_number(here))
         expected = np.sum(squares * each) / max(np.sum(squares), 1e-300)

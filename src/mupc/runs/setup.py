@@ -1,5 +1,6 @@
 """What a run trains: the objects that its configuration names, checked against its data."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,7 +84,8 @@ def check_data(config: Configuration, data: Dataset) -> Schedule:
     try:
         schedule = plan.over(data)
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        # Of the library's arguments, which are settings here.
+        raise ConfigError(re.sub(r"^(\w+)=", r"`\1` ", str(error))) from error
     config.optimiser.schedule.check_length(schedule.steps)
     return schedule
 
