@@ -51,6 +51,7 @@ def _branch_square(network, x):
     return jnp.mean(jnp.diff(z, axis=0) ** 2)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["dense", "two matrices"])
 def test_a_branch_adds_as_much_at_every_depth_however_many_matrices_it_has(kind):
     """Its root mean square is c/√L: one multiplier for a block made it 1/L for two matrices."""
@@ -73,6 +74,7 @@ if FULL:
     SIZES = [*((width, 16) for width in (64, 128, 256, 512)), *((64, d) for d in (4, 64, 256))]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["dense", *KINDS])
 def test_activities_and_their_updates_have_one_size_at_every_width_and_depth(kind):
     """Under mupc; under standard the last activity, or its change, grows with the size."""

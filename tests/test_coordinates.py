@@ -81,6 +81,7 @@ def test_with_raw_rates_the_changes_of_exact_gradients_depend_on_size():
     assert spread(change) > 4
 
 
+@pytest.mark.full
 def test_truncated_inference_is_what_raw_rates_suit():
     """Why the default rule is *raw*: the default inference reaches the top layers only.
 

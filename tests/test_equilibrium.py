@@ -86,6 +86,7 @@ def closed_forms(energy, start):
     return seen, began
 
 
+@pytest.mark.full
 @settings(max_examples=6, deadline=None)
 @given(linear_energies())
 def test_closed_forms_are_those_of_the_energy(energy):

@@ -87,7 +87,15 @@ def test_every_solver_reaches_the_equilibrium_of_a_deep_linear_network(solver, s
     np.testing.assert_allclose(gradient.weights, gradient.multiplier * wanted, atol=1e-7)
 
 
-@every_solver
+@pytest.mark.parametrize(
+    "solver",
+    # The flow, followed as precisely as that, takes half a minute.
+    [
+        pytest.param(SOLVERS[n], marks=pytest.mark.full if n == "flow in errors" else [])
+        for n in SOLVERS
+    ],
+    ids=list(SOLVERS),
+)
 def test_a_sample_is_treated_the_same_alone_and_in_a_batch(solver):
     energy, start = problem(jnp.tanh, size=64)
     solve = lambda energy, start: mupc.infer(

@@ -114,6 +114,7 @@ def test_the_table_has_every_setting():
     assert kept | {"path", "init_from"} == KEPT
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", [name for name in FIELDS if FIELDS[name]])
 def test_every_setting_changes_the_outcome(name, tmp_path):
     settings, value = FIELDS[name]

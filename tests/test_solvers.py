@@ -269,6 +269,7 @@ MONOTONE = {
 }
 
 
+@pytest.mark.full
 @settings(max_examples=12, deadline=None)
 @given(
     solver=st.sampled_from(sorted(MONOTONE)),

@@ -60,6 +60,7 @@ def test_a_grid_is_measured_as_drawn_and_after_training(tmp_path, capsys):
     assert "is not empty: name a new folder" in capsys.readouterr().err
 
 
+@pytest.mark.full
 def test_training_before_measuring_may_be_the_papers(tmp_path):
     paper, slow = tmp_path / "paper", tmp_path / "slow"
     given = ["theory", *GRID, "--train", "3", "--preset", "paper", "--dataset", "digits"]

@@ -80,6 +80,7 @@ def test_runs_in_step_are_runs_in_turn(fields, tmp_path):
         assert kinds[0] == kinds[1]
 
 
+@pytest.mark.full
 def test_runs_in_step_learn_as_well_as_in_turn(tmp_path):
     grid, fields = {"learning_rate": [0.005, 0.02], "seed": [0, 1]}, {"width": 32, "depth": 4}
     together = train_together(runs(tmp_path, "t", grid, 100, **fields))
@@ -104,6 +105,7 @@ def test_runs_that_differ_in_more_than_numbers_are_not_trained_in_step(tmp_path)
         train_together(runs(tmp_path, "t", {"depth": [2, 3]}, 1))
 
 
+@pytest.mark.full
 def test_several_steps_where_there_was_one_are_another_program(tmp_path):
     """Inference of a single step measures no residual."""
     grid = {"max_steps": [1, 2], "seed": [0, 1]}

@@ -76,6 +76,7 @@ def test_a_run_that_goes_on_has_no_step_twice(tmp_path, monkeypatch):
     assert scalar == pytest.approx(wanted, rel=1e-6)
 
 
+@pytest.mark.full
 def test_a_record_without_a_gradient_survives_a_resume(tmp_path, monkeypatch):
     """The lower layers of the paper's setting have no cosine: nan, and null in the file."""
     out = tmp_path / "run"

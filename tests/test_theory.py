@@ -206,6 +206,7 @@ def test_a_rule_near_backpropagation_is_compared_in_its_own_unit(terms):
     np.testing.assert_allclose(seen.ratio, 1, atol=0.01)
 
 
+@pytest.mark.full
 def test_extreme_eigenvalues_hold_with_activity_decay():
     energy, _ = problem(jnp.tanh)
     decayed = eqx.tree_at(lambda e: e.regularisers, energy, (mupc.ActivityDecay(0.3),))

@@ -24,7 +24,8 @@ class Weights:
         array = np.array(values, np.float64)
         if array.ndim != 1 or not np.all(np.isfinite(array) & (array >= 0)) or not array.any():
             raise DataError(
-                "weights must be numbers of at least 0, one for each sample, and not all of them zero."
+                "weights must be numbers of at least 0, one for each sample, and not all of them "
+                "zero."
             )
         array.flags.writeable = False  # orders that were drawn are kept
         self.values = array
