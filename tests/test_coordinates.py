@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import numpy as np
 import optax
+import pytest
 
 import mupc
 from mupc.learning import first_gradients

@@ -100,7 +100,7 @@ class Estimator(BaseEstimator):
         self,
         x: Any,
         y: Float32[np.ndarray, "n outputs"],
-        weights: np.ndarray | None,
+        weights: Weights | None,
         labels: Any = None,
     ) -> Self:
         """Train, from the beginning unless `warm_start` says otherwise."""
@@ -112,8 +112,7 @@ class Estimator(BaseEstimator):
         config = self._configured(seed)
         size = min(config.training.batch_size, len(train.x))
         config = config.changed({"batch_size": size})
-        drawn = None if weights is None else Weights(weights)
-        data = Dataset(type(self).__name__, train, validation, None, "none", weights=drawn)
+        data = Dataset(type(self).__name__, train, validation, None, "none", weights=weights)
         epoch = steps_per_epoch(len(train.x), size)
         steps = max(1, round(config.training.epochs * epoch))
         setup = self._begin(config, data, steps, network, None)
@@ -142,20 +141,19 @@ class Estimator(BaseEstimator):
         return self
 
     def _partial_fit(
-        self, x: Any, y: Float32[np.ndarray, "n outputs"], weights: np.ndarray | None
+        self, x: Any, y: Float32[np.ndarray, "n outputs"], weights: Weights | None
     ) -> Self:
         """Make one pass through some data, from where the last call ended."""
         stream = cast(Stream | None, getattr(self, "_stream", None))
-        drawn = None if weights is None else Weights(weights)
         if stream is None:
             config = self._configured(self._seed(), schedule="constant")
             data = Dataset(type(self).__name__, Split(x, y), None, None, "none")
-            first = tuple(part[batches(config, 0, len(x), drawn)[0]] for part in (x, y))
+            first = tuple(part[batches(config, 0, len(x), weights)[0]] for part in (x, y))
             setup = self._begin(config, data, 1, getattr(self, "network_", None), first)
             stream = Stream(setup, first_state(setup), 0)
             self._config, self._outputs = config, y.shape[1]
             self.regime_, self.n_iter_ = setup.regime, 0
-        stream, self.loss_ = one_pass(stream, self._config, x, y, drawn)
+        stream, self.loss_ = one_pass(stream, self._config, x, y, weights)
         state = stream.state
         if int(state.failed) >= 0:
             warnings.warn(
@@ -171,8 +169,8 @@ class Estimator(BaseEstimator):
         return self
 
     def _parted(
-        self, x: Any, y: Any, weights: np.ndarray | None, labels: Any, seed: int
-    ) -> tuple[Split, Split, np.ndarray | None]:
+        self, x: Any, y: Any, weights: Weights | None, labels: Any, seed: int
+    ) -> tuple[Split, Split, Weights | None]:
         """Hold a part of the data out."""
         fraction = self.validation_fraction
         split = {"test_size": fraction, "random_state": seed, "stratify": labels}
@@ -183,7 +181,7 @@ class Estimator(BaseEstimator):
                 f"early_stopping cannot set validation_fraction={fraction} of {len(x)} samples "
                 f"aside: {error}"
             ) from error
-        kept = None if weights is None else weights[train]
+        kept = None if weights is None else Weights(weights.values[train])
         return Split(x[train], y[train]), Split(x[held], y[held]), kept
 
     @contextmanager
@@ -271,8 +269,8 @@ class Estimator(BaseEstimator):
         x = cast(Any, x).toarray() if sparse.issparse(x) else x
         return (x, *rest) if rest else x
 
-    def _weighted(self, sample_weight: Any, x: Any) -> np.ndarray | None:
-        """Give the weights of samples as an array; None if they were not given.
+    def _weighted(self, sample_weight: Any, x: Any) -> Weights | None:
+        """Give the weights of samples; None if there are none.
 
         Raises:
             ValueError: if they are not numbers of at least 0, one for each sample.
@@ -281,7 +279,7 @@ class Estimator(BaseEstimator):
             return None
         weights = cast(Any, check_array)(sample_weight, ensure_2d=False, dtype=np.float64)
         check_consistent_length(weights, x)
-        return weights
+        return Weights(weights)
 
     def _predicted(self, X: Any) -> Float[np.ndarray, "n outputs"]:
         """Run the network forwards."""

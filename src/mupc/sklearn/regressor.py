@@ -7,6 +7,7 @@ from jaxtyping import Float, Float32
 from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils import column_or_1d
 
+from mupc.data import Weights
 from mupc.settings import ConfigError
 from mupc.sklearn.estimator import Estimator
 
@@ -51,15 +52,16 @@ class PCRegressor(MultiOutputMixin, RegressorMixin, Estimator):
         return numbers[:, 0] if self._flat else numbers
 
     def _targets(
-        self, y: Any, weights: np.ndarray | None, *, new: bool
+        self, y: Any, weights: Weights | None, *, new: bool
     ) -> Float32[np.ndarray, "n outputs"]:
         if getattr(self, "likelihood", None) == "categorical":
             raise ConfigError("a regressor needs the likelihood gaussian")
         y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
         numbers = np.asarray(y, np.float64).reshape(len(y), -1)
         if new:
-            self._mean = np.average(numbers, axis=0, weights=weights)
-            spread = np.sqrt(np.average((numbers - self._mean) ** 2, axis=0, weights=weights))
+            shares = None if weights is None else weights.values
+            self._mean = np.average(numbers, axis=0, weights=shares)
+            spread = np.sqrt(np.average((numbers - self._mean) ** 2, axis=0, weights=shares))
             self._std = np.where(spread > 0, spread, 1)
             self._flat = y.ndim == 1
         elif (count := numbers.shape[1]) != self._outputs:
