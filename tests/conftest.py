@@ -2,7 +2,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 # XLA's older way to emit a loop compiles three times as fast. A version that has lost it would
 # abort at the flag's name, so another process tries. Test processes inherit what was found.
@@ -36,6 +37,15 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 
 FULL = "MUPC_FULL" in os.environ
+
+
+def first(count: int, cases: Iterable[Any]) -> list[Any]:
+    """Return the cases of a test, of which the first few are in the fast set, all in the full."""
+    found: list[Any] = []
+    for i, case in enumerate(cases):
+        values = case if isinstance(case, tuple) else (case,)
+        found.append(case if i < count else pytest.param(*values, marks=pytest.mark.full))
+    return found
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

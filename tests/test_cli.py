@@ -157,7 +157,7 @@ def test_wrong_input_gets_one_sentence(tmp_path, capsys):
         "train", "--steps", "5", "--schedule", "cosine", "--warmup", "9"
     )
     assert "--epochs 0.01 is no step: an epoch has 22" in say("train", "--epochs", "0.01")
-    assert "early_stopping=9 would have no effect" in say(
+    assert "--early-stopping 9 would have no effect" in say(
         "train", "--steps", "99", "--early-stopping", "9", "--validation", "0.1"
     )
     assert "--depth must be at least 1" in say("train", "--depth", "0")
