@@ -92,7 +92,7 @@ def legend(figure: Chart, *keys: Sequence[Key]) -> None:
     for i, group in enumerate(keys):
         drawn = figure.legend(
             [Line2D([], [], color=key.colour, ls=cast(Any, key.dash)) for key in group],
-            [plain(_shortened(key.name, letters)) for key in group],
+            [" "] * len(group),  # older versions of Matplotlib leave out names that begin with _
             loc="upper left",
             bbox_to_anchor=(i / len(keys), room / (height + room)),
             borderaxespad=0.0,
@@ -100,6 +100,8 @@ def legend(figure: Chart, *keys: Sequence[Key]) -> None:
             fontsize="x-small",
             ncols=columns,
         )
+        for text, key in zip(drawn.get_texts(), group, strict=True):
+            text.set_text(plain(_shortened(key.name, letters)))
         drawn.set_in_layout(False)
 
 

@@ -173,6 +173,13 @@ class Estimator(BaseEstimator):
     ) -> tuple[Split, Split, Weights | None]:
         """Hold a part of the data out."""
         fraction = self.validation_fraction
+        if labels is not None:
+            names, counts = np.unique(labels, return_counts=True)
+            if rare := names[counts < 2].tolist():
+                raise ValueError(
+                    f"early_stopping holds out some samples of every class, and there is a single "
+                    f"one of {', '.join(map(str, rare))}"
+                )
         split = {"test_size": fraction, "random_state": seed, "stratify": labels}
         try:
             train, held = cast(Any, train_test_split)(np.arange(len(x)), **split)
