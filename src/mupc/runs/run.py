@@ -109,7 +109,7 @@ def train_together(
     """Train several runs, each step of all of them at once, and leave a folder of each.
 
     Args:
-        configs: may differ in numbers alone, `Configuration.numbers`.
+        configs: may differ in numbers alone, `Configuration.carrying(Traced)`.
         data: as for `train`.
         begin: as for `train`; it is called for each.
 
