@@ -104,3 +104,25 @@ def batch(inputs, outputs, size=5, seed=0):
     x = generator.normal(size=(size, inputs))
     y = np.eye(outputs)[generator.integers(0, outputs, size)]
     return x, y
+
+
+def convolution(x, w, strides=(1, 1), padding="SAME", dilation=(1, 1)):
+    """Sum over every pixel of output and kernel; x is (batch, height, width, channels)."""
+    pads = []
+    for n, k, s, d in zip(x.shape[1:3], w.shape[:2], strides, dilation, strict=True):
+        seen = (k - 1) * d + 1
+        total = max((-(-n // s) - 1) * s + seen - n, 0) if padding == "SAME" else 0
+        pads.append((total // 2, total - total // 2))
+    x = np.pad(x, [(0, 0), *(pads if isinstance(padding, str) else padding), (0, 0)])
+    height, width = (
+        (n - (k - 1) * d - 1) // s + 1
+        for n, k, s, d in zip(x.shape[1:3], w.shape[:2], strides, dilation, strict=True)
+    )
+    y = np.zeros((len(x), height, width, w.shape[3]))
+    for p in range(height):
+        for q in range(width):
+            for i in range(w.shape[0]):
+                for j in range(w.shape[1]):
+                    pixel = x[:, p * strides[0] + i * dilation[0], q * strides[1] + j * dilation[1]]
+                    y[:, p, q] += pixel @ w[i, j]
+    return y

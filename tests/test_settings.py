@@ -17,21 +17,29 @@ from mupc.settings.files import PRESETS, on_top, preset, read_config, stored, to
 from mupc.settings.setting import Kept
 
 # Without reports of the regime, whose program takes as long to compile as a training step's.
-BASE = {"validation": 0.1, "depth": 3, "width": 8, "steps": 4, "log_every": 1, "evaluate_every": 2}
-BASE["report_every"] = 0
+BASE = {"validation": 0.1, "steps": 4, "log_every": 1, "evaluate_every": 2, "report_every": 0}
+SIZES = {
+    "residual-mlp": {"depth": 3, "width": 8},
+    "conv-resnet": {"blocks": 1, "channels": 2, "stages": 2},
+}
+CONVOLUTIONS = {"network": "conv-resnet"}
 SGD = {"optimiser": "sgd", "learning_rate": 0.3}
 DESCENT = {"solver": "gradient-descent"}
 FIXED = {"regime": "fixed"}
 
 # For every setting: what else must be set, and another value than the one it then has.
 FIELDS = {
-    "network": None,  # there is one
+    "network": ({}, "conv-resnet"),
     "dataset": ({}, "npz"),
     "validation": ({}, 0.3),
     "scale": ({}, "unit"),
     "depth": ({}, 4),
     "width": ({}, 9),
     "activation": ({}, "tanh"),
+    "blocks": (CONVOLUTIONS, 2),
+    "channels": (CONVOLUTIONS, 3),
+    "stages": (CONVOLUTIONS, 1),
+    "convolutions": (CONVOLUTIONS, 2),
     "skips": ({}, False),
     "biases": ({}, True),
     "parameterisation": ({}, "ntk"),
@@ -98,7 +106,8 @@ def _npz(folder):
 def outcome(folder, **settings):
     """All that a run computes: records except for times, and the weights."""
     count = len(list(folder.iterdir()))
-    run = train(configured(**{**BASE, **settings, "out": str(folder / f"run{count}")}))
+    sizes = SIZES[settings.get("network", "residual-mlp")]
+    run = train(configured(**{**BASE, **sizes, **settings, "out": str(folder / f"run{count}")}))
     timed = {"seconds", "samples_per_second"}
     records = [
         {k: v for k, v in dataclasses.asdict(r).items() if k not in timed}

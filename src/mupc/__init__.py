@@ -50,6 +50,7 @@ from mupc.networks import Scaled as Scaled
 from mupc.networks import Stage as Stage
 from mupc.networks import chain_from_mlp as chain_from_mlp
 from mupc.networks import chain_from_modules as chain_from_modules
+from mupc.networks import conv_resnet as conv_resnet
 from mupc.networks import identity as identity
 from mupc.networks import residual_mlp as residual_mlp
 from mupc.networks import scale_adam as scale_adam

@@ -8,6 +8,9 @@ from mupc.networks.block import Scaled as Scaled
 from mupc.networks.block import ScaledBlock as ScaledBlock
 from mupc.networks.block import is_scaled as is_scaled
 from mupc.networks.chain import Chain as Chain
+from mupc.networks.convolutional import Convolution as Convolution
+from mupc.networks.convolutional import PooledDense as PooledDense
+from mupc.networks.convolutional import conv_resnet as conv_resnet
 from mupc.networks.from_modules import chain_from_mlp as chain_from_mlp
 from mupc.networks.from_modules import chain_from_modules as chain_from_modules
 from mupc.networks.mlp import residual_mlp as residual_mlp

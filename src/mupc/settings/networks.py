@@ -11,9 +11,9 @@ from jaxtyping import PRNGKeyArray
 
 from mupc import parameterisations
 from mupc.data import Dataset
-from mupc.networks import Chain, Network, identity, residual_mlp
+from mupc.networks import Chain, Network, conv_resnet, identity, residual_mlp
 from mupc.parameterisations import Parameterisation
-from mupc.settings.setting import Count, Kind, Positive, unheeded
+from mupc.settings.setting import ConfigError, Count, Kind, Positive, unheeded
 
 if TYPE_CHECKING:
     from mupc.settings.configuration import Configuration
@@ -25,6 +25,9 @@ _ACTIVATIONS = {
     "silu": jax.nn.silu,
     "linear": identity,
 }
+
+
+Activation = Literal["relu", "tanh", "gelu", "silu", "linear"]
 
 
 class ParameterisationKind(Kind):
@@ -125,7 +128,7 @@ class ResidualMLP(NetworkKind):
     """Number of hidden layers H."""
     width: Count = 128
     """Width N of every hidden layer."""
-    activation: Literal["relu", "tanh", "gelu", "silu", "linear"] = "relu"
+    activation: Activation = "relu"
     """Activation function φ."""
     skips: bool = True
     """Residual (skip) connections."""
@@ -176,5 +179,70 @@ class ResidualMLP(NetworkKind):
             raise unheeded("skips", "a `depth` of 1 has no hidden block")
 
 
-NETWORKS: tuple[type[NetworkKind], ...] = (ResidualMLP,)
+class ConvResNet(NetworkKind):
+    """Residual convolutional network of images."""
+
+    kind = "conv-resnet"
+    sizes = ("blocks", "channels")
+
+    blocks: Count = 3
+    """Residual blocks in every stage; there are 3 n + 4 layers of weights with three stages."""
+    channels: Count = 16
+    """Channels of the first stage; each later one has twice as many, and half the pixels a side."""
+    stages: Count = 3
+    """Stages."""
+    convolutions: Literal[1, 2] = 1
+    """Convolutions in a block; with 2 they are those of ResNet-18 and ResNet-110."""
+    activation: Activation = "relu"
+    """Activation function φ."""
+
+    def build(self, shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> Chain:
+        """Return a new network.
+
+        Raises:
+            ConfigError: if the inputs are no images, or too small for the stages.
+        """
+        if len(shape) != 3:
+            raise ConfigError(
+                "`network` conv-resnet takes images (height, width, channels), not inputs of shape "
+                f"{shape}: use residual-mlp"
+            )
+        try:
+            return conv_resnet(
+                (shape[0], shape[1], shape[2]),
+                outputs,
+                blocks=(self.blocks,) * self.stages,
+                channels=self.channels,
+                convolutions=self.convolutions,
+                activation=_ACTIVATIONS[self.activation],
+                parameterisation=self.parameterisation.build(),
+                key=key,
+            )
+        except ValueError as error:
+            raise ConfigError(f"`stages`: {error}") from error
+
+    @property
+    def hidden(self) -> int:
+        """The number of its hidden layers."""
+        return self.stages * (self.blocks + 1)
+
+    @property
+    def linear(self) -> bool:
+        """Whether its output is linear in its input."""
+        return self.activation == "linear"
+
+    @property
+    def kinks(self) -> bool:
+        """Whether its activation function has a kink."""
+        return self.activation == "relu"
+
+    @property
+    def describes(self) -> str:
+        """What it is, in a few words."""
+        laws = self.parameterisation.kind
+        stages = f"{self.stages} stages of {self.blocks} blocks"
+        return f"{stages}, {self.channels} channels and more, {self.hidden + 1} layers, {laws}"
+
+
+NETWORKS: tuple[type[NetworkKind], ...] = (ResidualMLP, ConvResNet)
 PARAMETERISATIONS: tuple[type[ParameterisationKind], ...] = (MuPC, NTK, Standard)

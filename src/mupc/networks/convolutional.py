@@ -1,0 +1,195 @@
+"""Convolutional networks, of images (height, width, channels)."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num, PRNGKeyArray
+
+from mupc import parameterisations
+from mupc.networks.activations import Activation, identity
+from mupc.networks.block import ScaledBlock
+from mupc.networks.chain import Chain
+from mupc.networks.fast_convolution import Pair, convolve
+from mupc.networks.stage import Stage
+from mupc.parameterisations import Parameterisation, Role, Scale, Shape
+
+Image = Float[Array, "height width channels"]
+Pool = Callable[[Image], Image]
+
+
+class Convolution(ScaledBlock):
+    r"""Convolutions one after the other, $u = s z + b\, c_n(\phi(\ldots c_1(\phi(z))))$.
+
+    $c_i$ is a convolution with its kernel times its multiplier a, $s = 1$ if `skip` else 0, and b
+    the branch multiplier of a residual layer, 1 in others. The first one takes the strides. There
+    is no batch normalisation: it would make the samples of a batch depend on each other, whose
+    inference is one problem each. Its place is taken by the parameterisation.
+    """
+
+    kernels: tuple[Float[Array, "*layer rows columns in out"], ...]
+    scales: tuple[Scale, ...] = eqx.field(static=True)
+    activation: Activation = eqx.field(static=True)
+    strides: Pair = eqx.field(static=True, default=(1, 1))
+    skip: bool = eqx.field(static=True, default=False)
+    branch: float = eqx.field(static=True, default=1.0)
+
+    @property
+    def linear(self) -> bool:
+        """Whether the activation is the identity."""
+        return self.activation is identity
+
+    @classmethod
+    def initialise(
+        cls,
+        channels: Sequence[int],
+        role: Role,
+        activation: Activation,
+        parameterisation: Parameterisation,
+        shape: Shape,
+        *,
+        kernel: Pair = (3, 3),
+        strides: Pair = (1, 1),
+        skip: bool = False,
+        key: PRNGKeyArray,
+    ) -> "Convolution":
+        """Draw a layer between these numbers of channels, for a network of a `shape`."""
+        kernels, scales = list[Array](), list[Scale]()
+        keys = jax.random.split(key, len(channels) - 1)
+        for inputs, out, one in zip(channels, channels[1:], keys, strict=False):
+            fan_in = inputs * math.prod(kernel)
+            scale = parameterisation.scale(role, shape, fan_in, skip=skip)
+            matrix = parameterisation.initialise(one, (out, fan_in), scale.std)
+            kernels.append(matrix.T.reshape(*kernel, inputs, out))
+            scales.append(scale)
+        branch = parameterisation.branch_multiplier(shape.length) if skip else 1.0
+        return cls(
+            kernels=tuple(kernels),
+            scales=tuple(scales),
+            activation=activation,
+            strides=strides,
+            skip=skip,
+            branch=branch,
+        )
+
+    def __call__(self, z: Num[Array, "height width channels"]) -> Image:
+        """Predict the next activity of one example."""
+        u = jnp.asarray(z, self.kernels[0].dtype)[None]
+        for i, (kernel, scale) in enumerate(zip(self.kernels, self.scales, strict=True)):
+            u = convolve(self.activation(u), kernel, self.strides if i == 0 else (1, 1))
+            u = scale.multiplier * u
+        return z + self.branch * u[0] if self.skip else u[0]
+
+    def loops_on(self, size: int, *, local: bool) -> tuple[str, ...]:
+        """Loop on a CPU: one layer's convolution is work enough, and has fast kernels alone."""
+        del size, local
+        return ("cpu",)
+
+
+class PooledDense(ScaledBlock):
+    r"""A fully connected layer of the mean over pixels, $u = a W \langle \phi(z) \rangle$."""
+
+    weights: Float[Array, "out in"]
+    scales: tuple[Scale, ...] = eqx.field(static=True)
+    activation: Activation = eqx.field(static=True)
+
+    @property
+    def linear(self) -> bool:
+        """Whether the activation is the identity."""
+        return self.activation is identity
+
+    @classmethod
+    def initialise(
+        cls,
+        size: Pair,
+        role: Role,
+        activation: Activation,
+        parameterisation: Parameterisation,
+        shape: Shape,
+        *,
+        key: PRNGKeyArray,
+    ) -> "PooledDense":
+        """Draw a layer of `size` (out, in) for a network of a `shape`."""
+        scale = parameterisation.scale(role, shape, size[1])
+        weights = parameterisation.initialise(key, size, scale.std)
+        return cls(weights=weights, scales=(scale,), activation=activation)
+
+    def __call__(self, z: Image) -> Float[Array, " out"]:
+        """Predict the next activity of one example."""
+        mean = jnp.mean(self.activation(z), axis=tuple(range(z.ndim - 1)))
+        return self.scales[0].multiplier * (self.weights @ mean)
+
+
+def conv_resnet(
+    shape: tuple[int, int, int],
+    outputs: int,
+    *,
+    blocks: Sequence[int] = (3, 3, 3),
+    channels: int = 16,
+    convolutions: int = 1,
+    activation: Activation = jax.nn.relu,
+    parameterisation: Parameterisation | None = None,
+    key: PRNGKeyArray,
+) -> Chain:
+    r"""Build a residual convolutional network: stages of residual blocks, and a readout.
+
+    $$u = z + b\, a W * \phi(z)$$
+
+    in a stage. Its entry is a convolution too, in all but the first of stride 2 and to twice as
+    many channels; the readout is linear in the mean over pixels. With L = (blocks and entries) + 1,
+    multipliers are those of `mupc.residual_mlp` at the fan-ins k²C (arXiv 2505.13124, Table 1).
+    `convolutions=2` makes the branches of ResNet-18 (`blocks=(2, 2, 2, 2), channels=64`) and
+    ResNet-110 (`(18, 18, 18)`, arXiv 1512.03385), whose projections the entries stand for.
+
+    Args:
+        shape: of an input, (height, width, channels).
+        outputs: the width of y.
+        blocks: how many residual blocks each stage has.
+        channels: C of the first stage.
+        convolutions: how many a branch has.
+        activation: φ; pass `mupc.identity` for a linear network.
+        parameterisation: `mupc.mupc()` unless given.
+        key: draws the weights.
+
+    Raises:
+        ValueError: if a size is not positive, or images are too small for so many stages.
+    """
+    sizes = {"blocks": min(blocks, default=0), "channels": channels, "outputs": outputs}
+    for name, size in {**sizes, "convolutions": convolutions}.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, not {size}")
+    if min(shape[:2]) < 2 ** (len(blocks) - 1):
+        raise ValueError(
+            f"{len(blocks)} stages halve images {len(blocks) - 1} times, which is too often for "
+            f"{shape[0]} × {shape[1]} pixels: give fewer"
+        )
+    length = sum(blocks) + len(blocks) + 1
+    laws = parameterisation or parameterisations.mupc()
+    make = functools.partial(Convolution.initialise, parameterisation=laws)
+    stages, before = list[Stage](), shape[2]
+    *keys, readout_key = jax.random.split(key, len(blocks) + 1)
+    for i, (count, stage_key) in enumerate(zip(blocks, keys, strict=True)):
+        own = channels * 2**i
+        entry_key, blocks_key = jax.random.split(stage_key)
+        there = Shape(own, length)
+        entry = make(
+            (before, own),
+            "hidden" if i else "input",
+            activation if i else identity,
+            shape=there,
+            strides=(2, 2) if i else (1, 1),
+            key=entry_key,
+        )
+        block = functools.partial(
+            make, (own,) * (convolutions + 1), "hidden", activation, shape=there, skip=True
+        )
+        stack = eqx.filter_vmap(lambda key, block=block: block(key=key))
+        stages.append(Stage(entry, stack(jax.random.split(blocks_key, count))))
+        before = own
+    readout = PooledDense.initialise(
+        (outputs, before), "readout", activation, laws, Shape(before, length), key=readout_key
+    )
+    return Chain(tuple(stages), readout)
