@@ -247,6 +247,27 @@ def test_memory_does_not_depend_on_the_number_of_inference_steps(script, capsys)
     assert printed_ratios(capsys.readouterr().out) == [round(ratio, 3)] * 2
 
 
+def test_convolutions_are_compared_with_the_unrolled_step(script, tmp_path, capsys):
+    path = tmp_path / "report.json"
+    arguments = [*words("--blocks 1 --channels 2 --batch 3 --rounds 2 --json"), str(path)]
+    report = script("benchmarks/convolution_step").main(arguments)
+    (result,) = report["results"]
+    seconds = result["seconds"]
+    ours, plain = (seconds[name] for name in ("backpropagation", "plain jax and optax, unrolled"))
+    assert result["ratios"][1]["ratio"] == ours / plain
+    assert round(ours / plain, 3) in printed_ratios(capsys.readouterr().out)
+
+
+def test_the_plain_convolutional_step_is_our_backpropagation(script):
+    module = script("benchmarks/convolution_step")
+    network = mupc.conv_resnet((8, 8, 3), 10, blocks=(2, 1), channels=3, key=jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+    batch = x, jax.nn.one_hot(jnp.arange(4), 10)
+    plain = module.PlainTraining(network, batch)
+    ours = module.Training(mupc.Backpropagation(), network, batch)
+    assert float(plain()) == pytest.approx(float(ours().loss), rel=1e-4)
+
+
 def test_every_script_is_tested():
     text = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     for folder in ("benchmarks", "experiments"):
