@@ -26,8 +26,8 @@ from mupc.networks.rates import scale_sgd as scale_sgd
 from mupc.networks.rates import scale_uniform as scale_uniform
 from mupc.networks.stage import Stage as Stage
 from mupc.networks.stage import with_gradient as with_gradient
-from mupc.networks.transformer import AttentionBranch as AttentionBranch
-from mupc.networks.transformer import NormedDense as NormedDense
-from mupc.networks.transformer import PerceptronBranch as PerceptronBranch
-from mupc.networks.transformer import TokenEmbedding as TokenEmbedding
-from mupc.networks.transformer import transformer as transformer
+from mupc.networks.transformers import AttentionBranch as AttentionBranch
+from mupc.networks.transformers import NormedDense as NormedDense
+from mupc.networks.transformers import PerceptronBranch as PerceptronBranch
+from mupc.networks.transformers import TokenEmbedding as TokenEmbedding
+from mupc.networks.transformers import transformer as transformer
