@@ -74,7 +74,7 @@ def check_data(config: Configuration, data: Dataset) -> Schedule:
             check_tensorboard()
         except ImportError as error:
             raise ConfigError(str(error).replace("TensorBoard", "`tensorboard`")) from error
-    check_targets(data)
+    config.network.check_data(data)
     if config.rule.likelihood.kind == "categorical" and not is_distribution(data.train.y):
         raise ConfigError(
             "`likelihood` categorical needs targets that are distributions over classes, and those "
@@ -88,16 +88,3 @@ def check_data(config: Configuration, data: Dataset) -> Schedule:
         raise ConfigError(re.sub(r"^(\w+)=", r"`\1` ", str(error))) from error
     config.optimiser.schedule.check_length(schedule.steps)
     return schedule
-
-
-def check_targets(data: Dataset) -> None:
-    """Check that targets are of the form that the command's networks predict.
-
-    Raises:
-        ConfigError: if they have positions.
-    """
-    if (shape := data.train.y.shape[1:]) != (data.outputs,):
-        raise ConfigError(
-            f"the targets of {data.name} are of shape {shape} per sample, and the command's "
-            "networks predict one row: train one of your own with mupc.fit"
-        )

@@ -21,7 +21,7 @@ from mupc.learning import Backpropagation, Batch, first_gradients, mean_regime_n
 from mupc.likelihoods import Gaussian
 from mupc.networks import Chain, Network, scale_adam
 from mupc.records import Ended, Regime, RunFolder, TheoryRecord, environment
-from mupc.runs.setup import check_targets, load_data, set_up
+from mupc.runs.setup import load_data, set_up
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.setting import Count, NotNegativeCount, Positive, Setting, SomeOf
 from mupc.theory import (
@@ -199,7 +199,7 @@ def _check(options: TheoryOptions, config: Configuration) -> Dataset:
         ConfigError: if something is.
     """
     data = load_data(config)
-    check_targets(data)
+    config.network.check_data(data)
     for name, most in {"samples": len(data.train.x), "hessians": options.samples}.items():
         if (asked := getattr(options, name)) > most:
             raise ConfigError(f"`{name}` must be at most {most}, not {asked}")

@@ -1,11 +1,12 @@
 """Data sets."""
 
+import abc
 from pathlib import Path
 from typing import Annotated, Any
 
 from mupc import data
 from mupc.data import Dataset, Scaling
-from mupc.settings.setting import Fraction, Kept, Kind, Located, Place
+from mupc.settings.setting import Count, Fraction, Kept, Kind, Located, Place
 
 
 class DatasetKind(Kind):
@@ -16,6 +17,33 @@ class DatasetKind(Kind):
     validation: Fraction = 0.0
     """Fraction of the training data held out; the network that does best there is the result. With
     0 it is the last one."""
+
+    @abc.abstractmethod
+    def load(self) -> Dataset:
+        """Return the data.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+
+    def moved(self, place: str) -> dict[str, Any]:
+        """Return the settings of the same data at another place, as far as they lie in one."""
+        return {}
+
+    @property
+    def label(self) -> str:
+        """What names a run of it."""
+        return self.kind
+
+    @classmethod
+    def shorthand(cls, text: str) -> tuple[str, dict[str, Any]] | None:
+        """Return the kind that a path stands for."""
+        kinds = {".npz": Npz.kind, ".txt": Text.kind}
+        found = kinds.get(Path(text).suffix.lower())
+        return None if found is None else (found, {"path": text})
+
+
+class _Numbers(DatasetKind):
     scale: Scaling = "none"
     """What is done to the inputs, by statistics of the training split: `standardise` gives them
     mean 0 and standard deviation 1, `unit` brings them to 0 to 1; published data have been scaled
@@ -29,37 +57,23 @@ class DatasetKind(Kind):
         """
         return self._loaded(self.kind)
 
-    def moved(self, place: str) -> dict[str, Any]:
-        """Return the settings of the same data at another place, as far as they lie in one."""
-        return {}
-
     def _loaded(self, name: str, data_dir: str | None = None) -> Dataset:
         return data.load(name, data_dir=data_dir, validation=self.validation, scale=self.scale)
 
-    @property
-    def label(self) -> str:
-        """What names a run of it."""
-        return self.kind
 
-    @classmethod
-    def shorthand(cls, text: str) -> tuple[str, dict[str, Any]] | None:
-        """Return the kind that a path stands for."""
-        return (Npz.kind, {"path": text}) if text.lower().endswith(".npz") else None
-
-
-class Digits(DatasetKind):
+class Digits(_Numbers):
     """Handwritten digits of 8 × 8 pixels; they come with scikit-learn."""
 
     kind = "digits"
 
 
-class _Files(DatasetKind):
+class _Files(_Numbers):
     data_dir: Annotated[Place | None, Kept(), Located()] = None
     """Folder of data files already on disk, which comes before MUPC_DATA and the cache."""
 
     def moved(self, place: str) -> dict[str, Any]:
         """Return the settings of the same data in another folder."""
-        return {} if Npz.shorthand(place) else {"data_dir": place}
+        return {} if Path(place).suffix else {"data_dir": place}
 
     def load(self) -> Dataset:
         """Return the data.
@@ -88,7 +102,7 @@ class CIFAR10(_Files):
     kind = "cifar10"
 
 
-class Npz(DatasetKind):
+class Npz(_Numbers):
     """Your own arrays, x and y, in a file of NumPy's; `--dataset FILE.npz` is short for it."""
 
     kind = "npz"
@@ -106,7 +120,7 @@ class Npz(DatasetKind):
 
     def moved(self, place: str) -> dict[str, Any]:
         """Return the settings of the same data in another file."""
-        return {"path": place} if Npz.shorthand(place) else {}
+        return {"path": place} if Path(place).suffix == ".npz" else {}
 
     @property
     def label(self) -> str:
@@ -114,4 +128,35 @@ class Npz(DatasetKind):
         return Path(self.path).stem
 
 
-DATASETS: tuple[type[DatasetKind], ...] = (Digits, MNIST, FashionMNIST, CIFAR10, Npz)
+class Text(DatasetKind):
+    """The characters of a text in UTF-8; `--dataset FILE.txt` is short for it."""
+
+    kind = "text"
+
+    path: Annotated[Place, Located()]
+    """The file."""
+    context: Count = 64
+    """Characters of a sample; each is predicted from those before it."""
+    validation: Fraction = 0.1
+    """Fraction of the text, at its end, that is held out; the network that does best there is the
+    result. With 0 it is the last one."""
+
+    def load(self) -> Dataset:
+        """Return the data.
+
+        Raises:
+            DataError: if it cannot be read, or is too short.
+        """
+        return data.load_text(self.path, self.context, self.validation)
+
+    def moved(self, place: str) -> dict[str, Any]:
+        """Return the settings of the same data in another file."""
+        return {"path": place} if Path(place).suffix not in ("", ".npz") else {}
+
+    @property
+    def label(self) -> str:
+        """What names a run of it."""
+        return Path(self.path).stem
+
+
+DATASETS: tuple[type[DatasetKind], ...] = (Digits, MNIST, FashionMNIST, CIFAR10, Npz, Text)

@@ -2,16 +2,17 @@
 
 import abc
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge, Le
 from jaxtyping import PRNGKeyArray
 
 from mupc import parameterisations
 from mupc.data import Dataset
-from mupc.networks import Chain, Network, conv_resnet, identity, residual_mlp
+from mupc.networks import Chain, Network, conv_resnet, identity, residual_mlp, transformer
 from mupc.parameterisations import Parameterisation
 from mupc.settings.setting import ConfigError, Count, Kind, Positive, unheeded
 
@@ -27,6 +28,7 @@ _ACTIVATIONS = {
 }
 
 
+Exponent = Annotated[float, Ge(0), Le(1)]
 Activation = Literal["relu", "tanh", "gelu", "silu", "linear"]
 
 
@@ -51,11 +53,13 @@ class MuPC(ParameterisationKind):
 
     gamma: Positive = 1.0
     """γ: divides the readout's multiplier."""
+    exponent: Exponent = 0.5
+    """α of the branch multiplier L^−α: 0.5 as in Depth-μP; 1 suits branches of several matrices."""
 
     def build(self) -> Parameterisation:
         """Return the parameterisation."""
         initialise = getattr(parameterisations, self.initialisation)
-        return parameterisations.mupc(gamma=self.gamma, initialise=initialise)
+        return parameterisations.mupc(self.gamma, exponent=self.exponent, initialise=initialise)
 
 
 class NTK(ParameterisationKind):
@@ -82,6 +86,19 @@ class NetworkKind(Kind):
     def view(self, data: Dataset) -> Dataset:
         """Return the data in the shape that the network takes."""
         return data
+
+    def check_data(self, data: Dataset) -> None:
+        """Refuse data of another form than the network takes and gives.
+
+        Raises:
+            ConfigError: if inputs or targets are.
+        """
+        if (shape := data.train.y.shape[1:]) != (data.outputs,):
+            raise ConfigError(
+                f"the targets of {data.name} are of shape {shape} per sample, and the network "
+                f"{self.kind} predicts one row: choose `network` transformer for tokens, or train "
+                "one of your own with mupc.fit"
+            )
 
     @abc.abstractmethod
     def build(self, shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> Network:
@@ -196,30 +213,33 @@ class ConvResNet(NetworkKind):
     activation: Activation = "relu"
     """Activation function φ."""
 
-    def build(self, shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> Chain:
-        """Return a new network.
-
-        Raises:
-            ConfigError: if the inputs are no images, or too small for the stages.
-        """
-        if len(shape) != 3:
+    def check_data(self, data: Dataset) -> None:
+        """Refuse what are no images, or too small ones for the stages."""
+        super().check_data(data)
+        if len(data.shape) != 3:
             raise ConfigError(
-                "`network` conv-resnet takes images (height, width, channels), not inputs of shape "
-                f"{shape}: use residual-mlp"
+                "`network` conv-resnet takes images (height, width, channels), and the inputs of "
+                f"{data.name} are of shape {data.shape}: choose residual-mlp"
             )
-        try:
-            return conv_resnet(
-                (shape[0], shape[1], shape[2]),
-                outputs,
-                blocks=(self.blocks,) * self.stages,
-                channels=self.channels,
-                convolutions=self.convolutions,
-                activation=_ACTIVATIONS[self.activation],
-                parameterisation=self.parameterisation.build(),
-                key=key,
+        if min(data.shape[:2]) < 2 ** (self.stages - 1):
+            raise ConfigError(
+                f"`stages` {self.stages} halve images {self.stages - 1} times, which is too often "
+                f"for {data.shape[0]} × {data.shape[1]} pixels: give fewer"
             )
-        except ValueError as error:
-            raise ConfigError(f"`stages`: {error}") from error
+
+    def build(self, shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> Chain:
+        """Return a new network."""
+        height, width, channels = shape
+        return conv_resnet(
+            (height, width, channels),
+            outputs,
+            blocks=(self.blocks,) * self.stages,
+            channels=self.channels,
+            convolutions=self.convolutions,
+            activation=_ACTIVATIONS[self.activation],
+            parameterisation=self.parameterisation.build(),
+            key=key,
+        )
 
     @property
     def hidden(self) -> int:
@@ -244,5 +264,60 @@ class ConvResNet(NetworkKind):
         return f"{stages}, {self.channels} channels and more, {self.hidden + 1} layers, {laws}"
 
 
-NETWORKS: tuple[type[NetworkKind], ...] = (ResidualMLP, ConvResNet)
+class Transformer(NetworkKind):
+    """Causal transformer of tokens, with an activity for every branch."""
+
+    kind = "transformer"
+    sizes = ("pairs", "width")
+
+    parameterisation: ParameterisationKind = MuPC(exponent=1.0)
+    pairs: Count = 4
+    """Pairs of an attention and a perceptron branch."""
+    width: Count = 128
+    """Width N of an activity at a position."""
+    head_width: Count = 32
+    """Width of a head of attention, or that of the network if it is smaller."""
+
+    def check_data(self, data: Dataset) -> None:
+        """Refuse what are no tokens with a target at every position."""
+        x, y = data.train
+        if x.dtype.kind not in "iu" or x.ndim != 2 or y.shape[:-1] != x.shape:
+            raise ConfigError(
+                "`network` transformer takes tokens, whole numbers (samples, positions), and a row "
+                f"of targets for each; those of {data.name} are of shapes {x.shape} and {y.shape}: "
+                "choose `dataset` text"
+            )
+
+    def build(self, shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> Chain:
+        """Return a new network."""
+        return transformer(
+            outputs,
+            context=shape[0],
+            pairs=self.pairs,
+            width=self.width,
+            heads=max(self.width // self.head_width, 1),
+            parameterisation=self.parameterisation.build(),
+            key=key,
+        )
+
+    @property
+    def hidden(self) -> int:
+        """The number of its hidden layers: the embedding and every branch."""
+        return 2 * self.pairs + 1
+
+    @property
+    def describes(self) -> str:
+        """What it is, in a few words."""
+        laws = self.parameterisation.kind
+        return f"{self.pairs} pairs of attention and perceptron of width {self.width}, {laws}"
+
+    def check(self, config: "Configuration") -> None:
+        """Refuse a width that is no multiple of that of the heads."""
+        if self.width > self.head_width and self.width % self.head_width:
+            raise ConfigError(
+                f"`width` must be a multiple of `head_width` {self.head_width}, not {self.width}"
+            )
+
+
+NETWORKS: tuple[type[NetworkKind], ...] = (ResidualMLP, ConvResNet, Transformer)
 PARAMETERISATIONS: tuple[type[ParameterisationKind], ...] = (MuPC, NTK, Standard)
