@@ -208,16 +208,33 @@ EVERY = {
     **{kind: lambda kind=kind: build(kind, 5, 4) for kind in KINDS},
     "alternating": lambda: alternating(5, 3),
     "entry alone": lambda: build("two matrices", 5, 2),
+    "conv-resnet": lambda: mupc.conv_resnet(
+        IMAGE, OUTPUTS, blocks=(2, 1), channels=3, activation=jnp.tanh, key=jax.random.key(0)
+    ),
+    "transformer": lambda: mupc.transformer(
+        VOCABULARY, context=4, pairs=2, width=4, heads=2, key=jax.random.key(0)
+    ),
 }
+IMAGE, VOCABULARY = (6, 5, 2), 5
+
+
+def data_for(kind, size=5):
+    """A batch in the form that a network takes."""
+    if kind == "conv-resnet":
+        x = jax.random.normal(jax.random.key(0), (size, *IMAGE))
+        return x, jax.nn.one_hot(jnp.arange(size) % OUTPUTS, OUTPUTS)
+    if kind == "transformer":
+        x = jax.random.randint(jax.random.key(0), (size, 4), 0, VOCABULARY)
+        return x, jax.nn.one_hot(jnp.roll(x, -1, axis=1), VOCABULARY)
+    like = "attention" if kind == "alternating" else kind
+    return batch(like if like in KINDS else "two matrices", size)
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("kind", EVERY)
 def test_a_chain_does_layer_by_layer_what_jax_does_to_the_whole(kind):
     network = EVERY[kind]()
-    x, y = batch(
-        "attention" if kind == "alternating" else kind if kind in KINDS else "two matrices"
-    )
+    x, y = data_for(kind)
     z, d = drawn(network, x), drawn(network, x, 8)
     energy = mupc.FreeEnergy(network, x, y, mupc.Categorical(0.7), (mupc.ActivityDecay(0.2),))
     reference = eqx.tree_at(lambda e: e.network, energy, slow(network))
@@ -299,12 +316,12 @@ def test_blocks_that_do_not_make_a_pattern_are_refused():
         mupc.Stage(stage.entry, mupc.Scaled.keep(TwoMatrices(5, jax.random.key(0)), "hidden"))
 
 
-@pytest.mark.parametrize("kind", ["convolution", "attention", "alternating"])
+@pytest.mark.parametrize("kind", ["conv-resnet", "transformer", "alternating"])
 @pytest.mark.parametrize("solver", first(1, [mupc.GaussNewton(2), mupc.InErrors(mupc.LBFGS(4))]))
 @pytest.mark.usefixtures("float64")
 def test_a_sample_of_any_network_is_treated_the_same_alone_and_in_a_batch(kind, solver):
     network = EVERY[kind]()
-    x, y = batch("attention" if kind == "alternating" else kind, 8)
+    x, y = data_for(kind, 8)
     end = lambda rows: mupc.infer(
         e := mupc.FreeEnergy(network, x[rows], y[rows], mupc.Gaussian(0.5)), solver, e.run(),
         max_steps=4, stopping=mupc.FixedSteps(),

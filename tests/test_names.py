@@ -33,8 +33,13 @@ ESTIMATORS = {
 ALIKE = {
     # Fields of records, splits of data, and arguments of the library.
     "coordinates": {"plots/report.py"},
+    "blocks": {"networks/convolutional.py"},
+    "channels": {"networks/convolutional.py"},
+    "context": {"networks/transformers.py"},
+    "convolutions": {"networks/convolutional.py"},
     "depth": {"networks/mlp.py", "plots/theory.py"},
     "epochs": {"training/plan.py"},
+    "pairs": {"networks/transformers.py"},
     "precision": {"training/report.py"},
     "rho": {
         "learning/predictive_coding.py",
@@ -48,6 +53,7 @@ ALIKE = {
         "commands/evaluate.py",
         "data/arrays.py",
         "data/requirements.py",
+        "data/text.py",
         "plots/runs.py",
         "records/folder.py",
         "records/types.py",
@@ -55,7 +61,7 @@ ALIKE = {
         "runs/stored.py",
         "training/session.py",
     },
-    "width": {"networks/mlp.py", "plots/theory.py"},
+    "width": {"networks/mlp.py", "networks/transformers.py", "plots/theory.py"},
 }
 
 

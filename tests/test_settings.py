@@ -21,8 +21,10 @@ BASE = {"validation": 0.1, "steps": 4, "log_every": 1, "evaluate_every": 2, "rep
 SIZES = {
     "residual-mlp": {"depth": 3, "width": 8},
     "conv-resnet": {"blocks": 1, "channels": 2, "stages": 2},
+    "transformer": {"pairs": 1, "width": 8, "context": 4},
 }
 CONVOLUTIONS = {"network": "conv-resnet"}
+TOKENS = {"network": "transformer", "dataset": "text", "likelihood": "categorical"}
 SGD = {"optimiser": "sgd", "learning_rate": 0.3}
 DESCENT = {"solver": "gradient-descent"}
 FIXED = {"regime": "fixed"}
@@ -40,6 +42,10 @@ FIELDS = {
     "channels": (CONVOLUTIONS, 3),
     "stages": (CONVOLUTIONS, 1),
     "convolutions": (CONVOLUTIONS, 2),
+    "pairs": (TOKENS, 2),
+    "head_width": (TOKENS, 4),
+    "context": (TOKENS, 5),
+    "exponent": ({}, 1.0),
     "skips": ({}, False),
     "biases": ({}, True),
     "parameterisation": ({}, "ntk"),
@@ -103,8 +109,16 @@ def _npz(folder):
     return str(path)
 
 
+def _text(folder):
+    path = folder / "own.txt"
+    path.write_text("".join(np.random.default_rng(0).choice(list("abcde "), 3000)))
+    return str(path)
+
+
 def outcome(folder, **settings):
     """All that a run computes: records except for times, and the weights."""
+    if settings.get("dataset") == "text":
+        settings = settings | {"path": _text(folder)}
     count = len(list(folder.iterdir()))
     sizes = SIZES[settings.get("network", "residual-mlp")]
     run = train(configured(**{**BASE, **sizes, **settings, "out": str(folder / f"run{count}")}))
