@@ -87,6 +87,11 @@ USUAL = {
     "theory": "--depths 2 --widths 8 --samples 4 --hessians 1",
 }
 
+NETWORKS = {
+    "conv-resnet": "--blocks 1 --channels 2 --steps 2 --report-every 2",
+    "transformer": "--pairs 1 --width 8 --context 8 --batch-size 4 --steps 2 --report-every 2",
+}
+
 
 def commands(code):
     """The calls of mupc in a block for the shell, its variables put in, and where output goes."""
@@ -121,6 +126,8 @@ def smaller(words):
     if given.get("--dataset") == ["mnist"] or "--preset" in given:
         given["--dataset"] = ["digits"]  # there without a download
     usual = options(shlex.split(USUAL.get(words[0], "")))
+    if (own := NETWORKS.get(" ".join(given.get("--network", [])))) is not None:
+        usual = options(shlex.split(own))
     given |= {name: values for name, values in usual.items() if name}
     return [word for name, values in given.items() for word in [*([name] if name else []), *values]]
 
@@ -154,6 +161,7 @@ def folder(trained, monkeypatch, tmp_path):
         shutil.copytree(trained, tmp_path / "runs" / name)
     (tmp_path / "run.toml").write_text("depth = 2\n")
     generator = np.random.default_rng(0)
+    (tmp_path / "book.txt").write_text("It was the best of times. " * 40)
     np.savez(tmp_path / "mine.npz", x=generator.normal(size=(80, 4)), y=np.arange(80) % 2)
     return tmp_path
 
