@@ -16,7 +16,7 @@ from mupc.runs import load_run
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.configuration import KINDS
 from mupc.settings.datasets import DatasetKind
-from mupc.settings.networks import NetworkKind
+from mupc.settings.network import NetworkKind
 from mupc.settings.rules import RuleKind
 from mupc.settings.setting import Count, Positive
 from mupc.settings.solvers import SolverKind

@@ -21,6 +21,7 @@ BASE = {"validation": 0.1, "steps": 4, "log_every": 1, "evaluate_every": 2, "rep
 SIZES = {
     "residual-mlp": {"depth": 3, "width": 8},
     "conv-resnet": {"blocks": 1, "channels": 2, "stages": 2},
+    "vgg": {"layers": "2p 3p"},
     "transformer": {"pairs": 1, "width": 8, "context": 4},
 }
 CONVOLUTIONS = {"network": "conv-resnet"}
@@ -42,6 +43,8 @@ FIELDS = {
     "channels": (CONVOLUTIONS, 3),
     "stages": (CONVOLUTIONS, 1),
     "convolutions": (CONVOLUTIONS, 2),
+    "layers": ({"network": "vgg"}, "2p 2"),
+    "pool": ({"network": "vgg"}, "average"),
     "pairs": (TOKENS, 2),
     "head_width": (TOKENS, 4),
     "context": (TOKENS, 5),

@@ -20,7 +20,7 @@ from mupc.networks import Chain, Network
 from mupc.records import RunError
 from mupc.settings import Configuration
 from mupc.settings.files import stored
-from mupc.settings.networks import NetworkKind
+from mupc.settings.network import NetworkKind
 from mupc.training.trees import (
     UNNAMED,
     fill,

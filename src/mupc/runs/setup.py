@@ -13,7 +13,7 @@ from mupc.networks import Network
 from mupc.records import Regime
 from mupc.runs.network_file import load_network
 from mupc.settings import ConfigError, Configuration
-from mupc.settings.networks import NetworkKind
+from mupc.settings.network import NetworkKind
 from mupc.training.evaluate import is_distribution
 from mupc.training.plan import Schedule
 from mupc.training.session import Member, first_batch

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from mupc.settings.datasets import DATASETS, DatasetKind, Digits
-from mupc.settings.networks import NETWORKS, PARAMETERISATIONS, NetworkKind, ResidualMLP
+from mupc.settings.mlp import ResidualMLP
+from mupc.settings.network import PARAMETERISATIONS, NetworkKind
+from mupc.settings.networks import NETWORKS
 from mupc.settings.optimisers import OPTIMISERS, SCHEDULES, AdamOptimiser, OptimiserKind
 from mupc.settings.rules import LIKELIHOODS, REGIMES, RULES, PredictiveCodingRule, RuleKind
 from mupc.settings.setting import ConfigError, Kept, Kind, Located, Section, Setting, group_of
