@@ -36,6 +36,7 @@ FIELDS = {
     "dataset": ({}, "npz"),
     "validation": ({}, 0.3),
     "scale": ({}, "unit"),
+    "augment": (CONVOLUTIONS, "flip-crop"),
     "depth": ({}, 4),
     "width": ({}, 9),
     "activation": ({}, "tanh"),

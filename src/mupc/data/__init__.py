@@ -1,5 +1,7 @@
 """Data sets, and the order in which training and evaluation go through them."""
 
+from mupc.data.augmentation import Augmentation as Augmentation
+from mupc.data.augmentation import augmented as augmented
 from mupc.data.catalogue import available as available
 from mupc.data.catalogue import load as load
 from mupc.data.dataset import Dataset as Dataset

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mupc.data.arrays import SPLITS, arrange
+from mupc.data.augmentation import Augmentation, check_augmentation
 from mupc.data.loader import Weights
 from mupc.data.scaling import (
     Scaling,
@@ -38,6 +39,7 @@ class Dataset:
         normalisation: a sentence stating what was done to x.
         classes: the label of each of y's columns, if y is one-hot.
         weights: how often each sample of the training split is drawn, if not all alike.
+        augment: what is done to images each time that training sees them; see `mupc.data.load`.
     """
 
     name: str
@@ -47,8 +49,10 @@ class Dataset:
     normalisation: str
     classes: tuple[Label, ...] | None = None
     weights: Weights | None = None
+    augment: Augmentation = "none"
 
     def __post_init__(self) -> None:
+        check_augmentation(self.augment, self.shape)
         if self.weights is not None and len(self.weights.values) != len(self.train.x):
             raise DataError(
                 f"{self.name} has {len(self.train.x)} training samples but "
@@ -130,6 +134,17 @@ class Dataset:
         if self.weights is not None:
             digest.update(self.weights.values.data)
         return digest.hexdigest()[:16]
+
+    def augmented(self, how: Augmentation) -> "Dataset":
+        """Return the data set with its images changed each time that training sees them.
+
+        `crop` shifts them by up to four pixels, `flip-crop` mirrors them too, as often as not; the
+        draws depend on the seed and the step of training alone.
+
+        Raises:
+            DataError: if there are no images.
+        """
+        return replace(self, augment=how)
 
     def flattened(self) -> "Dataset":
         """Return the data set with x as rows, (n, features): what a residual MLP is trained on.

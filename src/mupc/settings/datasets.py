@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from mupc import data
-from mupc.data import Dataset, Scaling
+from mupc.data import Augmentation, Dataset, Scaling
 from mupc.settings.setting import Count, Fraction, Kept, Kind, Located, Place
 
 
@@ -48,6 +48,9 @@ class _Numbers(DatasetKind):
     """What is done to the inputs, by statistics of the training split: `standardise` gives them
     mean 0 and standard deviation 1, `unit` brings them to 0 to 1; published data have been scaled
     already."""
+    augment: Augmentation = "none"
+    """What is done to images each time that training sees them: `crop` shifts them by up to four
+    pixels, `flip-crop` mirrors them too."""
 
     def load(self) -> Dataset:
         """Return the data.
@@ -58,7 +61,8 @@ class _Numbers(DatasetKind):
         return self._loaded(self.kind)
 
     def _loaded(self, name: str, data_dir: str | None = None) -> Dataset:
-        return data.load(name, data_dir=data_dir, validation=self.validation, scale=self.scale)
+        given = {"data_dir": data_dir, "validation": self.validation, "scale": self.scale}
+        return data.load(name, **given).augmented(self.augment)
 
 
 class Digits(_Numbers):

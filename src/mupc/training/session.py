@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from mupc.data import Dataset, Split, batch_indices
+from mupc.data import Dataset, Split, augmented, batch_indices
 from mupc.hyperparameters import as_module
 from mupc.learning import Batch, LearningRule, explain
 from mupc.networks import Network
@@ -197,6 +197,7 @@ class Session:
             "the batch size": batch_size,
             "the intervals": ", ".join(map(str, intervals)),
             "the order of the data": self._seed,
+            "the augmentation": None if self.data.augment == "none" else self.data.augment,
             "the weights of samples": weights and zlib.crc32(weights.values.data),
             **{f"the {name} data": split and _checksums(split) for name, split in splits.items()},
             **described(self.member.network, "the initial network"),
@@ -235,7 +236,8 @@ def _keys(key: PRNGKeyArray) -> tuple[int, PRNGKeyArray]:
 def _batch(data: Dataset, batch_size: int, seed: int, step: int) -> Batch:
     x, y = data.train
     chosen = batch_indices(seed, step, len(x), batch_size, data.weights)
-    return as_input(x[chosen]), jnp.asarray(y[chosen], float)
+    seen = augmented(x[chosen], data.augment, seed, step)
+    return as_input(seen), jnp.asarray(y[chosen], float)
 
 
 def _checksums(split: Split) -> str:
