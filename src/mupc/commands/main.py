@@ -15,6 +15,7 @@ from mupc.settings.setting import ConfigError, option
 COMMANDS = {
     "train": "train a network, or resume or extend a run",
     "evaluate": "accuracy and loss of a run's network",
+    "generate": "text from a run's network, after a prompt",
     "sweep": "train a grid, a list or random draws of settings",
     "theory": "measure what theory speaks of over depth and width",
     "report": "draw a page of runs, or of a sweep",

@@ -1,5 +1,6 @@
 """Runs: from a configuration to a folder that holds all that came of it, and back."""
 
+from mupc.runs.generate import generate as generate
 from mupc.runs.run import Run as Run
 from mupc.runs.run import Start as Start
 from mupc.runs.run import resume as resume

@@ -1,0 +1,47 @@
+"""`mupc generate`."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import jax
+
+from mupc.commands.options import Positional, parse
+from mupc.commands.terminal import prepare_backend
+from mupc.runs.generate import generate
+from mupc.runs.stored import load_run
+from mupc.settings.setting import Count, NotNegativeCount, Place, Positive, Setting
+from mupc.settings.training import RunKeeping
+
+
+class GenerateOptions(Setting):
+    """Let a network that was trained on a text go on with another, character by character."""
+
+    folder: Annotated[str, Positional()]
+    """Run folder."""
+    prompt: str = "\n"
+    """What the text begins with."""
+    length: Count = 300
+    """How many characters follow."""
+    temperature: Positive = 1.0
+    """What the output is divided by: below 1 for likelier characters."""
+    draw_seed: NotNegativeCount = 0
+    """What characters are drawn from."""
+    data: Place | None = None
+    """Where the run's text lies now, if it was moved."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Generate, print, and return the exit status."""
+    options = parse("generate", words, GenerateOptions).own
+    prepare_backend(RunKeeping())
+    _, data, network = load_run(options.folder, options.data)
+    text = generate(
+        network,
+        data,
+        options.prompt,
+        length=options.length,
+        temperature=options.temperature,
+        key=jax.random.key(options.draw_seed),
+    )
+    print(text)
+    return 0
