@@ -446,3 +446,13 @@ def test_a_solver_that_is_not_enough_for_the_regime_is_named(settings, sentence)
     rho = config.flat().get("rho", 0.1)
     said = config.rule.warning(Regime(1.0, rho), config)
     assert said is None if sentence is None else sentence in said
+
+
+def test_a_kind_brings_defaults_for_others(tmp_path):
+    """Text is of classes; what is given, in the same call or later, counts more."""
+    text = {"dataset": str(tmp_path / "book.txt")}
+    assert configured(**text).rule.likelihood.kind == "categorical"
+    assert configured(**text, rule="backpropagation").rule.likelihood.kind == "categorical"
+    assert configured(**text, likelihood="gaussian").rule.likelihood.kind == "gaussian"
+    later = configured(**text).changed({"likelihood": "gaussian"})
+    assert stored(later.tables()).rule.likelihood.kind == "gaussian"

@@ -8,7 +8,7 @@ import mupc
 from mupc.commands.main import main
 from mupc.data import DataError, load_text
 from mupc.records import RunError
-from mupc.runs import generate
+from mupc.runs import generate, load_run
 
 TEXT = "to be or not to be, that is the question: ünï. " * 20
 
@@ -83,8 +83,9 @@ def test_characters_are_drawn_as_often_as_they_are_likely(path):
 def test_the_command_trains_and_generates(path, tmp_path, capsys):
     out = tmp_path / "run"
     small = ["--network", "transformer", "--pairs", "1", "--width", "8", "--context", "8"]
-    words = ["--dataset", str(path), "--likelihood", "categorical", "--batch-size", "8"]
+    words = ["--dataset", str(path), "--batch-size", "8"]
     assert main(["train", *small, *words, "--epochs", "1", "--out", str(out)]) == 0
+    assert load_run(out)[0].rule.likelihood.kind == "categorical"  # which text brings
     assert main(["evaluate", str(out), "--split", "validation"]) == 0
     capsys.readouterr()
     assert main(["generate", str(out), "--prompt", "to be", "--length", "12"]) == 0

@@ -65,14 +65,16 @@ class Configuration(Setting):
     def changed(self, values: Mapping[str, Any]) -> "Configuration":
         """Return the configuration with some settings, by name, given anew.
 
-        Another kind begins with its own defaults: what was set of the one before it goes.
+        Another kind begins with its own defaults: what was set of the one before it goes. What it
+        brings for other settings gives way to what is given.
 
         Raises:
             ConfigError: if there is no such setting here, or the whole cannot be run.
         """
         given = {name.replace("-", "_"): value for name, value in values.items()}
         used: set[str] = set()
-        config = cast(Configuration, _changed(Configuration, self, given, used))
+        values = {**_brought(given), **given}
+        config = cast(Configuration, _changed(Configuration, self, values, used))
         for name in given:
             if name not in used:
                 raise _unknown(name, config)
@@ -169,6 +171,17 @@ def _chosen(base: type[Kind], name: object) -> tuple[type[Kind], dict[str, Any]]
             return kinds[short[0]], short[1]
     hint = _nearest(str(name), kinds)
     raise ConfigError(f"`{base.slot}` must be one of {', '.join(kinds)}, not {name}{hint}")
+
+
+def _brought(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the kinds that are chosen bring for other settings."""
+    found: dict[str, Any] = {}
+    for slot in KINDS.keys() & given.keys():
+        kinds, name = KINDS[slot], given[slot]
+        short = next(iter(kinds.values())).shorthand(name) if isinstance(name, str) else None
+        kind = kinds.get(name if short is None else short[0])
+        found |= {} if kind is None else kind.brings
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

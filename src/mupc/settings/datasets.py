@@ -1,8 +1,9 @@
 """Data sets."""
 
 import abc
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from mupc import data
 from mupc.data import Augmentation, Dataset, Scaling
@@ -136,6 +137,7 @@ class Text(DatasetKind):
     """The characters of a text in UTF-8; `--dataset FILE.txt` is short for it."""
 
     kind = "text"
+    brings: ClassVar[Mapping[str, Any]] = {"likelihood": "categorical"}
 
     path: Annotated[Place, Located()]
     """The file."""

@@ -177,6 +177,8 @@ class Kind(Setting):
     """What it is a kind of, in one word: the option that chooses it."""
     kind: ClassVar[str]
     """Its name."""
+    brings: ClassVar[Mapping[str, Any]] = {}
+    """What other settings begin with where it is chosen, by name."""
 
     @classmethod
     def shorthand(cls, text: str) -> tuple[str, dict[str, Any]] | None:
