@@ -177,8 +177,8 @@ def _brought(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the kinds that are chosen bring for other settings."""
     found: dict[str, Any] = {}
     for slot in KINDS.keys() & given.keys():
-        kinds, name = KINDS[slot], given[slot]
-        short = next(iter(kinds.values())).shorthand(name) if isinstance(name, str) else None
+        kinds, name = KINDS[slot], str(given[slot])
+        short = next(iter(kinds.values())).shorthand(name)
         kind = kinds.get(name if short is None else short[0])
         found |= {} if kind is None else kind.brings
     return found
