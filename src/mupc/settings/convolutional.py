@@ -8,7 +8,7 @@ from pydantic import AfterValidator
 from mupc.data import Dataset
 from mupc.networks import Chain, conv_resnet, vgg
 from mupc.networks.vgg import read_layers
-from mupc.settings.network import ACTIVATIONS, Activation, NetworkKind
+from mupc.settings.network import ACTIVATIONS, Activation, NetworkKind, OfActivation
 from mupc.settings.setting import ConfigError, Count
 
 
@@ -32,7 +32,7 @@ class _OfImages(NetworkKind):
             raise ConfigError(f"`network` {self.kind}: {error}") from error
 
 
-class ConvResNet(_OfImages):
+class ConvResNet(OfActivation, _OfImages):
     """Residual convolutional network of images."""
 
     kind = "conv-resnet"
@@ -67,16 +67,6 @@ class ConvResNet(_OfImages):
     def hidden(self) -> int:
         """The number of its hidden layers."""
         return self.stages * (self.blocks + 1)
-
-    @property
-    def linear(self) -> bool:
-        """Whether its output is linear in its input."""
-        return self.activation == "linear"
-
-    @property
-    def kinks(self) -> bool:
-        """Whether its activation function has a kink."""
-        return self.activation == "relu"
 
     @property
     def describes(self) -> str:

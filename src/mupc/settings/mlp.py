@@ -7,14 +7,14 @@ from jaxtyping import PRNGKeyArray
 
 from mupc.data import Dataset
 from mupc.networks import Chain, residual_mlp
-from mupc.settings.network import ACTIVATIONS, Activation, NetworkKind
+from mupc.settings.network import ACTIVATIONS, Activation, NetworkKind, OfActivation
 from mupc.settings.setting import Count, unheeded
 
 if TYPE_CHECKING:
     from mupc.settings.configuration import Configuration
 
 
-class ResidualMLP(NetworkKind):
+class ResidualMLP(OfActivation, NetworkKind):
     """Fully connected residual layers (arXiv 2505.13124, Eq. 1)."""
 
     kind = "residual-mlp"
@@ -53,16 +53,6 @@ class ResidualMLP(NetworkKind):
     def hidden(self) -> int:
         """The number of its hidden layers."""
         return self.depth
-
-    @property
-    def linear(self) -> bool:
-        """Whether its output is linear in its input."""
-        return self.activation == "linear"
-
-    @property
-    def kinks(self) -> bool:
-        """Whether its activation function has a kink."""
-        return self.activation == "relu"
 
     @property
     def describes(self) -> str:

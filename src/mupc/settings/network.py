@@ -130,4 +130,20 @@ class NetworkKind(Kind):
         return self.kind
 
 
+class OfActivation:
+    """What follows for a network of linear layers from its activation function."""
+
+    activation: Activation
+
+    @property
+    def linear(self) -> bool:
+        """Whether its output is linear in its input."""
+        return self.activation == "linear"
+
+    @property
+    def kinks(self) -> bool:
+        """Whether its activation function has a kink."""
+        return self.activation == "relu"
+
+
 PARAMETERISATIONS: tuple[type[ParameterisationKind], ...] = (MuPC, NTK, Standard)
