@@ -1,9 +1,14 @@
 """Runs that begin from the network of another, and runs that are trained longer."""
 
+import os
+import shutil
+import signal
+
 import equinox as eqx
 import pytest
 
 from mupc.commands.main import main
+from mupc.records import RunFolder
 from mupc.runs import load_run
 
 SMALL = ["--depth", "3", "--width", "8", "--report-every", "0", "--schedule", "constant"]
@@ -44,9 +49,37 @@ def test_what_cannot_be_begun_from_gets_a_sentence(run, tmp_path, capsys):
         (["--init-from", str(tmp_path / "none")], "is no file"),
         (["--init-from", str(run), "--width", "9"], "is of another network: it differs in"),
         (["--extend", str(tmp_path / "none")], "there is no run at"),
-        (["--extend", str(run), "--preset", "paper"], "leave out --file, --init-from and --preset"),
+        (["--extend", str(run), "--preset", "paper"], "--init-from, --preset and --resume"),
+        (["--extend", str(run), "--resume", str(run)], "--init-from, --preset and --resume"),
     ]:
         small = [] if "--extend" in words else SMALL
         assert main(["train", *small, *words, *out]) == 2
         assert sentence in capsys.readouterr().err
         assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_after_its_source_has_gone(run, tmp_path, monkeypatch):
+    source, out = tmp_path / "source", tmp_path / "run"
+    shutil.copytree(run, source)
+    words = [*SMALL, "--init-from", str(source), "--steps", "9", "--log-every", "1"]
+    assert main(["train", *words, "--out", str(tmp_path / "whole")]) == 0
+    append = RunFolder.append
+
+    def stopping(self, record):
+        append(self, record)
+        if record["kind"] == "train" and record["step"] == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "append", stopping)
+        assert main(["train", *words, "--out", str(out)]) == 130
+    shutil.rmtree(source)
+    assert main(["train", "--resume", str(out)]) == 0
+    assert eqx.tree_equal(load_run(out)[2], load_run(tmp_path / "whole")[2])
+
+
+def test_a_run_that_has_not_ended_is_not_extended(run, tmp_path, capsys):
+    shutil.copytree(run, copy := tmp_path / "copy")
+    (copy / "result.json").unlink()
+    assert main(["train", "--extend", str(copy), "--steps", "1"]) == 2
+    assert f"continue it with mupc train --resume {copy}" in capsys.readouterr().err

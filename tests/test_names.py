@@ -15,7 +15,6 @@ FIELDS = sorted(set(known_names()) - set(KINDS))
 # What is built from a setting outside the room of settings, and what else goes by the same name.
 BUILT = {
     "batch_size": {"runs/setup.py", "runs/run.py", "runs/survey.py", "commands/train.py"},
-    "compilation_cache": set(),
     "init_from": {"runs/setup.py", "commands/train.py"},  # --extend is a way to say it
     "out": {"runs/run.py", "runs/survey.py", "commands/sweep.py", "sweeps/folder.py"},
     "seed": {"runs/setup.py", "records/sweep.py"},  # its repetitions are averaged

@@ -142,7 +142,7 @@ def test_a_refused_resume_leaves_the_run_as_it_was(tmp_path, monkeypatch, capsys
     np.savez(tmp_path / "mine.npz", x=x + 1, y=y)
     regime = (out / "regime.json").read_text()
     for damage, sentence in [
-        (regime, "it differs in the training data"),
+        (regime, "the data are others than those of the run"),
         (regime.replace("precision", "decision"), "regime.json is damaged"),
         (json.dumps({**json.loads(regime), "rho": "a"}), "regime.json is damaged"),
         (json.dumps({**json.loads(regime), "precision": 7.0}), "the initial precision"),
@@ -164,8 +164,16 @@ def test_a_refused_resume_leaves_the_run_as_it_was(tmp_path, monkeypatch, capsys
     place.rename(again := tmp_path / "again.npz")
     assert main(["evaluate", str(out), "--split", "train"]) == 2
     assert main(["evaluate", str(out), "--split", "train", "--data", str(again)]) == 0
-    for words in (["--data", str(again)], ["--resume", str(out), "--depth", "3"]):
+    for words, sentence in [
+        (["--data", str(again)], "name it by --dataset"),
+        (["--resume", str(out), "--depth", "3"], "leave out --depth"),
+        (["--resume", str(out), "--data", str(tmp_path)], "is no place of the data set npz"),
+    ]:
         assert main(["train", *words]) == 2
+        assert sentence in capsys.readouterr().err
+    np.savez(again, x=x + 1, y=y)
+    assert main(["evaluate", str(out), "--split", "train", "--data", str(again)]) == 2
+    assert "the data are others than those of the run" in capsys.readouterr().err
 
 
 def test_numbers_of_another_width_name_the_switch(tmp_path, float64, capsys):
@@ -174,7 +182,7 @@ def test_numbers_of_another_width_name_the_switch(tmp_path, float64, capsys):
     assert main([*RUN, "--steps", "7", "--out", str(out)]) == 0
     jax.config.update("jax_enable_x64", False)
     assert main(["evaluate", str(out)]) == 2
-    assert "it was computed in float64: set JAX_ENABLE_X64=1" in capsys.readouterr().err
+    assert "was computed in float64: set JAX_ENABLE_X64=1" in capsys.readouterr().err
 
 
 def test_what_cannot_be_resumed_is_a_sentence(tmp_path, capsys):

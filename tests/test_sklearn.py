@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from mupc import PredictiveCoding
@@ -74,6 +75,19 @@ def test_weighted_samples_count_for_more():
     np.testing.assert_allclose(model.predict(x), 3.0, atol=0.1)
     with pytest.raises(ValueError, match="one for each sample, and not all of them zero"):
         PCClassifier(**SMALL).fit(x, y, sample_weight=0 * weights)
+
+
+def test_weights_of_labels_are_those_of_their_samples():
+    x, y = IRIS[30:120], LABELS[30:120]  # twenty of the first, fifty and twenty of the others
+    model = PCClassifier(**SMALL, class_weight="balanced").fit(x, y)
+    same = PCClassifier(**SMALL).fit(x, y, sample_weight=compute_sample_weight("balanced", y))
+    np.testing.assert_array_equal(model.predict_proba(x), same.predict_proba(x))
+    given = {0: 1.0, 1: 0.0, 2: 1.0}
+    model = PCClassifier(**SMALL, class_weight=given).fit(x, y, sample_weight=np.ones(len(x)))
+    assert set(model.predict(x)) == {0, 2}
+    assert clone(model).get_params()["class_weight"] == given
+    with pytest.raises(ValueError, match="give a weight for each label"):
+        PCClassifier(**SMALL, class_weight="balanced").partial_fit(x, y, classes=[0, 1, 2])
 
 
 def test_iris_is_learned_in_a_pipeline_and_a_grid():

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from mupc.commands.main import main
+from mupc.commands.options import parse
+from mupc.commands.sweep import _BASE, SweepOptions
 from mupc.runs import train
 from mupc.settings import Configuration
 from mupc.settings.files import value_of
@@ -201,9 +203,10 @@ def test_a_sweep_trains_each_point_as_a_run_of_its_own_would_be_and_once(tmp_pat
     for given in ("--depth", "3"), ("--dataset", "mnist"):
         assert main(["sweep", str(out), *given]) == 2
         assert "settings are given, and nothing to sweep over" in capsys.readouterr().err
-    for moved in [], ["--data", str(tmp_path)]:  # digits lie nowhere
-        assert main(["sweep", str(out), *moved]) == 0
-        assert "6 of 6 points have results already" in capsys.readouterr().out
+    assert main(["sweep", str(out), "--data", str(tmp_path)]) == 2
+    assert "is no place of the data set digits" in capsys.readouterr().err
+    assert main(["sweep", str(out)]) == 0
+    assert "6 of 6 points have results already" in capsys.readouterr().out
     now = {path.name: path.read_text() for path in (out / "results").iterdir()}
     assert len(now) == 6
     assert results.items() <= now.items()
@@ -277,3 +280,49 @@ def test_what_is_shown_of_a_sweep_is_text_whatever_is_in_it(terminal, monkeypatc
     assert words(settings) in printed
     assert (f"at {words(settings)}" if terminal else "no room for [red]") in printed
     assert r"dd/[/v2]/:smile:\|x.npz" in markdown(ranked([result]))
+
+
+def test_a_sweep_whose_data_were_moved_goes_on_with_the_same(tmp_path, capsys):
+    generator, y = np.random.default_rng(0), np.arange(60) % 2
+    x = generator.normal(size=(60, 3)) + y[:, None]
+    np.savez(first := tmp_path / "first.npz", x=x, y=y)
+    out, small = tmp_path / "sweep", [*SMALL, "--batch-size", "8"]
+    words = ["sweep", str(out), *small, "--dataset", str(first)]
+    assert main([*words, "--grid", "seed=0"]) == 0
+    first.rename(there := tmp_path / "there.npz")
+    assert main(["sweep", str(out)]) == 2
+    assert "first.npz does not exist" in capsys.readouterr().err
+    assert main(["sweep", str(out), "--data", str(there)]) == 0
+    np.savez(there, x=x + 1, y=y)
+    assert main(["sweep", str(out), "--data", str(there)]) == 2
+    assert "the data are others than those of the sweep" in capsys.readouterr().err
+
+
+def test_a_refused_sweep_leaves_no_folder(tmp_path, capsys):
+    out = tmp_path / "sweep"
+    for given in (["--grid", "depth=0"], ["--grid", "dpth=1"]):
+        assert main(["sweep", str(out), *SMALL[2:], *given]) == 2
+        assert not out.exists()
+
+
+def test_a_sweep_holds_samples_out_of_any_data_set(tmp_path, capsys):
+    """As its file says, whatever kinds are chosen; a file of settings counts more."""
+    for given, expected in [
+        ([], 0.1),
+        (["--dataset", "mnist"], 0.1),
+        (["--validation", "0.3"], 0.3),
+        (["--dataset", "mnist", "--validation", "0.3"], 0.3),
+    ]:
+        config = parse("sweep", ["folder", *given], SweepOptions, _BASE).config
+        assert config.dataset.validation == expected
+    path = tmp_path / "sweep.toml"
+    path.write_text('[base]\ndataset = "mnist"\n[grid]\nseed = [0]\n')
+    assert (
+        parse("sweep", ["f", "--file", str(path)], SweepOptions, _BASE).config.dataset.validation
+        == 0.1
+    )
+    path.write_text("[base]\nvalidation = 0.2\n[grid]\nseed = [0]\n")
+    assert (
+        parse("sweep", ["f", "--file", str(path)], SweepOptions, _BASE).config.dataset.validation
+        == 0.2
+    )

@@ -1,13 +1,21 @@
 """From words on the command line to settings: every option is a field, and its help the field's."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 from mupc.settings.configuration import KINDS, Configuration
-from mupc.settings.files import PRESETS, on_top, packaged, preset, read_config, value_of
+from mupc.settings.files import (
+    PRESETS,
+    flattened,
+    on_top,
+    packaged,
+    preset,
+    settings_of,
+    value_of,
+)
 from mupc.settings.setting import ConfigError, Kind, Setting, option
 
 _Own = TypeVar("_Own", bound=Setting)
@@ -30,11 +38,11 @@ class Base(NamedTuple):
     """Where the settings of a run begin.
 
     They are those of `--preset`, with what the command has in a TOML file of its own name beside
-    its module, and then those of `--file`.
+    its module (as far as the chosen kinds have it), and then those of `--file`.
     """
 
-    read: Callable[[str, Configuration], Configuration] = read_config
-    """Returns a configuration with the settings of a file on top of it."""
+    read: Callable[[str], Mapping[str, Any]] = settings_of
+    """Returns the table of settings of a file."""
     about: str = "TOML file of settings, or a run's config.json."
     """What that file is."""
 
@@ -81,10 +89,7 @@ def parse(
     mine = {name: given.pop(name) for name in own.model_fields if name in given}
     if rest:
         raise _stray(rest[0], config if base is not None else None, own)
-    changed = config.changed(given)
-    for _, group in changed.groups():
-        group.check_typed(given.keys())
-    return Parsed(own.checked(mine), changed, given, file)
+    return Parsed(own.checked(mine), config.changed(given), given, file)
 
 
 def _chosen(name: str, words: Sequence[str], base: Base) -> Configuration:
@@ -95,9 +100,16 @@ def _chosen(name: str, words: Sequence[str], base: Base) -> Configuration:
         parser.add_argument(option(early), nargs="?", dest=early, default=argparse.SUPPRESS)
     found = vars(parser.parse_known_args([word for word in words if word != "--help"])[0])
     found = {early: value for early, value in found.items() if value is not None}
-    config = on_top(preset(found.pop("preset", "default")), packaged("mupc.commands", name))
-    if (path := found.pop("file", None)) is not None:
-        config = base.read(path, config)
+    config, path = preset(found.pop("preset", "default")), found.pop("file", None)
+    table = {} if path is None else base.read(path)
+    try:
+        kinds = {one: value for one, value in flattened(table).items() if one in KINDS}
+        config = config.changed(kinds | found)
+        own = flattened(packaged("mupc.commands", name))
+        config = config.changed({one: own[one] for one in own.keys() & config.flat().keys()})
+        config = on_top(config, table)
+    except ConfigError as error:
+        raise (error if path is None else ConfigError(f"in {path}: {error}")) from error
     return config.changed(found)
 
 

@@ -42,7 +42,7 @@ class SweepOptions(Setting):
 
 
 _BASE = Base(
-    lambda path, config: read_file(path).over(config),
+    lambda path: read_file(path).base,
     "TOML file with [base], [grid], [[points]] and [random]; options go before its [base].",
 )
 
@@ -87,7 +87,8 @@ def _points(
             raise ConfigError(
                 f"`{name}`: it is swept over, and given a value for all points as well: use one"
             )
-    return SweepFolder(options.folder), space.over(config)
+    points = space.over(config)  # before there is a folder
+    return SweepFolder(options.folder), points
 
 
 def _stored(
@@ -102,8 +103,22 @@ def _stored(
         )
     if not (points := tell_apart(folder.points())):
         raise RunError(f"the sweep at {options.folder} holds no points: say --grid")
-    return folder, [
-        point._replace(config=point.config.changed(given).moved(options.data)) for point in points
+    points = [point._replace(config=point.config.changed(given)) for point in points]
+    return folder, _moved(points, options.data)
+
+
+def _moved(points: Sequence[Point], place: str | None) -> list[Point]:
+    """Return points whose data lie elsewhere, as far as such data may lie there.
+
+    Raises:
+        ConfigError: if none may.
+    """
+    may = [place is not None and bool(point.config.dataset.moved(place)) for point in points]
+    if place is not None and not any(may):
+        points[0].config.moved(place)  # says why not
+    return [
+        point._replace(config=point.config.moved(place)) if yes else point
+        for point, yes in zip(points, may, strict=True)
     ]
 
 

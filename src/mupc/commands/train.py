@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 
 from mupc.commands.options import Base, early, parse
 from mupc.commands.terminal import figures, prepare_backend
-from mupc.records import Ended, Record, RunFolder
+from mupc.records import Ended, Record, RunError, RunFolder
 from mupc.runs import Start, resume, train
+from mupc.runs.stored import stored_config
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.files import to_toml
 from mupc.settings.setting import Place, Setting
@@ -37,11 +38,15 @@ def run(words: Sequence[str]) -> int:
     if options.resume is not None:
         _check_alone(words)
     elif options.data is not None:
-        raise ConfigError("`data` says where the data of a run lie that is resumed: give `resume`")
+        raise ConfigError(
+            "`data` says where the data of a run to `resume` lie now: to train on a file, name it "
+            "by `dataset`"
+        )
     elif options.print_config:
         print(to_toml(config), end="")
         return 0
-    prepare_backend(config.run)
+    keeping = config if options.resume is None else stored_config(options.resume)
+    prepare_backend(keeping.run)
     run = (
         train(config, begin=begin)
         if options.resume is None
@@ -62,12 +67,16 @@ def _extending(words: Sequence[str]) -> Sequence[str]:
     """Spell out what it is to extend a run."""
     if (place := early(words, "extend")) is None:
         return words
-    if any(early(words, name) is not None for name in ("file", "init_from", "preset")):
+    if any(early(words, name) is not None for name in ("file", "init_from", "preset", "resume")):
         raise ConfigError(
-            "`extend` begins from a run's configuration and network: leave out `file`, `init_from` "
-            "and `preset`"
+            "`extend` begins from a run's configuration and network: leave out `file`, "
+            "`init_from`, `preset` and `resume`"
         )
     folder = RunFolder.open(place)
+    if not (folder.has_ended and folder.network.is_file()):
+        raise RunError(
+            f"the run {place} has not ended: continue it with mupc train --resume {place}"
+        )
     return [*words, "--file", str(folder.path / "config.json"), "--init-from", place]
 
 

@@ -53,6 +53,8 @@ class Dataset:
 
     def __post_init__(self) -> None:
         check_augmentation(self.augment, self.shape)
+        if not isinstance(self.weights, Weights | None):
+            raise DataError("weights must be mupc.data.Weights(…), or given to from_arrays.")
         if self.weights is not None and len(self.weights.values) != len(self.train.x):
             raise DataError(
                 f"{self.name} has {len(self.train.x)} training samples but "

@@ -21,14 +21,17 @@ class Weights:
     """
 
     def __init__(self, values: ArrayLike) -> None:
-        array = np.array(values, np.float64)
+        try:
+            array = np.array(values, np.float64)
+        except (TypeError, ValueError):
+            array = np.zeros(())
         if array.ndim != 1 or not np.all(np.isfinite(array) & (array >= 0)) or not array.any():
             raise DataError(
                 "weights must be numbers of at least 0, one for each sample, and not all of them "
                 "zero."
             )
-        array.flags.writeable = False  # orders that were drawn are kept
-        self.values = array
+        self.values = array / np.max(array)  # the sum of huge ones would overflow
+        self.values.flags.writeable = False  # orders that were drawn are kept
 
     def draw(self, generator: np.random.Generator) -> Int64[np.ndarray, " size"]:
         """Draw as many samples as there are, in order.
@@ -57,11 +60,13 @@ def batch_indices(
 ) -> Int64[np.ndarray, " batch_size"]:
     """Return the samples of the batch at `step` (from 0), out of `size`; read-only.
 
-    Each epoch of `steps_per_epoch(size, batch_size)` steps goes through its own permutation of all
-    samples, or of as many that are drawn anew by their weights.
+    Each epoch of `steps_per_epoch(size, batch_size)` steps goes through its own permutation of the
+    samples; with weights, of as many samples, which are drawn for that epoch by their weights.
 
     Raises ValueError unless 1 ≤ batch_size ≤ size and neither seed nor step is negative.
     """
+    if weights is not None and len(weights.values) != size:
+        raise ValueError(f"there are {len(weights.values)} weights for {size} samples.")
     if seed < 0 or step < 0:
         raise ValueError(f"seed is {seed} and step is {step}: neither may be negative.")
     epoch, place = divmod(step, steps_per_epoch(size, batch_size))

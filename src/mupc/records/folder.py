@@ -2,6 +2,7 @@
 
 config.json          the complete configuration
 environment.json     versions, devices
+data.json            the fingerprint of the data
 regime.json          the precision, and the regime number ρ that it means at the first batch
 metrics.jsonl        one record a line, in the order in which they came
 result.json          how the run ended, and its last figures
@@ -82,6 +83,7 @@ class RunFolder:
         environment: Mapping[str, Any],
         regime: Regime,
         label: str | None = None,
+        fingerprint: str | None = None,
     ) -> "RunFolder":
         """Return a new folder that holds what is known before the first step.
 
@@ -94,6 +96,7 @@ class RunFolder:
             environment: versions and devices.
             regime: in which training begins.
             label: names the folder.
+            fingerprint: of the data.
 
         Raises:
             RunError: if the folder already holds something, or cannot be written.
@@ -114,13 +117,18 @@ class RunFolder:
                 raise RunError(_TAKEN.format(run.path)) from None
             except OSError as error:
                 raise run._unwritable(error) from error
-            return run._begun(config, environment, regime)
+            return run._begun(config, environment, regime, fingerprint)
         raise AssertionError("the numbers have ended")
 
     def _begun(
-        self, config: Mapping[str, Any], environment: Mapping[str, Any], regime: Regime
+        self,
+        config: Mapping[str, Any],
+        environment: Mapping[str, Any],
+        regime: Regime,
+        fingerprint: str | None,
     ) -> "RunFolder":
         try:
+            self._write("data.json", {"fingerprint": fingerprint})
             self._write("environment.json", environment)
             self._write("regime.json", regime._asdict())
             self.metrics.touch()
@@ -249,6 +257,22 @@ class RunFolder:
     def environment(self) -> dict[str, Any]:
         """Read the versions and devices."""
         return self._read("environment.json")
+
+    def check_data(self, fingerprint: str) -> None:
+        """Check that data are those of the run, as far as it says which it has.
+
+        Raises:
+            RunError: if not.
+        """
+        if not (self.path / "data.json").is_file():
+            return
+        if self._read("data.json").get("fingerprint") not in (None, fingerprint):
+            raise RunError(f"the data are others than those of the run {self.path}")
+
+    @property
+    def initial(self) -> Path:
+        """The file of the network that training began from, if that was given."""
+        return self.path / "initial.safetensors"
 
     def regime(self) -> Regime:
         """Read the precision, and the regime number ρ where the rule has inference."""

@@ -63,7 +63,9 @@ def read_sweep(path: str | Path) -> list[SweepPoint]:
         settings, config = content.get("settings"), content.get("config")
         if not isinstance(settings, dict) or not isinstance(config, dict):
             raise RunError(f"{file} is damaged: settings and config must be tables")
-        keeping.update(map(str, content.get("keeping", ())))
+        if not isinstance(kept := content.get("keeping", []), list):
+            raise RunError(f"{file} is damaged: keeping must be a list")
+        keeping.update(map(str, kept))
         found[file.stem] = flattened(settings), flattened(config)
     if not found:
         raise RunError(f"the sweep {folder} has no points yet")

@@ -159,10 +159,13 @@ def resume(path: str | Path, *, data: str | None = None, begin: Begin | None = N
         if result is not None and result.ended is not Ended.INTERRUPTED:
             raise RunError(f"run {path} has already finished ({result.message})")
         loaded = load_data(config)
+        folder.check_data(loaded.fingerprint)
         schedule, regime = check_data(config, loaded), folder.regime()
         saved = _checkpoints(folder, config, regime).load()
         start = Start(config, loaded, folder, regime, schedule, saved.step if saved else 0)
-        member = set_up(config, loaded, start.steps, regime).member._replace(saved=saved)
+        initial = folder.initial if folder.initial.is_file() else None
+        setup = set_up(config, loaded, start.steps, regime, initial=initial)
+        member = setup.member._replace(saved=saved)
         prepare([member], loaded, schedule)  # is it of this run?
         folder.reopen(config.tables(), [] if saved is None else saved.progress["records"])
         (run,) = _train([start], [member], begin)
@@ -171,7 +174,11 @@ def resume(path: str | Path, *, data: str | None = None, begin: Begin | None = N
 
 def _start(config: Configuration, data: Dataset, schedule: Schedule) -> tuple[Start, Member]:
     member, regime = set_up(config, data, schedule.steps)
-    folder = RunFolder.create(config.run.out, config.tables(), _environment(), regime, config.label)
+    folder = RunFolder.create(
+        config.run.out, config.tables(), _environment(), regime, config.label, data.fingerprint
+    )
+    if config.training.init_from is not None:  # where that lies, there may be another by then
+        save_network(folder.initial, member.network)
     return Start(config, data, folder, regime, schedule), member
 
 

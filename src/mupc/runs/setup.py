@@ -10,7 +10,7 @@ from jaxtyping import PRNGKeyArray
 
 from mupc.data import Dataset
 from mupc.networks import Network
-from mupc.records import Regime
+from mupc.records import Regime, RunError
 from mupc.runs.network_file import load_network
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.network import NetworkKind
@@ -27,19 +27,34 @@ class Setup(NamedTuple):
     regime: Regime
 
 
-def set_up(config: Configuration, data: Dataset, steps: int, regime: Regime | None = None) -> Setup:
+def set_up(
+    config: Configuration,
+    data: Dataset,
+    steps: int,
+    regime: Regime | None = None,
+    initial: Path | None = None,
+) -> Setup:
     """Return what a configuration names, for a run of so many steps.
 
-    The regime is measured, unless it is known already.
+    Args:
+        config: the configuration.
+        data: its data.
+        steps: of the run.
+        regime: is measured unless it is known already.
+        initial: the file of the network that training begins from; where the configuration says
+            unless given.
 
     Raises:
-        RunError: if the network that training begins from cannot be read, or is of another kind.
+        ConfigError: if the network that training begins from cannot be read, or is another.
     """
     network_key, key = jax.random.split(jax.random.key(config.training.seed))
     network = _draw(config.network, data.shape, data.outputs, network_key)
-    if (place := config.training.init_from) is not None:
+    if (place := initial or config.training.init_from) is not None:
         path = Path(place)
-        network = load_network(path / "network.safetensors" if path.is_dir() else path, network)
+        try:
+            network = load_network(path / "network.safetensors" if path.is_dir() else path, network)
+        except RunError as error:
+            raise ConfigError(f"`init_from`: {error}") from error
     if regime is None:
         batch = first_batch(data, config.training.batch_size, key)
         regime = config.rule.measure(network, batch)

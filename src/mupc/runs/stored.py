@@ -12,6 +12,15 @@ from mupc.settings import Configuration
 from mupc.settings.files import stored
 
 
+def stored_config(path: str | Path) -> Configuration:
+    """Read a run's configuration.
+
+    Raises:
+        RunError, ConfigError: if there is no run, or none that this version reads.
+    """
+    return stored(RunFolder.open(path).config())
+
+
 def load_run(path: str | Path, data: str | None = None) -> tuple[Configuration, Dataset, Network]:
     """Read a run's configuration, its data and its trained network.
 
@@ -20,7 +29,8 @@ def load_run(path: str | Path, data: str | None = None) -> tuple[Configuration, 
         data: where its data lie now, if they were moved: an `.npz` file, or a folder of files.
 
     Raises:
-        RunError: if there is no run, or no whole network of its configuration in it.
+        RunError: if there is no run, or no whole network of its configuration in it, or if the data
+            are others.
     """
     folder = RunFolder.open(path)
     config = stored(folder.config()).moved(data)
@@ -35,6 +45,7 @@ def load_run(path: str | Path, data: str | None = None) -> tuple[Configuration, 
             stacklevel=2,
         )
     loaded = load_data(config)
+    folder.check_data(loaded.fingerprint)
     shapes = config.network.shapes(loaded.shape, loaded.outputs)
     return config, loaded, load_network(folder.network, shapes)
 

@@ -23,7 +23,14 @@ from mupc.networks import Chain, Network, scale_adam
 from mupc.records import Ended, Regime, RunFolder, TheoryRecord, environment
 from mupc.runs.setup import load_data, set_up
 from mupc.settings import ConfigError, Configuration
-from mupc.settings.setting import Count, NotNegativeCount, Positive, Setting, SomeOf
+from mupc.settings.setting import (
+    Count,
+    NotNegativeCount,
+    Positive,
+    Setting,
+    SomeOf,
+    unheeded,
+)
 from mupc.theory import (
     alignment,
     coordinate_check,
@@ -198,6 +205,8 @@ def _check(options: TheoryOptions, config: Configuration) -> Dataset:
     Raises:
         ConfigError: if something is.
     """
+    if config.training.init_from is not None:
+        raise unheeded("init_from", "networks of many sizes are drawn")
     data = load_data(config)
     config.network.check_data(data)
     for name, most in {"samples": len(data.train.x), "hessians": options.samples}.items():

@@ -11,7 +11,7 @@ from mupc.settings.network import PARAMETERISATIONS, NetworkKind
 from mupc.settings.networks import NETWORKS
 from mupc.settings.optimisers import OPTIMISERS, SCHEDULES, AdamOptimiser, OptimiserKind
 from mupc.settings.rules import LIKELIHOODS, REGIMES, RULES, PredictiveCodingRule, RuleKind
-from mupc.settings.setting import ConfigError, Kept, Kind, Located, Section, Setting, group_of
+from mupc.settings.setting import ConfigError, Kept, Kind, Section, Setting, group_of
 from mupc.settings.solvers import SOLVERS, STARTS
 from mupc.settings.training import RunKeeping, Training
 
@@ -95,15 +95,20 @@ class Configuration(Setting):
         kept = self.carrying(Kept)
         return {name: value for name, value in self.flat().items() if name not in kept}
 
-    @property
-    def place(self) -> str | None:
-        """Where its data lie, if that is a setting."""
-        flat = self.flat()
-        return next((flat[name] for name in self.carrying(Located)), None)
-
     def moved(self, place: str | None) -> "Configuration":
-        """Return the configuration with its data at another place, as far as they lie in one."""
-        return self if place is None else self.changed(self.dataset.moved(place))
+        """Return the configuration with its data at another place.
+
+        Raises:
+            ConfigError: if that is no place for data of their kind.
+        """
+        if place is None:
+            return self
+        if not (settings := self.dataset.moved(place)):
+            raise ConfigError(
+                f"`data`: {place} is no place of the data set {self.dataset.kind}: name a file for "
+                "data in a file, a folder for data in a folder, and nothing for digits"
+            )
+        return self.changed(settings)
 
     def program(self) -> tuple[object, ...]:
         """Return what decides the compiled training step: all but numbers, and how it is kept."""
@@ -126,14 +131,14 @@ class Configuration(Setting):
 
 def _table(group: Setting) -> dict[str, Any]:
     table: dict[str, Any] = {"kind": group.kind} if isinstance(group, Kind) else {}
-    for name in type(group).model_fields:
-        value = getattr(group, name)
-        if isinstance(value, Setting):
-            table[name] = _table(value)
-        elif value is not None:
+    for name, value in group.shown().items():
+        if value is not None:
             table[name] = list(value) if isinstance(value, tuple) else value
     # Plain values first: in TOML a table ends where the next begins.
-    return dict(sorted(table.items(), key=lambda item: isinstance(item[1], dict)))
+    for name in type(group).model_fields:
+        if isinstance(inner := getattr(group, name), Setting):
+            table[name] = _table(inner)
+    return table
 
 
 def _changed(

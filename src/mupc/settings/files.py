@@ -36,6 +36,17 @@ def packaged(room: str, name: str) -> dict[str, Any]:
     return tomllib.loads(file.read_text("utf-8")) if file.is_file() else {}
 
 
+def flattened(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a table, nested or flat, by name.
+
+    Raises:
+        ConfigError: if one is unknown, or given twice.
+    """
+    values: dict[str, Any] = {}
+    _flatten(table, "", values, {})
+    return values
+
+
 def on_top(config: Configuration, table: Mapping[str, Any]) -> Configuration:
     """Return a configuration with the settings of a table, nested or flat, on top of it.
 
@@ -98,25 +109,34 @@ def _text(content: bytes) -> str:
     return content.decode("utf-16" if marked else "utf-8-sig")
 
 
-def read_config(path: str | Path, base: Configuration) -> Configuration:
-    """Return a configuration with the settings of a file on top of it.
+def settings_of(path: str | Path) -> dict[str, Any]:
+    """Return the table of settings of a file.
 
-    Args:
-        path: a TOML file of settings, or the `config.json` of a run folder, of which that folder is
-            left out: where that run is there can be no other.
-        base: what the settings are that the file does not give.
+    It is a TOML file of settings, or the `config.json` of a run folder, of which that folder is
+    left out: where that run is there can be no other.
+
+    Raises:
+        ConfigError: if it cannot be read.
+    """
+    table = read_table(path)
+    if str(path).endswith(".json") and Path(path).with_name("environment.json").is_file():
+        keeping = {name: value for name, value in table.get("run", {}).items() if name != "out"}
+        table = {name: value for name, value in table.items() if name != "out"}
+        table |= {"run": keeping} if keeping else {}
+    return table
+
+
+def read_config(path: str | Path, base: Configuration) -> Configuration:
+    """Return a configuration with the settings of a file on top of it; see `settings_of`.
 
     Raises:
         ConfigError: if it cannot be read, or a setting is unknown or impossible.
     """
-    table = read_table(path)
+    table = settings_of(path)
     try:
-        config = on_top(base, table)
-        if str(path).endswith(".json") and Path(path).with_name("environment.json").is_file():
-            return config.changed({"out": base.run.out})
+        return on_top(base, table)
     except ConfigError as error:
         raise ConfigError(f"in {path}: {error}") from error
-    return config
 
 
 def stored(table: Mapping[str, Any]) -> Configuration:

@@ -82,7 +82,7 @@ class Initial(RegimeKind):
 
 
 class Fixed(RegimeKind):
-    """The same in every batch, and given."""
+    """A fixed output precision π."""
 
     kind = "fixed"
 

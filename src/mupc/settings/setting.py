@@ -6,7 +6,7 @@ solver; a `Section` is always there. Fields may themselves be of these: a config
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
 
@@ -136,6 +136,10 @@ class Setting(BaseModel):
         """Return the values of the fields that hold values, by name."""
         return {name: getattr(self, name) for name in self.own_fields()}
 
+    def shown(self) -> dict[str, Any]:
+        """Return the values that files of these settings hold, by name."""
+        return self.values()
+
     def groups(self) -> Iterator[tuple[str, "Setting"]]:
         """Yield the groups in this one, by name, outermost first."""
         for name in type(self).model_fields:
@@ -156,13 +160,6 @@ class Setting(BaseModel):
 
         Raises:
             ConfigError: if they do not go together.
-        """
-
-    def check_typed(self, names: Set[str]) -> None:
-        """Check what was typed by name, of these settings and others: a file may have all of them.
-
-        Raises:
-            ConfigError: if one would leave another without effect.
         """
 
 

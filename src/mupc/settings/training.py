@@ -1,7 +1,7 @@
 """How long training goes on, what is looked at in between, and how a run is kept."""
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from annotated_types import Lt
@@ -49,14 +49,20 @@ class Training(Section):
 
     @classmethod
     def merged(cls, current: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of fields when some are given anew: epochs take the place of steps."""
+        """Return the values of fields when some are given anew: epochs take the place of steps.
+
+        Raises:
+            ConfigError: if both are given.
+        """
+        if given.get("steps") and "epochs" in given:
+            raise ConfigError("give either `epochs` or `steps`, and not both")
         instead = {"steps": 0} if "epochs" in given else {}
         return {**current, **instead, **given}
 
-    def check_typed(self, names: Set[str]) -> None:
-        """Refuse epochs beside steps."""
-        if {"epochs", "steps"} <= names:
-            raise ConfigError("give either `epochs` or `steps`, and not both")
+    def shown(self) -> dict[str, Any]:
+        """Return the values of the fields that have an effect, by name."""
+        unused = "epochs" if self.steps else "steps"
+        return {name: value for name, value in self.values().items() if name != unused}
 
     def length(self, samples: int) -> int:
         """Return the number of steps on so many training samples.

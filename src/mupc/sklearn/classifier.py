@@ -1,6 +1,7 @@
 """A classifier."""
 
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 import jax
 import numpy as np
@@ -8,10 +9,13 @@ from jaxtyping import Float, Float32
 from scipy import sparse
 from sklearn.base import ClassifierMixin
 from sklearn.utils import column_or_1d
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from mupc.data import Weights
 from mupc.settings import ConfigError
 from mupc.sklearn.estimator import Estimator
+from mupc.sklearn.parameters import show_settings
 
 
 class PCClassifier(ClassifierMixin, Estimator):
@@ -21,6 +25,8 @@ class PCClassifier(ClassifierMixin, Estimator):
     Targets are one-hot rows, or rows of 0 and 1 where a sample may have several labels.
 
     Args:
+        class_weight: how often samples of each label are drawn, relative to others; `balanced`: all
+            labels equally often. It is multiplied with `sample_weight`.
         early_stopping: whether to hold a part of the data out, to return the network that did best
             on it, and to end when it has not got better for a while.
         validation_fraction: the size of that part.
@@ -43,6 +49,15 @@ class PCClassifier(ClassifierMixin, Estimator):
         best_validation_score_: the largest of them.
     """
 
+    def __init__(
+        self,
+        *,
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        **parameters: Any,
+    ) -> None:
+        self.class_weight = class_weight
+        super().__init__(**parameters)
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
@@ -62,7 +77,7 @@ class PCClassifier(ClassifierMixin, Estimator):
         """
         with self._whole():
             x, y = self._checked(X, y, reset=True, multi_output=True)
-            weights = self._weighted(sample_weight, x)
+            weights = self._weighted(sample_weight, x, y)
             targets = self._targets(y, None, new=not (self.warm_start and self._seen()))
             return self._fit(x, targets, weights, None if self._multilabel else y)
 
@@ -84,7 +99,12 @@ class PCClassifier(ClassifierMixin, Estimator):
             if new and classes is None and y.ndim == 1:
                 raise ValueError("classes must be given in the first call of partial_fit")
             known = self.classes_ if classes is None and not new else classes
-            weights = self._weighted(sample_weight, x)
+            if self.class_weight == "balanced":
+                raise ConfigError(
+                    "class_weight balanced is of all data, which partial_fit does not see: give a "
+                    "weight for each label"
+                )
+            weights = self._weighted(sample_weight, x, y)
             return self._partial_fit(x, self._targets(y, known, new=new), weights)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -106,6 +126,12 @@ class PCClassifier(ClassifierMixin, Estimator):
             return np.asarray(jax.nn.softmax(output), np.float64)
         # Of several labels none is certain.
         return np.clip(output, 1e-6, 1 - 1e-6) if self._multilabel else _nearest(output)
+
+    def _weighted(self, sample_weight: Any, x: Any, y: Any) -> Weights | None:
+        if self.class_weight is None:
+            return super()._weighted(sample_weight, x, y)
+        each = compute_sample_weight(self.class_weight, y)
+        return super()._weighted(each if sample_weight is None else each * sample_weight, x, y)
 
     def _targets(self, y: Any, classes: Any, *, new: bool) -> Float32[np.ndarray, "n outputs"]:
         check_classification_targets(y)
@@ -129,6 +155,9 @@ class PCClassifier(ClassifierMixin, Estimator):
             )
         self.classes_, self._multilabel = classes, multilabel
         return targets
+
+
+show_settings(PCClassifier, Estimator)
 
 
 def _nearest(output: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:

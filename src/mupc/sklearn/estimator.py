@@ -185,8 +185,8 @@ class Estimator(BaseEstimator):
             train, held = cast(Any, train_test_split)(np.arange(len(x)), **split)
         except ValueError as error:
             raise ValueError(
-                f"early_stopping cannot set validation_fraction={fraction} of {len(x)} samples "
-                f"aside: {error}"
+                f"early_stopping cannot hold out validation_fraction={fraction} of {len(x)} "
+                f"samples: {error}"
             ) from error
         kept = None if weights is None else Weights(weights.values[train])
         return Split(x[train], y[train]), Split(x[held], y[held]), kept
@@ -276,14 +276,17 @@ class Estimator(BaseEstimator):
         x = cast(Any, x).toarray() if sparse.issparse(x) else x
         return (x, *rest) if rest else x
 
-    def _weighted(self, sample_weight: Any, x: Any) -> Weights | None:
-        """Give the weights of samples; None if there are none.
+    def _weighted(self, sample_weight: Any, x: Any, y: Any) -> Weights | None:
+        """Return the weights of samples; None if there are none.
 
         Raises:
             ValueError: if they are not numbers of at least 0, one for each sample.
         """
+        del y  # a classifier has weights of labels too
         if sample_weight is None:
             return None
+        if np.ndim(sample_weight) == 0:
+            sample_weight = np.full(len(x), sample_weight)
         weights = cast(Any, check_array)(sample_weight, ensure_2d=False, dtype=np.float64)
         check_consistent_length(weights, x)
         return Weights(weights)
@@ -294,4 +297,4 @@ class Estimator(BaseEstimator):
         return outputs(self.network_, self._checked(X, reset=False))
 
 
-show_settings(Estimator.__init__)
+show_settings(Estimator)

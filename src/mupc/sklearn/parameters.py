@@ -1,7 +1,6 @@
 """The parameters of estimators: scikit-learn's own, and every setting of what is trained."""
 
 import inspect
-from collections.abc import Callable
 from typing import Any, cast
 
 from mupc.settings import Configuration
@@ -25,9 +24,15 @@ def setting_names() -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def show_settings(init: Callable[..., None]) -> None:
-    """Let a constructor's signature name the settings too, from which scikit-learn reads them."""
-    fixed = list(inspect.signature(init).parameters.values())[:-1]
+def show_settings(*estimators: type) -> None:
+    """Let a constructor's signature name the settings too, from which scikit-learn reads them.
+
+    Args:
+        estimators: the class of that constructor, and those to whose it hands parameters on.
+    """
     keyword = inspect.Parameter.KEYWORD_ONLY
-    settings = [inspect.Parameter(n, keyword, default=None) for n in setting_names()]
-    cast(Any, init).__signature__ = inspect.Signature([*fixed, *settings])
+    named = {n: inspect.Parameter(n, keyword, default=None) for n in setting_names()}
+    for one in reversed(estimators):
+        own = inspect.signature(cast(Any, one).__init__).parameters
+        named = {n: p for n, p in own.items() if p.kind is not p.VAR_KEYWORD} | named
+    cast(Any, estimators[0]).__init__.__signature__ = inspect.Signature(list(named.values()))

@@ -33,16 +33,16 @@ class PCRegressor(MultiOutputMixin, RegressorMixin, Estimator):
         """
         with self._whole():
             x, y = self._checked(X, y, reset=True, multi_output=True, y_numeric=True)
-            weights = self._weighted(sample_weight, x)
+            weights = self._weighted(sample_weight, x, y)
             new = not (self.warm_start and self._seen())
             return self._fit(x, self._targets(y, weights, new=new), weights)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Make one pass through some of the data, at a constant learning rate."""
+        """Make one pass through some of the data, at a constant learning rate; see `fit`."""
         with self._whole():
             new = not self._seen()
             x, y = self._checked(X, y, reset=new, multi_output=True, y_numeric=True)
-            weights = self._weighted(sample_weight, x)
+            weights = self._weighted(sample_weight, x, y)
             return self._partial_fit(x, self._targets(y, weights, new=new), weights)
 
     def predict(self, X: Any) -> Float[np.ndarray, "n ..."]:

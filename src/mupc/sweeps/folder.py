@@ -69,14 +69,29 @@ class SweepFolder:
             )
         return cls(path)
 
-    def add(self, point: Point) -> None:
-        """Note a point, so that the sweep can go on without being told what it consists of."""
+    def add(self, point: Point, fingerprint: str) -> None:
+        """Note a point, so that the sweep can go on without being told what it consists of.
+
+        Raises:
+            RunError: if it is there already, of data with another fingerprint.
+        """
         path = self.path / "points" / f"{point.key}.json"
-        if not path.exists():
+        if path.exists():
+            if read_json(path).get("data", fingerprint) != fingerprint:
+                raise RunError(
+                    f"the data are others than those of the sweep {self.path}: begin another one"
+                )
+        else:
             config = point.config
             keeping = sorted(config.carrying(Kept))
             write_json(
-                path, {"settings": point.settings, "config": config.tables(), "keeping": keeping}
+                path,
+                {
+                    "settings": point.settings,
+                    "config": config.tables(),
+                    "keeping": keeping,
+                    "data": fingerprint,
+                },
             )
 
     def points(self) -> list[Point]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.configuration import check_name
-from mupc.settings.files import on_top, read_table, value_of
+from mupc.settings.files import read_table, value_of
 from mupc.settings.setting import Kept
 
 
@@ -239,10 +239,6 @@ class SweepFile(NamedTuple):
 
     base: dict[str, Any]
     space: Space
-
-    def over(self, config: Configuration) -> Configuration:
-        """Return a configuration with the file's base on top of it."""
-        return on_top(config, self.base)
 
 
 def read_file(path: str | Path) -> SweepFile:

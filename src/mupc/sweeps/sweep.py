@@ -12,6 +12,7 @@ from mupc.records import Ended, Outcome, Record, RunError, TrainRecord
 from mupc.runs.run import Begin, Run, Start, resume, train_together
 from mupc.settings import ConfigError
 from mupc.settings.datasets import DatasetKind
+from mupc.settings.network import NetworkKind
 from mupc.sweeps.claims import Claim
 from mupc.sweeps.folder import SweepFolder
 from mupc.sweeps.points import Point
@@ -75,10 +76,11 @@ def sweep(
     Raises:
         ConfigError: if data have no validation split; nothing is written then.
         DataError: if the data cannot be loaded.
-        RunError: if the folder cannot be written.
+        RunError: if the folder cannot be written, or is of other data.
     """
     watch = watch or (lambda standing: None)
     loaded: dict[DatasetKind, Dataset] = {}
+    viewed: dict[tuple[DatasetKind, NetworkKind], Dataset] = {}
     for point in points:
         if (source := point.config.dataset) not in loaded:
             loaded[source] = source.load()
@@ -88,7 +90,7 @@ def sweep(
                     "split, so that the test split stays unseen"
                 )
     for point in points:
-        folder.add(point)
+        folder.add(point, loaded[point.config.dataset].fingerprint)
     done: dict[str, Result] = {}
     while True:
         left = [point for point in points if point.key not in done]
@@ -101,8 +103,10 @@ def sweep(
         standing = Standing(list(done.values()), len(left), "waiting for other processes")
         if tasks := _claim(folder, left, together):
             config = tasks[0].point.config
-            data = config.network.view(loaded[config.dataset])
-            _work(folder, tasks, data, standing, watch)
+            kinds = config.dataset, config.network
+            if kinds not in viewed:
+                viewed[kinds] = config.network.view(loaded[config.dataset])
+            _work(folder, tasks, viewed[kinds], standing, watch)
         else:
             watch(standing)
             time.sleep(_WAIT)
@@ -195,7 +199,7 @@ def _resumed(
         return begin(start)
 
     try:
-        return [resume(path, data=tasks[0].point.config.place, begin=noted)]
+        return [resume(path, begin=noted)]
     except RunError as error:
         if starts:
             raise

@@ -41,9 +41,10 @@ def fill(like: _Tree, arrays: Mapping[str, np.ndarray], refusal: str) -> _Tree:
     ours = {name: _kind(_data(leaf)) for name, leaf in wanted.items()}
     if theirs != ours and _halved(theirs) == _halved(ours):
         x64 = any("float64" in kind for kind in theirs.values())
+        switch = "set JAX_ENABLE_X64=1" if x64 else "unset JAX_ENABLE_X64"
         raise RunError(
-            f"{refusal}: it was computed in {'float64' if x64 else 'float32'}: "
-            + ("set JAX_ENABLE_X64=1" if x64 else "unset JAX_ENABLE_X64, or set it to 0")
+            f"what is read was computed in {'float64' if x64 else 'float32'}: {switch} to go on "
+            "with it"
         )
     require_same(theirs, ours, refusal)
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
