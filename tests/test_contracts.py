@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 from blocks import INPUTS, KINDS, OUTPUTS, TwoMatrices, alternating, batch, build
-from conftest import FULL, first
+from conftest import first
 from programs import step_equations
 
 import mupc
@@ -69,9 +69,7 @@ def coordinates(kind, width, depth, parameterisation):
     return np.array([seen.scales[-2], seen.changes[-2]])
 
 
-SIZES = [(32, 8), (128, 8), (32, 64)]
-if FULL:
-    SIZES = [*((width, 16) for width in (64, 128, 256, 512)), *((64, d) for d in (4, 64, 256))]
+SIZES = [*((width, 16) for width in (64, 128, 256, 512)), *((64, d) for d in (4, 64, 256))]
 
 
 @pytest.mark.full
@@ -83,8 +81,8 @@ def test_activities_and_their_updates_have_one_size_at_every_width_and_depth(kin
         seen = np.array([coordinates(kind, *size, parameterisation) for size in sizes])
         spread[parameterisation.name] = np.max(seen, axis=0) / np.min(seen, axis=0)
     # At four layers the first and the last are most of the network: a factor of two remains.
-    assert np.all(spread["mupc"] < (2.2 if FULL else 1.5))
-    assert np.max(spread["standard"]) > (4 if FULL else 2.5)
+    assert np.all(spread["mupc"] < 2.2)
+    assert np.max(spread["standard"]) > 4
 
 
 def test_every_parameter_has_numbers_from_its_own_fan_in():

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from mupc.commands.options import Positional, parse
 from mupc.commands.terminal import figures, prepare_backend
 from mupc.runs.stored import load_run, split_of
-from mupc.settings.setting import Place, Setting
+from mupc.settings.setting import MovedData, Setting
 from mupc.settings.training import RunKeeping
 from mupc.training import evaluate
 
@@ -18,8 +18,7 @@ class EvaluateOptions(Setting):
     """Run folder."""
     split: Literal["test", "validation", "train"] = "test"
     """Split of the data."""
-    data: Place | None = None
-    """Where the run's data lie now, if they were moved: an `.npz` file, or a folder of files."""
+    data: MovedData = None
 
 
 def run(words: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ from mupc.commands.options import Positional, parse
 from mupc.commands.terminal import prepare_backend
 from mupc.runs.generate import generate
 from mupc.runs.stored import load_run
-from mupc.settings.setting import Count, NotNegativeCount, Place, Positive, Setting
+from mupc.settings.setting import Count, MovedData, NotNegativeCount, Positive, Setting
 from mupc.settings.training import RunKeeping
 
 
@@ -26,8 +26,7 @@ class GenerateOptions(Setting):
     """What the output is divided by: below 1 for likelier characters."""
     draw_seed: NotNegativeCount = 0
     """What characters are drawn from."""
-    data: Place | None = None
-    """Where the run's text lies now, if it was moved."""
+    data: MovedData = None
 
 
 def run(words: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ from mupc.commands.options import Base, Positional, parse
 from mupc.commands.terminal import prepare_backend
 from mupc.records import RunError
 from mupc.settings import ConfigError, Configuration
-from mupc.settings.setting import Count, Kept, NotNegativeCount, Place, Setting
+from mupc.settings.setting import Count, Kept, MovedData, NotNegativeCount, Setting
 from mupc.sweeps.folder import SweepFolder
 from mupc.sweeps.points import Point, Space, read_file, read_grid, read_ranges, tell_apart
 from mupc.sweeps.ranking import Board, markdown, ranked
@@ -31,9 +31,7 @@ class SweepOptions(Setting):
     """How many random draws."""
     draw_seed: NotNegativeCount = 0
     """What they are drawn from."""
-    data: Place | None = None
-    """Where the data of the folder's points lie now, if they were moved: an `.npz` file, or a
-    folder of files."""
+    data: MovedData = None
     retry_failed: bool = False
     """Train points again that could not be trained: there may be more memory now."""
     together: Count = 1

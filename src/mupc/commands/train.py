@@ -9,7 +9,7 @@ from mupc.runs import Start, resume, train
 from mupc.runs.stored import stored_config
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.files import to_toml
-from mupc.settings.setting import Place, Setting
+from mupc.settings.setting import MovedData, Setting
 from mupc.training.progress import Progress
 
 
@@ -20,9 +20,7 @@ class TrainOptions(Setting):
     """Print the configuration as a TOML file, for --file, and do not train."""
     resume: str | None = None
     """Run folder to continue from its newest checkpoint, instead of all other options but data."""
-    data: Place | None = None
-    """Where the data of the run to resume lie now, if they were moved: an `.npz` file, or a folder
-    of files."""
+    data: MovedData = None
     extend: str | None = None
     """Run folder to train longer, in a folder of its own: its configuration and its network are
     where training begins, and other options change the configuration."""

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
 
 import numpy as np
 from annotated_types import Ge, Gt, Len, Lt
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 if TYPE_CHECKING:
@@ -54,6 +61,13 @@ Place = Annotated[str, AfterValidator(_absolute)]
 """A file or folder to read; it holds from any folder."""
 OutPlace = Annotated[str, AfterValidator(_expanded)]
 """A folder to write to."""
+
+
+MovedData = Annotated[
+    Place | None,
+    Field(description="Where the data lie now, if they were moved: a file, or a folder of files."),
+]
+"""Where the data of something that goes on lie, unless they lie where they lay."""
 
 
 class ConfigError(ValueError):

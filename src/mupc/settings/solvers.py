@@ -4,6 +4,7 @@ import abc
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import optax
+from pydantic import Field
 
 from mupc.hyperparameters import traced
 from mupc.inference import (
@@ -39,7 +40,13 @@ from mupc.settings.setting import (
 if TYPE_CHECKING:
     from mupc.settings.configuration import Configuration
 
-Coordinates = Literal["activities", "errors"]
+Coordinates = Annotated[
+    Literal["activities", "errors"],
+    Field(
+        description="What the method moves: activities, or prediction errors, which reach all "
+        "layers in a step."
+    ),
+]
 
 
 class SolverKind(Kind):
@@ -130,7 +137,6 @@ class MovingSolver(SolverKind):
     """A method that moves activities, or errors."""
 
     coordinates: Coordinates = "activities"
-    """What the method moves: activities, or prediction errors, which reach all layers in a step."""
 
     def build(self) -> Solver:
         """Return the method."""
@@ -150,7 +156,6 @@ class LBFGSSolver(MovingSolver):
     max_steps: Count | Literal["depth"] = 30
     """Largest number of inference steps T; `depth`: as many as there are hidden layers."""
     coordinates: Coordinates = "errors"
-    """What the method moves: activities, or prediction errors, which reach all layers in a step."""
     history: Count = 8
     """Pairs that are remembered."""
 
@@ -210,7 +215,6 @@ class GradientFlowSolver(MovingSolver):
     kind = "gradient-flow"
 
     coordinates: Coordinates = "errors"
-    """What the method moves: activities, or prediction errors, which reach all layers in a step."""
 
     def method(self) -> Solver:
         """Return the method, whatever it moves."""
