@@ -27,6 +27,16 @@ from mupc.data.targets import Label, in_float32
 _VALIDATION_SEED = 20240229
 
 
+def _check_weights(weights: object, samples: int, name: str) -> None:
+    if not isinstance(weights, Weights | None):
+        raise DataError("weights must be mupc.data.Weights(…), or given to from_arrays.")
+    if weights is not None and len(weights.values) != samples:
+        raise DataError(
+            f"{name} has {samples} training samples but {len(weights.values)} weights: give one "
+            "for each sample."
+        )
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """A named data set.
@@ -53,13 +63,7 @@ class Dataset:
 
     def __post_init__(self) -> None:
         check_augmentation(self.augment, self.shape)
-        if not isinstance(self.weights, Weights | None):
-            raise DataError("weights must be mupc.data.Weights(…), or given to from_arrays.")
-        if self.weights is not None and len(self.weights.values) != len(self.train.x):
-            raise DataError(
-                f"{self.name} has {len(self.train.x)} training samples but "
-                f"{len(self.weights.values)} weights: give one for each sample."
-            )
+        _check_weights(self.weights, len(self.train.x), self.name)
 
     @classmethod
     def from_arrays(

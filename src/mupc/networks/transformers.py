@@ -1,7 +1,6 @@
 """Transformers: of tokens, with an activity for every branch."""
 
 import functools
-from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -23,13 +22,19 @@ def layer_norm(z: Sequence) -> Sequence:
     return z * jax.lax.rsqrt(jnp.mean(z**2, axis=-1, keepdims=True) + 1e-6)
 
 
-class TokenEmbedding(ScaledBlock):
+class _NonLinear(ScaledBlock):
+    @property
+    def linear(self) -> bool:
+        """Whether the map is affine: it is not."""
+        return False
+
+
+class TokenEmbedding(_NonLinear):
     r"""The entry: $u_t = (E_{x_t} + P_t) / \sqrt 2$, of tokens x at positions t."""
 
     tokens: Float[Array, "vocabulary width"]
     positions: Float[Array, "context width"]
     scales: tuple[Scale, ...] = eqx.field(static=True)
-    linear: ClassVar[bool] = False
 
     @classmethod
     def initialise(
@@ -60,7 +65,7 @@ class TokenEmbedding(ScaledBlock):
         return found * 2**-0.5
 
 
-class AttentionBranch(ScaledBlock):
+class AttentionBranch(_NonLinear):
     r"""A residual branch of causal attention, $u = z + b\, O\, \text{attend}(QKV\, \text{LN} z)$.
 
     Logits are divided by the width of a head, as under μP (arXiv 2203.03466), not by its root.
@@ -71,7 +76,6 @@ class AttentionBranch(ScaledBlock):
     scales: tuple[Scale, ...] = eqx.field(static=True)
     heads: int = eqx.field(static=True)
     branch: float = eqx.field(static=True)
-    linear: ClassVar[bool] = False
 
     @classmethod
     def initialise(
@@ -108,14 +112,13 @@ class AttentionBranch(ScaledBlock):
         return ("cpu",)
 
 
-class PerceptronBranch(ScaledBlock):
+class PerceptronBranch(_NonLinear):
     r"""A residual branch at every position, $u = z + b\, V \text{gelu}(U\, \text{LN} z)$."""
 
     up: Float[Array, "*layer hidden width"]
     down: Float[Array, "*layer width hidden"]
     scales: tuple[Scale, ...] = eqx.field(static=True)
     branch: float = eqx.field(static=True)
-    linear: ClassVar[bool] = False
 
     @classmethod
     def initialise(
@@ -144,12 +147,11 @@ class PerceptronBranch(ScaledBlock):
         return ("cpu",)
 
 
-class NormedDense(ScaledBlock):
+class NormedDense(_NonLinear):
     r"""A fully connected layer at every position, $u = a W \text{LN} z$: the readout."""
 
     weights: Float[Array, "out in"]
     scales: tuple[Scale, ...] = eqx.field(static=True)
-    linear: ClassVar[bool] = False
 
     @classmethod
     def initialise(

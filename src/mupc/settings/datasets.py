@@ -62,8 +62,8 @@ class _Numbers(DatasetKind):
         return self._loaded(self.kind)
 
     def _loaded(self, name: str, data_dir: str | None = None) -> Dataset:
-        given = {"data_dir": data_dir, "validation": self.validation, "scale": self.scale}
-        return data.load(name, **given).augmented(self.augment)
+        found = data.load(name, data_dir=data_dir, validation=self.validation, scale=self.scale)
+        return found.augmented(self.augment)
 
 
 class Digits(_Numbers):
