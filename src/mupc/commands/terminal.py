@@ -8,9 +8,9 @@ from pathlib import Path
 import jax
 import platformdirs
 
+from mupc.records import Evaluation, scores
 from mupc.settings.setting import ConfigError
 from mupc.settings.training import RunKeeping
-from mupc.training.evaluate import Evaluation
 
 
 def prepare() -> None:
@@ -34,9 +34,8 @@ def sentence(text: str) -> None:
 
 def figures(evaluation: Evaluation) -> str:
     """Return accuracy and loss in words."""
-    accuracy = evaluation.accuracy
-    shown = "" if accuracy is None else f"accuracy {100 * accuracy:.2f} %, "
-    return f"{shown}loss {evaluation.loss:.4g} over {evaluation.samples} samples"
+    accuracy, loss, samples, perplexity = evaluation
+    return f"{scores(accuracy, loss, perplexity)} over {samples} samples"
 
 
 def prepare_backend(keeping: RunKeeping) -> None:

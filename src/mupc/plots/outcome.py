@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from mupc.plots.page import table
 from mupc.plots.reading import RunRecords
-from mupc.records import Ended, RegimeRecord, counted, figure, span
+from mupc.records import Ended, RegimeRecord, counted, figure, scores, span
 
 
 def outcome(runs: Sequence[RunRecords]) -> str:
@@ -53,13 +54,15 @@ def _ended(run: RunRecords) -> str:
     }.get(result.ended, f"diverged after {steps}")
 
 
-def _test(run: RunRecords) -> str:
-    if run.result is None or run.result.test is None:
-        return ""
-    test = run.result.test
-    accuracy = "" if test.accuracy is None else f"accuracy {figure(test.accuracy, '.2f', 100)} %, "
-    step = f"step {run.result.network_from_step:,}"
-    return f"{accuracy}loss {figure(test.loss)} ({step}; {counted(test.samples, 'sample')})"
+def _split(name: Literal["test", "validation"]) -> Callable[[RunRecords], str]:
+    def cell(run: RunRecords) -> str:
+        if run.result is None or (found := getattr(run.result, name)) is None:
+            return ""
+        accuracy, loss, samples, perplexity = found
+        step = f"step {run.result.network_from_step:,}"
+        return f"{scores(accuracy, loss, perplexity)} ({step}; {counted(samples, 'sample')})"
+
+    return cell
 
 
 def _seconds(run: RunRecords) -> str:
@@ -83,7 +86,8 @@ def _learning(record: RegimeRecord) -> str:
 _ROWS: dict[str, Callable[[RunRecords], str]] = {
     "folder": lambda run: run.path,
     "ended": _ended,
-    "test split": _test,
+    "test split": _split("test"),
+    "validation split": _split("validation"),
     "training time": _seconds,
     "ρ at the first batch": lambda run: figure(run.regime.rho, ".3g"),
     "last regime report at step": _last(lambda record: f"{record.step:,}"),

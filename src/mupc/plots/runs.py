@@ -64,7 +64,8 @@ def curves(runs: Sequence[RunRecords]) -> Figure:
     classes = any(record.accuracy is not None for run in runs for record in run.train)
     figure, axes = panels(2 + classes)
     draw(axes[0], runs, lambda run: _of(run, _steps, lambda record: record.loss))
-    label(axes[0], "Loss (validation dashed)", "training step", "loss per sample")
+    loss = "loss (nats per position)" if _of_text(runs) else "loss per sample"
+    label(axes[0], "Loss (validation dashed)", "training step", loss)
     if classes:
         draw(axes[1], runs, lambda run: _of(run, _steps, _percent), log=False)
         label(axes[1], "Accuracy (validation dashed)", "training step", "accuracy (%)")
@@ -78,16 +79,24 @@ _ENERGY = "energy per sample"
 
 
 def accuracy_in_time(runs: Sequence[RunRecords]) -> Figure:
-    """Draw accuracy (loss, where the targets are not classes) against seconds of training."""
+    """Draw accuracy (loss of text, or of targets without classes) against seconds of training."""
     runs = [run for run in runs if run.train]
-    classes = any(record.accuracy is not None for run in runs for record in run.train)
+    of_text = _of_text(runs)
+    classes = not of_text and any(
+        record.accuracy is not None for run in runs for record in run.train
+    )
     figure, (axes,) = panels(1)
     value = _percent if classes else lambda record: record.loss
     draw(axes, runs, lambda run: _of(run, _time, value), log=not classes)
+    loss = "loss (nats per position)" if of_text else "loss"
     title = f"{'Accuracy' if classes else 'Loss'} in time (validation dashed)"
-    label(axes, title, "seconds since training began", "accuracy (%)" if classes else "loss")
+    label(axes, title, "seconds since training began", "accuracy (%)" if classes else loss)
     name_runs(figure, runs, _nothing)
     return figure
+
+
+def _of_text(runs: Sequence[RunRecords]) -> bool:
+    return any(record.perplexity is not None for run in runs for record in run.train)
 
 
 def _of(

@@ -120,8 +120,8 @@ def _best(done: Sequence[tuple[SweepPoint, Outcome]]) -> str:
 
 
 _CSV = (
-    *("accuracy", "loss", "test_accuracy", "test_loss", "rho", "seconds", "training_seconds"),
-    *("ended", "message", "run"),
+    *("accuracy", "loss", "perplexity", "test_accuracy", "test_loss", "rho"),
+    *("seconds", "training_seconds", "ended", "message", "run"),
 )
 
 
@@ -144,8 +144,9 @@ def _flat(value: object) -> object:
 
 def _pictures(points: Sequence[SweepPoint]) -> list[Picture]:
     done = _done(points)
-    classes = any(outcome.accuracy is not None for _, outcome in done)
-    y = "validation accuracy (%)" if classes else "validation loss"
+    of_text = any(outcome.perplexity is not None for _, outcome in done)
+    classes = not of_text and any(outcome.accuracy is not None for _, outcome in done)
+    y = "validation accuracy (%)" if classes else f"validation loss{' (nats)' if of_text else ''}"
     pictures: list[Picture] = []
     for name in without_seed(points[0].settings) if done else ():
         values = {point.settings[name] for point, _ in done if _is_number(point.settings[name])}

@@ -34,4 +34,5 @@ from mupc.records.validation import any_record_from as any_record_from
 from mupc.records.validation import record_from as record_from
 from mupc.records.words import counted as counted
 from mupc.records.words import figure as figure
+from mupc.records.words import scores as scores
 from mupc.records.words import span as span

@@ -29,11 +29,28 @@ class Regime(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """The fraction of positions that are right (None without classes), the mean loss of samples."""
+    """How well a split is predicted: means over its samples, and over an output's positions.
+
+    Attributes:
+        accuracy: fraction of positions that are right; None without classes.
+        loss: at unit precision, of one position.
+        samples: how many there are.
+        perplexity: exp(loss), where each of several positions predicts a class, as in text.
+    """
 
     accuracy: float | None
     loss: float
     samples: int
+    perplexity: float | None = None
+
+    @property
+    def score(self) -> tuple[float, float]:
+        """What the better network has more of: accuracy, then less loss; of text, less loss.
+
+        On a small split many networks have the same accuracy.
+        """
+        of_classes = self.accuracy is not None and self.perplexity is None
+        return (self.accuracy or 0.0) if of_classes else 0.0, -self.loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +84,7 @@ class Outcome:
         message: a sentence that says why.
         accuracy, loss: on the validation split, by the network that the run ended with; None for
             what there is not.
+        perplexity: exp(loss), of text.
         test_accuracy, test_loss: on the test split.
         rho: regime number of the first batch.
         regime: the last line of the regime report.
@@ -81,6 +99,7 @@ class Outcome:
     message: str
     accuracy: float | None = None
     loss: float | None = None
+    perplexity: float | None = None
     test_accuracy: float | None = None
     test_loss: float | None = None
     rho: float | None = None

@@ -108,9 +108,10 @@ def without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def score(outcomes: Sequence[Outcome]) -> tuple[float, float, float]:
-    """Return what to rank by: how often it ended well, then mean accuracy, then minus mean loss."""
+    """Return what to rank by: how often it ended well, mean accuracy (not of text), less loss."""
     well = [outcome.ended not in BADLY for outcome in outcomes]
-    accuracies = [_finite(outcome.accuracy, 0.0) for outcome in outcomes]
+    of_text = any(outcome.perplexity is not None for outcome in outcomes)
+    accuracies = [0.0 if of_text else _finite(outcome.accuracy, 0.0) for outcome in outcomes]
     losses = [_finite(outcome.loss, math.inf) for outcome in outcomes]
     return statistics.fmean(well), statistics.fmean(accuracies), -statistics.fmean(losses)
 

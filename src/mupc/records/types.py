@@ -19,6 +19,8 @@ EQUILIBRIUM = 1e-2
 class TrainRecord:
     """Means over the batches since the previous record (energies at the precision of each batch).
 
+    `loss` is that of one position where an output has several; `perplexity` is its exponential
+    where these predict classes, as in text, and None elsewhere.
     `energy_before` and `energy_after` are before and after inference; rules without inference
     leave both equal. `residual` (relative to where inference started) and `converged` are of the
     last batch alone: measuring them costs sweeps. They are None without inference, and in a record
@@ -38,18 +40,20 @@ class TrainRecord:
     precision: float
     samples_per_second: float
     seconds: float
+    perplexity: float | None = None
     kind: str = "train"
 
 
 @dataclasses.dataclass(frozen=True)
 class ValidationRecord:
-    """Loss and accuracy over the whole validation split."""
+    """Loss and accuracy over the whole validation split; see `Evaluation`."""
 
     step: int
     loss: float
     accuracy: float | None
     best: bool
     seconds: float
+    perplexity: float | None = None
     kind: str = "validation"
 
 

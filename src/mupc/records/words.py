@@ -10,6 +10,14 @@ def figure(value: float | None, form: str = ".4g", unit: float = 1) -> str:
     return format(unit * value, form) if math.isfinite(value) else "not finite"
 
 
+def scores(accuracy: float | None, loss: float, perplexity: float | None = None) -> str:
+    """Return what a network scored: loss in nats, and its perplexity, where it predicts text."""
+    right = "" if accuracy is None else f"accuracy {figure(accuracy, '.2f', 100)} %, "
+    if perplexity is None:
+        return f"{right}loss {figure(loss)}"
+    return f"{right}{figure(loss)} nats, perplexity {figure(perplexity)}"
+
+
 def span(values: float | tuple[float, ...] | None) -> str:
     """Return a number, or the smallest and the largest of those of the layers."""
     layers = values if isinstance(values, tuple) else () if values is None else (values,)

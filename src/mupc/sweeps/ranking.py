@@ -24,7 +24,7 @@ class Row(NamedTuple):
 
     @property
     def score(self) -> tuple[float, float, float]:
-        """What to rank by: how often it ended well, then mean accuracy, then minus mean loss."""
+        """What to rank by; see `mupc.records.score`."""
         return score([result.outcome for result in self.results])
 
     @property

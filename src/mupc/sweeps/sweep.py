@@ -247,6 +247,7 @@ def _outcome(folder: SweepFolder, task: _Task, run: Run, seconds: float, share: 
         message=run.result.message,
         accuracy=None if validation is None else validation.accuracy,
         loss=None if validation is None else validation.loss,
+        perplexity=None if validation is None else validation.perplexity,
         test_accuracy=None if test is None else test.accuracy,
         test_loss=None if test is None else test.loss,
         rho=run.folder.regime().rho,

@@ -1,5 +1,7 @@
 """Evaluation: accuracy and loss of the predictions over all samples of a split."""
 
+import math
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ from jaxtyping import Array, Float, Num
 
 from mupc.data import Split, check_split, evaluation_batches
 from mupc.learning import Backpropagation, LearningRule
-from mupc.likelihoods import Likelihood, losses
+from mupc.likelihoods import Categorical, Likelihood, losses
 from mupc.networks import Network, check_network
 from mupc.records import Evaluation
 from mupc.training.results import FitResult
@@ -31,7 +33,7 @@ def evaluate(
         trained: what to evaluate: the result of `mupc.fit`, which knows its rule, or a network.
         split: x and y.
         rule: predicts; backpropagation's feedforward pass unless there is another.
-        likelihood: gives the loss (at unit precision); the rule's own unless given.
+        likelihood: gives the loss, of one position at unit precision; the rule's own unless given.
         batch_size: how many samples at a time.
 
     Raises:
@@ -46,15 +48,15 @@ def evaluate(
     check_network(network)
     rule = Backpropagation() if rule is None else rule
     likelihood = likelihood or rule.likelihood
-    loss, correct = 0.0, 0.0
+    loss, correct, positions = 0.0, 0.0, math.prod(split.y.shape[1:-1])
     for x, y in evaluation_batches(split, batch_size):
         batch_loss, batch_correct = _evaluate_batch(
             network, rule, likelihood, as_input(x), jnp.asarray(y, float)
         )
         loss, correct = loss + float(batch_loss), correct + float(batch_correct)
     samples = len(split.x)
-    accuracy = correct / samples if is_one_hot(split.y) else None
-    return Evaluation(accuracy, loss / samples, samples)
+    accuracy, loss = correct / samples if is_one_hot(split.y) else None, loss / samples / positions
+    return Evaluation(accuracy, loss, samples, perplexity(loss, likelihood, split.y))
 
 
 @eqx.filter_jit
@@ -81,6 +83,14 @@ def hits(output: Float[Array, "batch ..."], y: Float[Array, "batch ..."]) -> Flo
     """
     right = jnp.argmax(output, axis=-1) == jnp.argmax(y, axis=-1)
     return jnp.mean(right.reshape(len(right), -1).astype(output.dtype), axis=1)
+
+
+def perplexity(loss: float, likelihood: Likelihood, y: Num[np.ndarray, "n ..."]) -> float | None:
+    """Return exp(loss) where each of several positions predicts a class, as in text; else None."""
+    if y.ndim < 3 or not isinstance(likelihood, Categorical):
+        return None
+    with np.errstate(over="ignore"):
+        return float(np.exp(loss))
 
 
 def is_one_hot(y: Num[np.ndarray, "n ..."]) -> bool:

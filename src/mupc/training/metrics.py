@@ -1,5 +1,6 @@
 """What a training step tells of itself."""
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -48,7 +49,7 @@ def metrics_of(rule: LearningRule, batch: Batch, info: Info, measure: Bool[Array
     """Return the metrics of one update on a batch."""
     y = jnp.asarray(batch[1], info.output.dtype)
     return Metrics(
-        loss=jnp.mean(losses(rule.likelihood, y, info.output)),
+        loss=jnp.mean(losses(rule.likelihood, y, info.output)) / math.prod(y.shape[1:-1]),
         accuracy=jnp.mean(hits(info.output, y).astype(info.output.dtype)),
         energy_before=jnp.sum(info.before),
         energy_after=jnp.sum(info.layers),

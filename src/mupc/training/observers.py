@@ -12,7 +12,7 @@ from mupc.data import Dataset, Split
 from mupc.learning import Batch
 from mupc.records import Ended, RegimeRecord, TrainRecord, ValidationRecord
 from mupc.training.checkpoint import Checkpoints
-from mupc.training.evaluate import evaluate, is_one_hot
+from mupc.training.evaluate import evaluate, is_one_hot, perplexity
 from mupc.training.metrics import MEASURED, Metrics
 from mupc.training.report import Model, regime_report, trace_report
 from mupc.training.session import Session, Trained
@@ -69,6 +69,7 @@ class Log(Observer):
         names = [name for name in Metrics._fields if name != "measured"]
         means = {name: _mean(name, session.pending) for name in names}
         accuracy, size = means["accuracy"] if self.classes else None, session.schedule.batch_size
+        loss = cast(float, means["loss"])  # every step knows it
         now = time.perf_counter()
         # A first record of one step has nothing but the step that compiled.
         steps, since = (self._steps, self._since) if self._steps else (1, self._began)
@@ -77,6 +78,7 @@ class Log(Observer):
             epoch=session.steps * size / len(self.data.train.x),
             samples_per_second=steps * size / (now - since - session.idle),
             seconds=session.seconds,
+            perplexity=perplexity(loss, session.member.rule.likelihood, self.data.train.y),
             **cast(dict[str, Any], means | {"accuracy": accuracy}),
         )
         session.pending, session.idle, self._steps, self._since = [], 0.0, 0, now
@@ -109,15 +111,14 @@ class Validate(Observer):
         step, state = session.steps, session.state
         with session.paused():
             seen = evaluate(state.network, self.split, rule=session.member.rule)
-            # On a small split many networks have the same accuracy: the lower loss decides.
-            score = (0.0 if seen.accuracy is None else seen.accuracy, -seen.loss)
-            best = score > session.best_score
+            best = seen.score > session.best_score
             session.stale = 0 if best else session.stale + 1
             if best:
                 network, rule_state = copy_arrays((state.network, state.rule))
-                session.best, session.best_score = Trained(network, rule_state, step), score
+                session.best, session.best_score = Trained(network, rule_state, step), seen.score
         self.evaluated, seconds = step, session.seconds
-        session.report(ValidationRecord(step, seen.loss, seen.accuracy, best, seconds))
+        record = ValidationRecord(step, seen.loss, seen.accuracy, best, seconds, seen.perplexity)
+        session.report(record)
 
 
 @final

@@ -1,6 +1,6 @@
 """What a person sees of training: how much is left, a bar in a terminal, and the last figures."""
 
-from mupc.records import Record, RegimeRecord, TraceRecord, ValidationRecord, counted
+from mupc.records import Record, RegimeRecord, TraceRecord, ValidationRecord, counted, scores
 
 _PLAIN = str.maketrans({"→": ">", "ρ": "rho", "π": "pi", "–": "-", "−": "-"})
 _BAR = 20
@@ -21,8 +21,8 @@ class Progress:
         """Show a record."""
         if isinstance(record, ValidationRecord):
             best = ", the best so far" if record.best else ""
-            score = _accuracy(record.accuracy)
-            self._line(f"  validation at step {record.step}: {score}loss {record.loss:.4g}{best}")
+            score = scores(record.accuracy, record.loss, record.perplexity)
+            self._line(f"  validation at step {record.step}: {score}{best}")
             return
         if isinstance(record, RegimeRecord):
             if sentence := record.sentence():
@@ -38,8 +38,9 @@ class Progress:
             else f"energy {record.energy_after:.4g}"
         )
         figures = (
-            f"step {record.step}/{self.steps}: loss {record.loss:.4g}, "
-            f"{_accuracy(record.accuracy)}{inference}, {record.samples_per_second:,.0f} samples/s"
+            f"step {record.step}/{self.steps}: "
+            f"{scores(record.accuracy, record.loss, record.perplexity)}, "
+            f"{inference}, {record.samples_per_second:,.0f} samples/s"
         )
         if record.diverged:
             share = f"{record.diverged:.0%}"
@@ -79,10 +80,6 @@ def printable(text: str, encoding: str) -> str:
     except UnicodeEncodeError:
         return text.translate(_PLAIN).encode(encoding, "replace").decode(encoding)
     return text
-
-
-def _accuracy(accuracy: float | None) -> str:
-    return "" if accuracy is None else f"accuracy {100 * accuracy:.2f} %, "
 
 
 def _duration(seconds: float) -> str:
