@@ -51,9 +51,9 @@ def plain(text):
 
 def test_a_file_gets_a_line_for_each_record(monkeypatch):
     assert shown(monkeypatch, record(20), record(40), terminal=False, message="done") == (
-        "1 s left, step 20/40: loss 0.5, accuracy 25.00 %, energy 2 → 1 in 3 inference steps, "
+        "1 s left, step 20/40: accuracy 25.00 %, loss 0.5, energy 2 → 1 in 3 inference steps, "
         "100 samples/s\n"
-        "0 s left, step 40/40: loss 0.5, accuracy 25.00 %, energy 2 → 1 in 3 inference steps, "
+        "0 s left, step 40/40: accuracy 25.00 %, loss 0.5, energy 2 → 1 in 3 inference steps, "
         "100 samples/s\n"
         "done\n"
     )

@@ -6,7 +6,7 @@ import pytest
 
 import mupc
 from mupc.commands.main import main
-from mupc.data import DataError, load_text
+from mupc.data import DataError, load, load_shakespeare, load_text
 from mupc.records import RunError
 from mupc.runs import generate, load_run
 
@@ -104,3 +104,21 @@ def test_only_text_is_generated(path):
     data = load_text(path, context=4)
     with pytest.raises(RunError, match="at least one character"):
         generate(network, data, "", length=1, key=jax.random.key(0))
+
+
+def test_shakespeare_is_read_where_its_file_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("MUPC_CACHE", str(tmp_path / "none"))
+    (tmp_path / "tinyshakespeare").mkdir()
+    (tmp_path / "tinyshakespeare" / "input.txt").write_text(TEXT, "utf-8")
+    data = load_shakespeare(tmp_path, context=10, validation=0.25)
+    same = load_text(tmp_path / "tinyshakespeare" / "input.txt", 10, 0.25)
+    assert data.name == "shakespeare"
+    np.testing.assert_array_equal(data.train.x, same.train.x)
+    np.testing.assert_array_equal(data.validation.y, same.validation.y)
+    # By its name too, and held out at its end as everywhere.
+    again = load("shakespeare", data_dir=tmp_path, validation=0.25).validation
+    assert read(data, again.x[-1]) in TEXT[-70:]
+    with pytest.raises(DataError, match="no scale"):
+        load("shakespeare", data_dir=tmp_path, scale="unit")
+    with pytest.raises(DataError, match=r"shakespeare is not complete in .*input\.txt"):
+        load_shakespeare(tmp_path / "none")

@@ -18,4 +18,5 @@ from mupc.data.split import DataWarning as DataWarning
 from mupc.data.split import Split as Split
 from mupc.data.targets import Label as Label
 from mupc.data.targets import one_hot as one_hot
+from mupc.data.text import load_shakespeare as load_shakespeare
 from mupc.data.text import load_text as load_text

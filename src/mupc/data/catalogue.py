@@ -3,7 +3,7 @@
 import difflib
 from pathlib import Path
 
-from mupc.data.cifar10 import CIFAR10
+from mupc.data.cifar import CIFAR10, CIFAR100
 from mupc.data.dataset import Dataset, prepare
 from mupc.data.digits import DIGITS
 from mupc.data.mnist import FASHION_MNIST, MNIST
@@ -11,8 +11,9 @@ from mupc.data.npz import load_npz
 from mupc.data.scaling import Scaling
 from mupc.data.sources import state
 from mupc.data.split import DataError
+from mupc.data.text import SHAKESPEARE, load_shakespeare
 
-_KNOWN = {known.name: known for known in (DIGITS, MNIST, FASHION_MNIST, CIFAR10)}
+_KNOWN = {known.name: known for known in (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR100)}
 
 
 def load(
@@ -23,7 +24,9 @@ def load(
     scale: Scaling = "none",
     seed: int = 0,
 ) -> Dataset:
-    """Return a data set: `digits`, `mnist`, `fashion-mnist`, `cifar10`, or an `.npz` file's path.
+    """Return a data set by name, or an `.npz` file by its path.
+
+    Names are `digits`, `mnist`, `fashion-mnist`, `cifar10`, `cifar100` and `shakespeare`.
 
     Images have the shape (n, height, width, channels); `Dataset.flattened` makes rows of them.
 
@@ -45,14 +48,21 @@ def load(
     Raises:
         DataError: with a sentence that says what to do, for whatever is wrong.
     """
+    if str(name) == SHAKESPEARE.name:
+        if scale != "none":
+            raise DataError(f"{name} is text, which has no scale: leave out `scale`.")
+        return load_shakespeare(data_dir, validation=validation)
     return prepare(_load(str(name), data_dir), validation, scale, seed)
 
 
 def available(data_dir: str | Path | None = None) -> dict[str, str]:
     """Return for each known name where its data are; reads no contents and uses no network."""
+    sources = {name: known.source for name, known in _KNOWN.items()} | {
+        SHAKESPEARE.name: SHAKESPEARE
+    }
     return {
-        name: "built in" if known.source is None else state(known.source, data_dir)
-        for name, known in _KNOWN.items()
+        name: "built in" if source is None else state(source, data_dir)
+        for name, source in sources.items()
     }
 
 
@@ -67,9 +77,10 @@ def _load(name: str, data_dir: str | Path | None) -> Dataset:
 
 
 def _unknown(name: str) -> str:
-    nearest = difflib.get_close_matches(name.lower(), _KNOWN, n=1)
+    names = (*_KNOWN, SHAKESPEARE.name)
+    nearest = difflib.get_close_matches(name.lower(), names, n=1)
     suggestion = f"did you mean {nearest[0]}? " if nearest else ""
     return (
-        f"There is no data set '{name}': {suggestion}Known are {', '.join(_KNOWN)}, and the path "
+        f"There is no data set '{name}': {suggestion}Known are {', '.join(names)}, and the path "
         "of an .npz file of your own."
     )

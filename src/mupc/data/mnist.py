@@ -100,7 +100,7 @@ def load_fashion_mnist(data_dir: str | Path | None) -> Dataset:
     arrays = {name: read_idx(paths[name], shape) for name, shape in _SHAPES.items()}
     # MNIST's files have the same names and shapes, but its classes differ in size.
     for name in (_TRAIN_LABELS, _TEST_LABELS):
-        require_balanced(arrays[name], _FASHION_MNIST.name, paths[name])
+        require_balanced(arrays[name], 10, _FASHION_MNIST.name, paths[name])
     return _dataset(_FASHION_MNIST.name, arrays, 0.2860, 0.3530, _CLOTHES)
 
 

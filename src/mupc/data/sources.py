@@ -79,13 +79,13 @@ def state(source: Source, data_dir: str | Path | None) -> str:
     return "not on this machine; fetched when first used"
 
 
-def require_balanced(labels: UInt8[np.ndarray, " n"], name: str, path: Path) -> None:
-    """Raise DataError unless each of ten classes has a tenth of the labels, as in `name`."""
-    each = len(labels) // 10
-    if not np.array_equal(np.bincount(labels, minlength=10), np.full(10, each)):
+def require_balanced(labels: UInt8[np.ndarray, " n"], classes: int, name: str, path: Path) -> None:
+    """Raise DataError unless each of the classes has as many of the labels, as in `name`."""
+    each = len(labels) // classes
+    if not np.array_equal(np.bincount(labels, minlength=classes), np.full(classes, each)):
         raise DataError(
-            f"{path} holds other data than {name}: its labels are not 0 to 9 with {each} of each "
-            f"class; put {name}'s own files in a folder named {name}."
+            f"{path} holds other data than {name}: its labels are not 0 to {classes - 1} with "
+            f"{each} of each class; put {name}'s own files in a folder named {name}."
         )
 
 

@@ -6,7 +6,10 @@ import numpy as np
 from jaxtyping import Int32
 
 from mupc.data.dataset import Dataset
+from mupc.data.sources import Source, files
 from mupc.data.split import DataError, Split
+
+_FILE = "input.txt"
 
 
 def load_text(path: str | Path, context: int = 64, validation: float = 0.1) -> Dataset:
@@ -26,8 +29,12 @@ def load_text(path: str | Path, context: int = 64, validation: float = 0.1) -> D
         DataError: if the file cannot be read, or is too short.
     """
     path = Path(path).expanduser()
+    return of_text(_read(path), path.name, context, validation)
+
+
+def _read(path: Path) -> str:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): name a text file.") from error
     except UnicodeDecodeError as error:
@@ -35,7 +42,32 @@ def load_text(path: str | Path, context: int = 64, validation: float = 0.1) -> D
             f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}): save it in that "
             "encoding."
         ) from error
-    return of_text(text, path.name, context, validation)
+
+
+SHAKESPEARE = Source(
+    "shakespeare",
+    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/",
+    {_FILE: "6fb458f1232090904fb40fe944165e91"},
+    {_FILE: ("tinyshakespeare.txt", "shakespeare.txt")},
+    folders=("tinyshakespeare",),
+)
+
+
+def load_shakespeare(
+    data_dir: str | Path | None = None, context: int = 64, validation: float = 0.1
+) -> Dataset:
+    """Return tiny Shakespeare, 1.1 million characters of his plays (Karpathy, 2015).
+
+    Args:
+        data_dir: the folder of its file; see `mupc.data.load`.
+        context: how many characters a sample has.
+        validation: the fraction that is held out, at its end.
+
+    Raises:
+        DataError: if it is not there and cannot be downloaded.
+    """
+    path = files(SHAKESPEARE, data_dir)[_FILE]
+    return of_text(_read(path), SHAKESPEARE.name, context, validation)
 
 
 def of_text(text: str, name: str, context: int, validation: float) -> Dataset:

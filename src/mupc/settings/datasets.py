@@ -72,8 +72,11 @@ class Digits(_Numbers):
     kind = "digits"
 
 
+DataDir = Annotated[Place | None, Kept(), Located()]
+
+
 class _Files(_Numbers):
-    data_dir: Annotated[Place | None, Kept(), Located()] = None
+    data_dir: DataDir = None
     """Folder of data files already on disk, which comes before MUPC_DATA and the cache."""
 
     def moved(self, place: str) -> dict[str, Any]:
@@ -107,6 +110,12 @@ class CIFAR10(_Files):
     kind = "cifar10"
 
 
+class CIFAR100(_Files):
+    """Colour photographs of 32 × 32 pixels in a hundred classes."""
+
+    kind = "cifar100"
+
+
 class Npz(_Numbers):
     """Your own arrays, x and y, in a file of NumPy's; `--dataset FILE.npz` is short for it."""
 
@@ -133,19 +142,44 @@ class Npz(_Numbers):
         return Path(self.path).stem
 
 
-class Text(DatasetKind):
-    """The characters of a text in UTF-8; `--dataset FILE.txt` is short for it."""
-
-    kind = "text"
+class _Characters(DatasetKind):
     brings: ClassVar[Mapping[str, Any]] = {"likelihood": "categorical"}
 
-    path: Annotated[Place, Located()]
-    """The file."""
     context: Count = 64
     """Characters of a sample; each is predicted from those before it."""
     validation: Fraction = 0.1
     """Fraction of the text, at its end, that is held out; the network that does best there is the
     result. With 0 it is the last one."""
+
+
+class Shakespeare(_Characters):
+    """The characters of 40,000 lines of Shakespeare's plays."""
+
+    kind = "shakespeare"
+
+    data_dir: DataDir = None
+    """Folder of data files already on disk, which comes before MUPC_DATA and the cache."""
+
+    def load(self) -> Dataset:
+        """Return the data.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+        return data.load_shakespeare(self.data_dir, self.context, self.validation)
+
+    def moved(self, place: str) -> dict[str, Any]:
+        """Return the settings of the same data in another folder."""
+        return {} if Path(place).suffix else {"data_dir": place}
+
+
+class Text(_Characters):
+    """The characters of a text in UTF-8; `--dataset FILE.txt` is short for it."""
+
+    kind = "text"
+
+    path: Annotated[Place, Located()]
+    """The file."""
 
     def load(self) -> Dataset:
         """Return the data.
@@ -165,4 +199,13 @@ class Text(DatasetKind):
         return Path(self.path).stem
 
 
-DATASETS: tuple[type[DatasetKind], ...] = (Digits, MNIST, FashionMNIST, CIFAR10, Npz, Text)
+DATASETS: tuple[type[DatasetKind], ...] = (
+    Digits,
+    MNIST,
+    FashionMNIST,
+    CIFAR10,
+    CIFAR100,
+    Npz,
+    Shakespeare,
+    Text,
+)

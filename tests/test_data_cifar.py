@@ -1,8 +1,9 @@
-"""CIFAR-10, of its binary and of its Python version; pickles that would run something.
+"""CIFAR-10 and CIFAR-100, binary and Python version; pickles that would run something.
 
-Where the size does not matter, a batch has 20 images in the place of 10,000.
+Where the size does not matter, a batch has two images a class in the place of 10,000.
 """
 
+import dataclasses
 import io
 import pickle
 import tarfile
@@ -11,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from mupc.data import DataError, available, load
+from mupc.data import DataError, available, cifar, load
 from mupc.data.array_pickle import read_array_pickle
 
 
@@ -38,7 +39,11 @@ def write_cifar(folder, contents, mode="w:gz"):
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr("mupc.data.cifar10._IMAGES", 20)
+    for name in ("_CIFAR10", "_CIFAR100"):
+        which = getattr(cifar, name)
+        size = 2 * len(which.classes)
+        parts = {"train": dict.fromkeys(which.train, size), "test": dict.fromkeys(which.test, size)}
+        monkeypatch.setattr(cifar, name, dataclasses.replace(which, **parts))
 
 
 def records(n=10_000):
@@ -160,6 +165,29 @@ def test_both_versions_are_one_data_set_in_every_layout(tmp_path):
     assert len(prints) == 1
     first = np.frombuffer(prints.pop(), np.float32).reshape(20, 32, 32, 3)[0]
     assert first[1, 1, 1] == pytest.approx((1 - 0.4822) / 0.2435)
+
+
+@pytest.mark.usefixtures("few")
+def test_cifar100_has_the_fine_labels(tmp_path):
+    """Of both versions: the coarse label comes first in the binary one."""
+    labels, pixels = np.arange(200) % 100, np.zeros((200, 3072), np.uint8)
+    pixels[:, 0] = labels
+    binary, python = tmp_path / "cifar-100-binary", tmp_path / "other" / "cifar-100-python"
+    rows = np.concatenate([labels[:, None] // 5, labels[:, None], pixels], axis=1)
+    batch = {b"coarse_labels": (labels // 5).tolist(), b"fine_labels": labels.tolist()}
+    for folder, ending, contents in (
+        (binary, ".bin", rows.astype(np.uint8).tobytes()),
+        (python, "", python2({**batch, b"data": pixels})),
+    ):
+        folder.mkdir(parents=True)
+        for name in ("train", "test"):
+            (folder / f"{name}{ending}").write_bytes(contents)
+        data = load("cifar100", data_dir=folder.parent)
+        assert (data.train.x.shape, data.outputs) == ((200, 32, 32, 3), 100)
+        assert (data.classes[0], data.classes[99]) == ("apple", "worm")
+        np.testing.assert_array_equal(data.test.y.argmax(1), labels)
+        first = data.test.x[:, 0, 0, 0]
+        np.testing.assert_allclose(first, (labels / 255 - 0.5071) / 0.2673, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
