@@ -212,16 +212,26 @@ EVERY = {
     "transformer": lambda: mupc.transformer(
         VOCABULARY, context=4, pairs=2, width=4, heads=2, key=jax.random.key(0)
     ),
+    "tied transformer": lambda: mupc.transformer(
+        VOCABULARY,
+        **{"context": 4, "pairs": 1, "width": 4, "heads": 1},
+        learned_norms=True,
+        tied=True,
+        key=jax.random.key(0),
+    ),
+    "vision-transformer": lambda: mupc.vision_transformer(
+        IMAGE, OUTPUTS, patch=1, pairs=1, width=4, key=jax.random.key(0)
+    ),
 }
 IMAGE, VOCABULARY = (6, 5, 2), 5
 
 
 def data_for(kind, size=5):
     """A batch in the form that a network takes."""
-    if kind == "conv-resnet":
+    if kind in ("conv-resnet", "vision-transformer"):
         x = jax.random.normal(jax.random.key(0), (size, *IMAGE))
         return x, jax.nn.one_hot(jnp.arange(size) % OUTPUTS, OUTPUTS)
-    if kind == "transformer":
+    if kind.endswith("transformer"):
         x = jax.random.randint(jax.random.key(0), (size, 4), 0, VOCABULARY)
         return x, jax.nn.one_hot(jnp.roll(x, -1, axis=1), VOCABULARY)
     like = "attention" if kind == "alternating" else kind

@@ -59,9 +59,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_all_known(name, neares
 
 
 def test_a_name_like_no_other_gets_no_suggestion():
-    with pytest.raises(
-        DataError, match=r"'qqq': Known are digits, mnist, fash.*, shakespeare, and"
-    ):
+    with pytest.raises(DataError, match=r"'qqq': Known are digits, .*, shakespeare, and"):
         load("qqq")
 
 

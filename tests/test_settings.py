@@ -23,6 +23,7 @@ SIZES = {
     "conv-resnet": {"blocks": 1, "channels": 2, "stages": 2},
     "vgg": {"layers": "2p 3p"},
     "transformer": {"pairs": 1, "width": 8, "context": 4},
+    "vision-transformer": {"pairs": 1, "width": 8},
 }
 CONVOLUTIONS = {"network": "conv-resnet"}
 TOKENS = {"network": "transformer", "dataset": "text", "likelihood": "categorical"}
@@ -47,6 +48,9 @@ FIELDS = {
     "layers": ({"network": "vgg"}, "2p 2"),
     "pool": ({"network": "vgg"}, "average"),
     "pairs": (TOKENS, 2),
+    "learned_norms": (TOKENS, True),
+    "tied": (TOKENS, True),
+    "patch": ({"network": "vision-transformer"}, 2),
     "head_width": (TOKENS, 4),
     "context": (TOKENS, 5),
     "exponent": ({}, 1.0),

@@ -58,6 +58,7 @@ from mupc.networks import scale_sgd as scale_sgd
 from mupc.networks import scale_uniform as scale_uniform
 from mupc.networks import transformer as transformer
 from mupc.networks import vgg as vgg
+from mupc.networks import vision_transformer as vision_transformer
 from mupc.parameterisations import Base as Base
 from mupc.parameterisations import Parameterisation as Parameterisation
 from mupc.parameterisations import Scale as Scale

@@ -117,14 +117,17 @@ class ActivityDecay(Regulariser):
 def _weights(
     roles: tuple[Role, ...], network: Network
 ) -> list[tuple[float, Float[Array, "..."], bool]]:
-    """Return the multiplier of each array of weights, the array, and whether it is a stack."""
-    return [
-        (parameter.multiplier, parameter.array, layer.stacked)
-        for layer in network.layers
-        if is_scaled(layer.block)
-        for parameter in layer.block.parameters
-        if parameter.scale.role in roles and parameter.scale.kind == "weight"
-    ]
+    """Return the multiplier of each array of weights, the array, and whether it is a stack.
+
+    An array that layers share counts once, where it comes first.
+    """
+    found: dict[int, tuple[float, Float[Array, ...], bool]] = {}
+    for layer in network.layers:
+        for parameter in layer.block.parameters if is_scaled(layer.block) else ():
+            if parameter.scale.role in roles and parameter.scale.kind == "weight":
+                own = parameter.multiplier, parameter.array, layer.stacked
+                found.setdefault(id(parameter.array), own)
+    return list(found.values())
 
 
 def activity_terms(

@@ -31,6 +31,7 @@ from mupc.networks.transformers import NormedDense as NormedDense
 from mupc.networks.transformers import PerceptronBranch as PerceptronBranch
 from mupc.networks.transformers import TokenEmbedding as TokenEmbedding
 from mupc.networks.transformers import transformer as transformer
+from mupc.networks.transformers import vision_transformer as vision_transformer
 from mupc.networks.vgg import FlatDense as FlatDense
 from mupc.networks.vgg import PooledConvolution as PooledConvolution
 from mupc.networks.vgg import vgg as vgg

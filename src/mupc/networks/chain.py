@@ -27,6 +27,11 @@ class Chain(Network):
     readout: Block
 
     @property
+    def top(self) -> Block:
+        """The block of the output: the readout, with what a network may lend it."""
+        return self.readout
+
+    @property
     def depth(self) -> int:
         """H, the number of hidden activities."""
         return sum(stage.depth for stage in self.stages)
@@ -34,7 +39,7 @@ class Chain(Network):
     @property
     def linear(self) -> bool:
         """Whether every layer is affine."""
-        return all(layer.linear for layer in (*self.stages, self.readout))
+        return all(layer.linear for layer in (*self.stages, self.top))
 
     @property
     def layers(self) -> list[Layer]:
@@ -44,7 +49,7 @@ class Chain(Network):
             for stage in self.stages
             for i, block in enumerate((stage.entry, *stage.blocks))
         ]
-        return [*hidden, Layer(self.readout, stacked=False)]
+        return [*hidden, Layer(self.top, stacked=False)]
 
     def in_order(self, banks: Sequence[Array]) -> Array:
         """Join one array (layer, ...) per bank to one of all layers, from input to output."""
@@ -74,7 +79,7 @@ class Chain(Network):
             for stage, e in zip(self.stages, own, strict=True):
                 z = stage.feedforward(before, e)
                 activities, before = (*activities, *z), z[-1][-1]
-            return Feedforward(activities, jax.vmap(self.readout)(before))
+            return Feedforward(activities, jax.vmap(self.top)(before))
 
     def predictions(
         self, x: Num[AnyArray, "batch ..."], activities: Activities
@@ -87,7 +92,7 @@ class Chain(Network):
         with jax.default_matmul_precision("highest"):
             walk = self._walk(x, activities)
             predicted = [stage.predictions(before, z) for stage, before, z in walk]
-            return sum(predicted, ()), jax.vmap(self.readout)(activities[-1][-1])
+            return sum(predicted, ()), jax.vmap(self.top)(activities[-1][-1])
 
     def pushforward(
         self, x: Num[AnyArray, "batch ..."], activities: Activities, changes: Activities
@@ -97,7 +102,7 @@ class Chain(Network):
             change = None
             for stage, before, z, d in self._walk(x, activities, changes):
                 change = stage.pushforward(before, z, change, d)
-            return jax.jvp(jax.vmap(self.readout), (activities[-1][-1],), (change,))[1]
+            return jax.jvp(jax.vmap(self.top), (activities[-1][-1],), (change,))[1]
 
     def pullback(
         self,
@@ -110,7 +115,7 @@ class Chain(Network):
         parts = self._parted(x, activities)
         own = [None] * len(parts) if gradients is None else self._parted(x, gradients)
         with jax.default_matmul_precision("highest"):
-            above, adjoint, adjoints = self.readout, output, ()
+            above, adjoint, adjoints = self.top, output, ()
             for stage, z, g in reversed([*zip(self.stages, parts, own, strict=True)]):
                 (last,) = jax.vjp(jax.vmap(above), z[-1][-1])[1](adjoint)
                 adjoints = (*stage.pullback(z, last, g), *adjoints)
@@ -150,9 +155,13 @@ class Chain(Network):
         with jax.default_matmul_precision("highest"):
             walk = self._walk(x, activities, cotangents)
             stages = [stage.parameter_gradient(before, z, c) for stage, before, z, c in walk]
-            readout = by_parameters(self.readout, activities[-1][-1], output)
-            like = eqx.filter(self, eqx.is_inexact_array)
-            return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves((stages, readout)))
+            readout = by_parameters(self.top, activities[-1][-1], output)
+            return self._joined(stages, readout)
+
+    def _joined(self, stages: Sequence[Any], readout: Any) -> "Chain":
+        """Return gradients of the parts in the form of the network."""
+        like = eqx.filter(self, eqx.is_inexact_array)
+        return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves((stages, readout)))
 
     def _looped(
         self,
@@ -164,7 +173,7 @@ class Chain(Network):
     ) -> tuple[Float[Array, " batch"], Activities]:
         given = _grouped(self.stages, numbers)
         with jax.default_matmul_precision("highest"):
-            run = lambda z: output(jax.vmap(self.readout)(z))  # noqa: E731
+            run = lambda z: output(jax.vmap(self.top)(z))  # noqa: E731
             samples, (above,) = with_gradient(run, activities[-1][-1])
             gradient: Activities = ()
             walk = zip(self._walk(x, activities), given, strict=True)

@@ -1,40 +1,34 @@
-"""Transformers: of tokens, with an activity for every branch."""
+"""Transformers, of tokens and of images, with an activity for every branch."""
 
+import dataclasses
 import functools
+from collections.abc import Sequence
+from typing import Any, cast
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from mupc import parameterisations
-from mupc.networks.block import ScaledBlock
+from mupc.networks.attention import AttentionBranch, NormedDense, PerceptronBranch
+from mupc.networks.block import Block, ScaledBlock
 from mupc.networks.chain import Chain
 from mupc.networks.stage import Stage
-from mupc.parameterisations import Parameterisation, Role, Scale, Shape
-
-Sequence = Float[Array, "positions width"]
+from mupc.parameterisations import Parameterisation, Scale, Shape
 
 
-def layer_norm(z: Sequence) -> Sequence:
-    """Return activities of mean 0 and variance 1 at every position; it has no parameters."""
-    z = z - jnp.mean(z, axis=-1, keepdims=True)
-    return z * jax.lax.rsqrt(jnp.mean(z**2, axis=-1, keepdims=True) + 1e-6)
-
-
-class _NonLinear(ScaledBlock):
-    @property
-    def linear(self) -> bool:
-        """Whether the map is affine: it is not."""
-        return False
-
-
-class TokenEmbedding(_NonLinear):
-    r"""The entry: $u_t = (E_{x_t} + P_t) / \sqrt 2$, of tokens x at positions t."""
+class TokenEmbedding(ScaledBlock):
+    r"""The entry of tokens x at positions t: $u_t = (E_{x_t} + P_t) / \sqrt 2$."""
 
     tokens: Float[Array, "vocabulary width"]
     positions: Float[Array, "context width"]
     scales: tuple[Scale, ...] = eqx.field(static=True)
+
+    @property
+    def linear(self) -> bool:
+        """Whether the map is affine: rows are looked up."""
+        return False
 
     @classmethod
     def initialise(
@@ -49,7 +43,7 @@ class TokenEmbedding(_NonLinear):
         )
         return cls(tokens=tokens, positions=positions, scales=(scale, scale))
 
-    def __call__(self, z: Int[Array, " positions"]) -> Sequence:
+    def __call__(self, z: Int[Array, " positions"]) -> Float[Array, "positions width"]:
         """Predict the first activity of one example.
 
         Raises:
@@ -65,105 +59,80 @@ class TokenEmbedding(_NonLinear):
         return found * 2**-0.5
 
 
-class AttentionBranch(_NonLinear):
-    r"""A residual branch of causal attention, $u = z + b\, O\, \text{attend}(QKV\, \text{LN} z)$.
+class PatchEmbedding(ScaledBlock):
+    r"""The entry of an image's patches x at positions t: $u_t = (a W x_t + P_t) / \sqrt 2$."""
 
-    Logits are divided by the width of a head, as under μP (arXiv 2203.03466), not by its root.
+    patches: Float[Array, "width in"]
+    positions: Float[Array, "positions width"]
+    scales: tuple[Scale, ...] = eqx.field(static=True)
+    shape: tuple[int, int, int] = eqx.field(static=True)
+    side: int = eqx.field(static=True)
+
+    @property
+    def linear(self) -> bool:
+        """Whether the map is affine: it is."""
+        return True
+
+    @classmethod
+    def initialise(
+        cls,
+        image: tuple[int, int, int],
+        side: int,
+        laws: Parameterisation,
+        shape: Shape,
+        key: PRNGKeyArray,
+    ) -> "PatchEmbedding":
+        """Draw the matrix of the patches, and a table of their positions."""
+        height, width, channels = image
+        inputs, keys = side * side * channels, jax.random.split(key)
+        scales = laws.scale("input", shape, inputs), laws.scale("input", shape, 1)
+        positions = (height // side) * (width // side), shape.width
+        return cls(
+            patches=laws.initialise(keys[0], (shape.width, inputs), scales[0].std),
+            positions=laws.initialise(keys[1], positions, scales[1].std),
+            scales=scales,
+            shape=image,
+            side=side,
+        )
+
+    def __call__(self, z: Num[Array, "height width channels"]) -> Float[Array, "positions width"]:
+        """Predict the first activity of one example.
+
+        Raises:
+            ValueError: if it is an image of another shape.
+        """
+        if z.shape != self.shape:
+            raise ValueError(f"this network takes images of shape {self.shape}, not {z.shape}")
+        height, width, channels = self.shape
+        side = self.side
+        x = jnp.reshape(z, (height // side, side, width // side, side, channels))
+        x = x.transpose(0, 2, 1, 3, 4).reshape(len(self.positions), -1)
+        patches, positions = self.multipliers
+        return (patches * (x @ self.patches.T) + positions * self.positions) * 2**-0.5
+
+
+class TiedChain(Chain):
+    """A network of tokens whose readout multiplies by the table of its entry.
+
+    As in arXiv 1608.05859; the table's gradient is the sum of both layers' local parts.
+
+    Args:
+        lent: the scale of the table in the readout.
     """
 
-    qkv: Float[Array, "*layer three_widths width"]
-    out: Float[Array, "*layer width width"]
-    scales: tuple[Scale, ...] = eqx.field(static=True)
-    heads: int = eqx.field(static=True)
-    branch: float = eqx.field(static=True)
+    lent: Scale = eqx.field(static=True, kw_only=True)
 
-    @classmethod
-    def initialise(
-        cls, heads: int, laws: Parameterisation, shape: Shape, key: PRNGKeyArray
-    ) -> "AttentionBranch":
-        """Draw both matrices."""
-        width, keys = shape.width, jax.random.split(key)
-        scale = laws.scale("hidden", shape, width, skip=True)
-        return cls(
-            qkv=laws.initialise(keys[0], (3 * width, width), scale.std),
-            out=laws.initialise(keys[1], (width, width), scale.std),
-            scales=(scale, scale),
-            heads=heads,
-            branch=laws.branch_multiplier(shape.length),
-        )
+    @property
+    def top(self) -> NormedDense:
+        """The readout, lent the table of tokens."""
+        readout = cast(NormedDense, self.readout)
+        table, scales = cast(TokenEmbedding, self.stages[0].entry).tokens, readout.scales
+        return dataclasses.replace(readout, weights=table, scales=(self.lent, *scales))
 
-    def __call__(self, z: Sequence) -> Sequence:
-        """Predict the next activity of one example."""
-        first, last = self.multipliers
-        length, width = z.shape
-        query, key, value = jnp.split(first * (layer_norm(z) @ self.qkv.T), 3, axis=-1)
-        query, key, value = (
-            one.reshape(length, self.heads, width // self.heads) for one in (query, key, value)
-        )
-        logits = jnp.einsum("thd,shd->hts", query, key) * (self.heads / width)
-        seen = jnp.tril(jnp.ones((length, length), bool))
-        weights = jax.nn.softmax(jnp.where(seen, logits, -jnp.inf), axis=-1)
-        found = jnp.einsum("hts,shd->thd", weights, value).reshape(length, width)
-        return z + self.branch * last * (found @ self.out.T)
-
-    def loops_on(self, size: int, *, local: bool) -> tuple[str, ...]:
-        """Loop on a CPU: one layer is work enough."""
-        del size, local
-        return ("cpu",)
-
-
-class PerceptronBranch(_NonLinear):
-    r"""A residual branch at every position, $u = z + b\, V \text{gelu}(U\, \text{LN} z)$."""
-
-    up: Float[Array, "*layer hidden width"]
-    down: Float[Array, "*layer width hidden"]
-    scales: tuple[Scale, ...] = eqx.field(static=True)
-    branch: float = eqx.field(static=True)
-
-    @classmethod
-    def initialise(
-        cls, laws: Parameterisation, shape: Shape, key: PRNGKeyArray, expansion: int = 4
-    ) -> "PerceptronBranch":
-        """Draw both matrices."""
-        width, keys = shape.width, jax.random.split(key)
-        sizes = (expansion * width, width), (width, expansion * width)
-        scales = [laws.scale("hidden", shape, inputs, skip=True) for _, inputs in sizes]
-        up, down = (
-            laws.initialise(one, size, scale.std)
-            for one, size, scale in zip(keys, sizes, scales, strict=True)
-        )
-        branch = laws.branch_multiplier(shape.length)
-        return cls(up=up, down=down, scales=tuple(scales), branch=branch)
-
-    def __call__(self, z: Sequence) -> Sequence:
-        """Predict the next activity of one example."""
-        first, last = self.multipliers
-        inner = jax.nn.gelu(first * (layer_norm(z) @ self.up.T))
-        return z + self.branch * last * (inner @ self.down.T)
-
-    def loops_on(self, size: int, *, local: bool) -> tuple[str, ...]:
-        """Loop on a CPU: one layer is work enough."""
-        del size, local
-        return ("cpu",)
-
-
-class NormedDense(_NonLinear):
-    r"""A fully connected layer at every position, $u = a W \text{LN} z$: the readout."""
-
-    weights: Float[Array, "out in"]
-    scales: tuple[Scale, ...] = eqx.field(static=True)
-
-    @classmethod
-    def initialise(
-        cls, size: tuple[int, int], role: Role, laws: Parameterisation, shape: Shape, key: Array
-    ) -> "NormedDense":
-        """Draw a layer of `size` (out, in)."""
-        scale = laws.scale(role, shape, size[1])
-        return cls(weights=laws.initialise(key, size, scale.std), scales=(scale,))
-
-    def __call__(self, z: Sequence) -> Float[Array, "positions out"]:
-        """Predict the next activity of one example."""
-        return self.scales[0].multiplier * (layer_norm(z) @ self.weights.T)
+    def _joined(self, stages: Sequence[Any], readout: Any) -> "TiedChain":
+        table = lambda parts: parts[0].entry.tokens  # noqa: E731
+        stages = eqx.tree_at(table, tuple(stages), table(stages) + readout.weights)
+        return cast(TiedChain, super()._joined(stages, readout.norm))
 
 
 def transformer(
@@ -173,16 +142,17 @@ def transformer(
     pairs: int,
     width: int,
     heads: int | None = None,
+    learned_norms: bool = False,
+    tied: bool = False,
     parameterisation: Parameterisation | None = None,
     key: PRNGKeyArray,
 ) -> Chain:
     r"""Build a decoder-only, causal transformer whose every branch has an activity of its own.
 
     Embeddings of tokens and positions, `pairs` times an attention and a perceptron branch, and a
-    readout of the next token at every position. Norms come first in a branch, and have no
-    parameters. There are L = 2 · `pairs` branches, of multiplier $L^{-1}$ unless the
-    parameterisation is given (arXiv 2505.01618): of two matrices each, they are no longer linear in
-    what is learned.
+    readout of the next token at every position. Norms come first in a branch. There are
+    L = 2 · `pairs` branches, of multiplier $L^{-1}$ unless the parameterisation is given
+    (arXiv 2505.01618): of two matrices each, they are no longer linear in what is learned.
 
     Args:
         vocabulary: V, the number of tokens.
@@ -190,28 +160,106 @@ def transformer(
         pairs: how many pairs of branches there are.
         width: N of an activity at a position.
         heads: of attention; heads of width 32 unless given.
+        learned_norms: whether norms have gains and shifts.
+        tied: whether the readout multiplies by the table of tokens, and has none of its own.
         parameterisation: `mupc.mupc(exponent=1)` unless given.
         key: draws the weights.
 
     Raises:
         ValueError: if a size is not positive, or the width is no multiple of the heads.
     """
-    heads = max(width // 32, 1) if heads is None else heads
-    sizes = {"vocabulary": vocabulary, "context": context, "pairs": pairs, "width": width}
-    for name, size in {**sizes, "heads": heads}.items():
+    _check_sizes(vocabulary=vocabulary, context=context, pairs=pairs, width=width)
+    laws, shape = parameterisation or parameterisations.mupc(exponent=1.0), Shape(width, 2 * pairs)
+    blocks_key, entry_key, readout_key = jax.random.split(key, 3)
+    entry = TokenEmbedding.initialise(vocabulary, context, laws, shape, entry_key)
+    blocks = _pairs(pairs, heads, laws, shape, blocks_key, causal=True, learned_norms=learned_norms)
+    readout = NormedDense.initialise(
+        (vocabulary, width), laws, shape, readout_key, learned_norm=learned_norms
+    )
+    stages = (Stage(entry, blocks),)
+    if not tied:
+        return Chain(stages, readout)
+    lent, *own = readout.scales
+    readout = dataclasses.replace(readout, weights=None, scales=tuple(own))
+    return TiedChain(stages, readout, lent=lent)
+
+
+def vision_transformer(
+    shape: tuple[int, int, int],
+    outputs: int,
+    *,
+    patch: int = 4,
+    pairs: int,
+    width: int,
+    heads: int | None = None,
+    learned_norms: bool = False,
+    parameterisation: Parameterisation | None = None,
+    key: PRNGKeyArray,
+) -> Chain:
+    r"""Build a transformer of an image's patches, whose every branch has an activity of its own.
+
+    As `mupc.transformer`, but that every patch attends to all of them, and that the readout is
+    linear in the mean over their positions (arXiv 2010.11929, without a class token).
+
+    Args:
+        shape: of an input, (height, width, channels).
+        outputs: the width of y.
+        patch: how many pixels a side of a patch has.
+        pairs: how many pairs of branches there are.
+        width: N of an activity at a position.
+        heads: of attention; heads of width 32 unless given.
+        learned_norms: whether norms have gains and shifts.
+        parameterisation: `mupc.mupc(exponent=1)` unless given.
+        key: draws the weights.
+
+    Raises:
+        ValueError: if a size is not positive, the width is no multiple of the heads, or images are
+            no whole number of patches.
+    """
+    _check_sizes(outputs=outputs, patch=patch, pairs=pairs, width=width)
+    if shape[0] % patch or shape[1] % patch:
+        raise ValueError(
+            f"images of {shape[0]} × {shape[1]} pixels are no whole number of patches of {patch}"
+        )
+    laws, own = parameterisation or parameterisations.mupc(exponent=1.0), Shape(width, 2 * pairs)
+    blocks_key, entry_key, readout_key = jax.random.split(key, 3)
+    entry = PatchEmbedding.initialise(shape, patch, laws, own, entry_key)
+    blocks = _pairs(pairs, heads, laws, own, blocks_key, causal=False, learned_norms=learned_norms)
+    readout = NormedDense.initialise(
+        (outputs, width), laws, own, readout_key, pooled=True, learned_norm=learned_norms
+    )
+    return Chain((Stage(entry, blocks),), readout)
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} must be at least 1, not {size}")
-    if width % heads:
-        raise ValueError(f"width must be a multiple of the {heads} heads, not {width}")
-    laws = parameterisation or parameterisations.mupc(exponent=1.0)
-    shape = Shape(width, 2 * pairs)
-    keys = jax.random.split(key, 4)
-    attention = functools.partial(AttentionBranch.initialise, heads, laws, shape)
-    perceptron = functools.partial(PerceptronBranch.initialise, laws, shape)
-    blocks = tuple(
-        eqx.filter_vmap(make)(jax.random.split(one, pairs))
-        for make, one in zip((attention, perceptron), keys[:2], strict=True)
+
+
+def _pairs(
+    pairs: int,
+    heads: int | None,
+    laws: Parameterisation,
+    shape: Shape,
+    key: PRNGKeyArray,
+    *,
+    causal: bool,
+    learned_norms: bool,
+) -> tuple[Block, Block]:
+    """Draw so many branches of attention, and as many of perceptrons."""
+    heads = max(shape.width // 32, 1) if heads is None else heads
+    _check_sizes(heads=heads)
+    if shape.width % heads:
+        raise ValueError(f"width must be a multiple of the {heads} heads, not {shape.width}")
+    attention = functools.partial(
+        AttentionBranch.initialise, heads, laws, shape, causal=causal, learned_norm=learned_norms
     )
-    entry = TokenEmbedding.initialise(vocabulary, context, laws, shape, keys[2])
-    readout = NormedDense.initialise((vocabulary, width), "readout", laws, shape, keys[3])
-    return Chain((Stage(entry, blocks),), readout)
+    perceptron = functools.partial(
+        PerceptronBranch.initialise, laws, shape, learned_norm=learned_norms
+    )
+    first, second = jax.random.split(key)
+    return (
+        eqx.filter_vmap(lambda key: attention(key=key))(jax.random.split(first, pairs)),
+        eqx.filter_vmap(lambda key: perceptron(key=key))(jax.random.split(second, pairs)),
+    )

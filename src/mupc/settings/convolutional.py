@@ -17,7 +17,9 @@ def _readable(text: str) -> str:
     return text
 
 
-class _OfImages(NetworkKind):
+class OfImages(NetworkKind):
+    """What a network of images asks of data."""
+
     def check_data(self, data: Dataset) -> None:
         """Refuse what are no images, or images that are too small."""
         super().check_data(data)
@@ -32,7 +34,7 @@ class _OfImages(NetworkKind):
             raise ConfigError(f"`network` {self.kind}: {error}") from error
 
 
-class ConvResNet(OfActivation, _OfImages):
+class ConvResNet(OfActivation, OfImages):
     """Residual convolutional network of images."""
 
     kind = "conv-resnet"
@@ -76,7 +78,7 @@ class ConvResNet(OfActivation, _OfImages):
         return f"{stages}, {self.channels} channels and more, {self.hidden + 1} layers, {laws}"
 
 
-class Vgg(_OfImages):
+class Vgg(OfImages):
     """Convolutional network of images without skips, as in the field's benchmark (2407.01163)."""
 
     kind = "vgg"

@@ -3,6 +3,9 @@
 from mupc.settings.convolutional import ConvResNet, Vgg
 from mupc.settings.mlp import ResidualMLP
 from mupc.settings.network import NetworkKind
-from mupc.settings.transformers import Transformer
+from mupc.settings.transformers import Transformer, VisionTransformer
 
-NETWORKS: tuple[type[NetworkKind], ...] = (ResidualMLP, ConvResNet, Vgg, Transformer)
+NETWORKS: tuple[type[NetworkKind], ...] = (
+    *(ResidualMLP, ConvResNet, Vgg),
+    *(Transformer, VisionTransformer),
+)
