@@ -214,7 +214,10 @@ EVERY = {
     ),
     "tied transformer": lambda: mupc.transformer(
         VOCABULARY,
-        **{"context": 4, "pairs": 1, "width": 4, "heads": 1},
+        context=4,
+        pairs=1,
+        width=4,
+        heads=1,
         learned_norms=True,
         tied=True,
         key=jax.random.key(0),
