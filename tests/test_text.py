@@ -9,6 +9,7 @@ from mupc.commands.main import main
 from mupc.data import DataError, load, load_shakespeare, load_text
 from mupc.records import RunError
 from mupc.runs import generate, load_run
+from mupc.runs.setup import summary
 
 TEXT = "to be or not to be, that is the question: ünï. " * 20
 
@@ -59,7 +60,9 @@ def test_the_likeliest_characters_follow(path):
     """At a temperature near zero: what a loop over ever longer texts finds."""
     data = load_text(path, context=8)
     network = mupc.transformer(data.outputs, context=8, pairs=1, width=8, key=jax.random.key(0))
-    drawn = generate(network, data, "to be", length=9, temperature=1e-6, key=jax.random.key(1))
+    drawn = generate(
+        network, summary(data), "to be", length=9, temperature=1e-6, key=jax.random.key(1)
+    )
     expected = "to be"
     for _ in range(9):
         seen = np.array([[data.classes.index(c) for c in expected[-8:]]])
@@ -73,7 +76,7 @@ def test_characters_are_drawn_as_often_as_they_are_likely(path):
     seen = np.array([[data.classes.index("t")]])
     chances = jax.nn.softmax(network.feedforward(seen).output[0, 0] / 0.2)
     draws = [
-        generate(network, data, "t", length=1, temperature=0.2, key=jax.random.key(i))[1]
+        generate(network, summary(data), "t", length=1, temperature=0.2, key=jax.random.key(i))[1]
         for i in range(400)
     ]
     found = np.array([draws.count(c) / 400 for c in data.classes])
@@ -92,18 +95,21 @@ def test_the_command_trains_and_generates(path, tmp_path, capsys):
     text = capsys.readouterr().out
     assert text.startswith("to be")
     assert len(text) == len("to be") + 12 + 1
+    path.unlink()  # the run keeps the vocabulary
+    assert main(["generate", str(out), "--prompt", "to be", "--length", "12"]) == 0
+    assert capsys.readouterr().out == text
     assert main(["generate", str(out), "--prompt", "Q"]) == 2
     assert "has no 'Q'" in capsys.readouterr().err
 
 
 def test_only_text_is_generated(path):
-    digits = mupc.data.load("digits")
+    digits = mupc.data.load("digits").flattened()
     network = mupc.residual_mlp(64, 10, width=4, depth=2, key=jax.random.key(0))
     with pytest.raises(RunError, match="digits is no text"):
-        generate(network, digits, "a", length=1, key=jax.random.key(0))
+        generate(network, summary(digits), "a", length=1, key=jax.random.key(0))
     data = load_text(path, context=4)
     with pytest.raises(RunError, match="at least one character"):
-        generate(network, data, "", length=1, key=jax.random.key(0))
+        generate(network, summary(data), "", length=1, key=jax.random.key(0))
 
 
 def test_shakespeare_is_read_where_its_file_is(tmp_path, monkeypatch):

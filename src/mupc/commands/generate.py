@@ -8,8 +8,8 @@ import jax
 from mupc.commands.options import Positional, parse
 from mupc.commands.terminal import prepare_backend
 from mupc.runs.generate import generate
-from mupc.runs.stored import load_run
-from mupc.settings.setting import Count, MovedData, NotNegativeCount, Positive, Setting
+from mupc.runs.stored import load_trained
+from mupc.settings.setting import Count, NotNegativeCount, Positive, Setting
 from mupc.settings.training import RunKeeping
 
 
@@ -26,14 +26,13 @@ class GenerateOptions(Setting):
     """What the output is divided by: below 1 for likelier characters."""
     draw_seed: NotNegativeCount = 0
     """What characters are drawn from."""
-    data: MovedData = None
 
 
 def run(words: Sequence[str]) -> int:
     """Generate, print, and return the exit status."""
     options = parse("generate", words, GenerateOptions).own
     prepare_backend(RunKeeping())
-    _, data, network = load_run(options.folder, options.data)
+    data, network = load_trained(options.folder)
     text = generate(
         network,
         data,

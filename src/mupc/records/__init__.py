@@ -5,6 +5,7 @@ from mupc.records.files import write_json as write_json
 from mupc.records.folder import RunFolder as RunFolder
 from mupc.records.folder import check_new as check_new
 from mupc.records.folder import environment as environment
+from mupc.records.outcomes import DataSummary as DataSummary
 from mupc.records.outcomes import Ended as Ended
 from mupc.records.outcomes import Evaluation as Evaluation
 from mupc.records.outcomes import Outcome as Outcome

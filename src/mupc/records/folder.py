@@ -2,7 +2,7 @@
 
 config.json          the complete configuration
 environment.json     versions, devices
-data.json            the fingerprint of the data
+data.json            what the data are: their shape, labels and fingerprint
 regime.json          the precision, and the regime number ρ that it means at the first batch
 metrics.jsonl        one record a line, in the order in which they came
 result.json          how the run ended, and its last figures
@@ -26,7 +26,7 @@ from typing import Any
 
 from mupc.records.files import plain, read_json, write_json
 from mupc.records.lock import held
-from mupc.records.outcomes import Regime, RunResult
+from mupc.records.outcomes import DataSummary, Regime, RunResult
 from mupc.records.validation import RunError, read_as
 
 _PACKAGES = ("mupc", "jax", "jaxlib", "equinox", "optax", "numpy", "scikit-learn")
@@ -83,7 +83,7 @@ class RunFolder:
         environment: Mapping[str, Any],
         regime: Regime,
         label: str | None = None,
-        fingerprint: str | None = None,
+        data: DataSummary | None = None,
     ) -> "RunFolder":
         """Return a new folder that holds what is known before the first step.
 
@@ -96,7 +96,7 @@ class RunFolder:
             environment: versions and devices.
             regime: in which training begins.
             label: names the folder.
-            fingerprint: of the data.
+            data: what they are.
 
         Raises:
             RunError: if the folder already holds something, or cannot be written.
@@ -117,7 +117,7 @@ class RunFolder:
                 raise RunError(_TAKEN.format(run.path)) from None
             except OSError as error:
                 raise run._unwritable(error) from error
-            return run._begun(config, environment, regime, fingerprint)
+            return run._begun(config, environment, regime, data)
         raise AssertionError("the numbers have ended")
 
     def _begun(
@@ -125,10 +125,11 @@ class RunFolder:
         config: Mapping[str, Any],
         environment: Mapping[str, Any],
         regime: Regime,
-        fingerprint: str | None,
+        data: DataSummary | None,
     ) -> "RunFolder":
         try:
-            self._write("data.json", {"fingerprint": fingerprint})
+            if data is not None:
+                self._write("data.json", data._asdict())
             self._write("environment.json", environment)
             self._write("regime.json", regime._asdict())
             self.metrics.touch()
@@ -258,15 +259,19 @@ class RunFolder:
         """Read the versions and devices."""
         return self._read("environment.json")
 
+    def data(self) -> DataSummary | None:
+        """Read what its data are; None if it does not say."""
+        if not (path := self.path / "data.json").is_file():
+            return None
+        return read_as(DataSummary, read_json(path), str(path))
+
     def check_data(self, fingerprint: str) -> None:
         """Check that data are those of the run, as far as it says which it has.
 
         Raises:
             RunError: if not.
         """
-        if not (self.path / "data.json").is_file():
-            return
-        if self._read("data.json").get("fingerprint") not in (None, fingerprint):
+        if (data := self.data()) is not None and data.fingerprint != fingerprint:
             raise RunError(f"the data are others than those of the run {self.path}")
 
     @property

@@ -28,6 +28,24 @@ class Regime(NamedTuple):
     rho: float | None
 
 
+class DataSummary(NamedTuple):
+    """What a run says of its data.
+
+    Attributes:
+        name: what they are called.
+        shape: of one input.
+        targets: the shape of one target; its last axis is an output's width.
+        classes: the label of each of these; the characters, of text; None without classes.
+        fingerprint: by which they are known again, wherever they lie.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    targets: tuple[int, ...]
+    classes: tuple[str | int, ...] | None
+    fingerprint: str
+
+
 class Evaluation(NamedTuple):
     """How well a split is predicted: means over its samples, and over an output's positions.
 

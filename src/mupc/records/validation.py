@@ -137,6 +137,7 @@ def _one_of(inner: tuple[Any, ...], value: Any, field: str) -> Any:
         return None
     lists = isinstance(value, list | tuple)
     kinds = [kind for kind in inner if kind is not type(None)]
+    kinds = [kind for kind in kinds if type(value) is kind] or kinds
     fitting = [kind for kind in kinds if (get_origin(kind) is tuple) == lists]
     return _value((fitting or kinds)[0], value, field)
 

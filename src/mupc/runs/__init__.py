@@ -7,3 +7,4 @@ from mupc.runs.run import resume as resume
 from mupc.runs.run import train as train
 from mupc.runs.run import train_together as train_together
 from mupc.runs.stored import load_run as load_run
+from mupc.runs.stored import load_trained as load_trained

@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from mupc.data import Dataset
 from mupc.networks import Network
-from mupc.records import RunError
+from mupc.records import DataSummary, RunError
 
 
 def generate(
     network: Network,
-    data: Dataset,
+    data: DataSummary,
     prompt: str,
     *,
     length: int,
@@ -28,7 +27,7 @@ def generate(
 
     Args:
         network: predicts the next of `data.classes` at every position.
-        data: what it was trained on.
+        data: what it was trained on: `mupc.runs.load_trained` reads both.
         prompt: at least one character.
         length: how many characters are drawn.
         temperature: below 1 for likelier ones.
@@ -53,9 +52,9 @@ def generate(
     return "".join(characters[number] for number in drawn)
 
 
-def _characters(data: Dataset) -> Sequence[str]:
+def _characters(data: DataSummary) -> Sequence[str]:
     classes = [str(name) for name in data.classes or ()]
-    if len(data.shape) != 1 or data.train.y.ndim != 3 or not classes:
+    if data.targets[:-1] != data.shape or not classes:
         raise RunError(f"{data.name} is no text: only a network of text can generate it")
     return classes
 

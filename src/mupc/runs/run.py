@@ -25,7 +25,7 @@ from mupc.records import (
     record_from,
 )
 from mupc.runs.network_file import Origin, save_network
-from mupc.runs.setup import check_data, load_data, set_up
+from mupc.runs.setup import check_data, load_data, set_up, summary
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.files import stored
 from mupc.settings.setting import Located, Traced
@@ -175,7 +175,7 @@ def resume(path: str | Path, *, data: str | None = None, begin: Begin | None = N
 def _start(config: Configuration, data: Dataset, schedule: Schedule) -> tuple[Start, Member]:
     member, regime = set_up(config, data, schedule.steps)
     folder = RunFolder.create(
-        config.run.out, config.tables(), _environment(), regime, config.label, data.fingerprint
+        config.run.out, config.tables(), _environment(), regime, config.label, summary(data)
     )
     if config.training.init_from is not None:  # where that lies, there may be another by then
         save_network(folder.initial, member.network)

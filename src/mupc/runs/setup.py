@@ -10,7 +10,7 @@ from jaxtyping import PRNGKeyArray
 
 from mupc.data import Dataset
 from mupc.networks import Network
-from mupc.records import Regime, RunError
+from mupc.records import DataSummary, Regime, RunError
 from mupc.runs.network_file import load_network
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.network import NetworkKind
@@ -76,6 +76,12 @@ def _draw(network: NetworkKind, shape: tuple[int, ...], outputs: int, key: PRNGK
 def load_data(config: Configuration) -> Dataset:
     """Return the data set of a configuration, in the shape that its network takes."""
     return config.network.view(config.dataset.load())
+
+
+def summary(data: Dataset) -> DataSummary:
+    """Return what a run says of its data."""
+    targets = data.train.y.shape[1:]
+    return DataSummary(data.name, data.shape, targets, data.classes, data.fingerprint)
 
 
 def check_data(config: Configuration, data: Dataset) -> Schedule:
