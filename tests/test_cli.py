@@ -37,7 +37,7 @@ def test_train_then_evaluate_tell_the_same_story(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "3 layers of width 16, mupc, predictive-coding; digits: 1293 training" in printed
     assert "regime number ρ = 0.05 at initialisation (kept from rising in training)" in printed
-    assert "step 60/60: loss" in printed
+    assert "step 60/60: accuracy" in printed
     assert "in 1 inference step," in printed
     assert "at step 0: gradient-weighted ρ " in printed
     assert "2 of 2 hidden weight matrices learning" in printed
@@ -85,7 +85,7 @@ def test_targets_with_positions_are_for_a_network_of_ones_own(command, tmp_path,
     path, out = tmp_path / "own.npz", tmp_path / "run"
     np.savez(path, x=np.ones((80, 4)), y=np.ones((80, 2, 3)))
     said = wrong(capsys, command, "--dataset", str(path), "--out", str(out))
-    assert "the targets of own.npz are of shape (2, 3) per sample, and the command's" in said
+    assert "the targets of own.npz are of shape (2, 3) per sample, and the network" in said
     assert not out.exists()
 
 

@@ -82,14 +82,14 @@ def test_the_code_of_a_page_runs(page, monkeypatch, tmp_path, capsys, wandb):
 
 # Sizes at which the commands of the pages take a moment: what stands there is for the reader.
 USUAL = {
-    "train": "--depth 2 --width 8 --steps 2 --report-every 2",
+    "train": "--depth 2 --width 8 --steps 2 --report-every 0",
     "sweep": "--depth 2 --width 8 --steps 2 --report-every 0",
     "theory": "--depths 2 --widths 8 --samples 4 --hessians 1",
 }
 
 NETWORKS = {
-    "conv-resnet": "--blocks 1 --channels 2 --steps 2 --report-every 2",
-    "transformer": "--pairs 1 --width 8 --context 8 --batch-size 4 --steps 2 --report-every 2",
+    "conv-resnet": "--blocks 1 --channels 2 --steps 2 --report-every 0",
+    "transformer": "--pairs 1 --width 8 --context 8 --batch-size 4 --steps 2 --report-every 0",
 }
 
 
@@ -134,11 +134,19 @@ def smaller(words):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run that is as if it had been killed before it ended."""
+    """A run that has ended."""
     out = tmp_path_factory.mktemp("trained") / "run"
-    assert main(smaller(["train", "--out", str(out)])) == 0
-    (out / "result.json").unlink()
+    assert main(smaller(["train", "--out", str(out)])[:-1] + ["2"]) == 0  # with reports
     return out
+
+
+def stopped(words):
+    """Let a run that the call resumes be as if it had been killed before it ended; others ended."""
+    if "--resume" in words:
+        pathlib.Path(words[words.index("--resume") + 1], "result.json").unlink(missing_ok=True)
+    if "--extend" in words:
+        run = pathlib.Path(words[words.index("--extend") + 1])
+        shutil.copy(run.parent / "C" / "result.json", run / "result.json")
 
 
 CALLS = {
@@ -179,6 +187,7 @@ def test_the_commands_of_a_page_are_understood(page, monkeypatch):
             assert main(words) == 0
             continue
         module = importlib.import_module(f"mupc.commands.{words[0]}")
+        stopped(words)
 
         def parse(*arguments, real=module.parse):
             raise UnderstoodError(real(*arguments))
@@ -200,6 +209,7 @@ def test_the_commands_of_a_page_run(page, folder, capsys):
     if named and named[0] != "sweep":  # the page speaks of one that another page made
         assert main(SWEEP.split()) == 0
     for words, file in CALLS[page]:
+        stopped(words)
         assert main(smaller(words)) == 0, words
         told = capsys.readouterr().out
         assert told

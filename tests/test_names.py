@@ -15,7 +15,8 @@ FIELDS = sorted(set(known_names()) - set(KINDS))
 # What is built from a setting outside the room of settings, and what else goes by the same name.
 BUILT = {
     "batch_size": {"runs/setup.py", "runs/run.py", "runs/survey.py", "commands/train.py"},
-    "init_from": {"runs/setup.py", "commands/train.py"},  # --extend is a way to say it
+    # --extend is a way to say it; a run keeps what it began with; `mupc theory` refuses it.
+    "init_from": {"runs/setup.py", "runs/run.py", "runs/survey.py", "commands/train.py"},
     "out": {"runs/run.py", "runs/survey.py", "commands/sweep.py", "sweeps/folder.py"},
     "seed": {"runs/setup.py", "records/sweep.py"},  # its repetitions are averaged
     "steps": {"runs/survey.py"},
@@ -34,11 +35,9 @@ ALIKE = {
     "coordinates": {"plots/report.py"},
     "blocks": {"networks/convolutional.py"},
     "channels": {"networks/convolutional.py"},
-    "context": {"networks/transformers.py"},
     "convolutions": {"networks/convolutional.py"},
     "depth": {"networks/mlp.py", "plots/theory.py"},
     "epochs": {"training/plan.py"},
-    "pairs": {"networks/transformers.py"},
     "precision": {"training/report.py"},
     "rho": {
         "learning/predictive_coding.py",
@@ -53,6 +52,7 @@ ALIKE = {
         "data/arrays.py",
         "data/requirements.py",
         "data/text.py",
+        "plots/outcome.py",
         "plots/runs.py",
         "records/folder.py",
         "records/types.py",
@@ -60,7 +60,7 @@ ALIKE = {
         "runs/stored.py",
         "training/session.py",
     },
-    "width": {"networks/mlp.py", "networks/transformers.py", "plots/theory.py"},
+    "width": {"networks/mlp.py", "plots/theory.py"},
 }
 
 

@@ -63,10 +63,10 @@ def test_on_a_terminal_the_time_left_is_first_and_lines_replace_one_another(monk
     validation = ValidationRecord(20, 0.5, None, best=True, seconds=1)
     text = shown(monkeypatch, record(10), record(20), validation, record(40), message="done")
     _, first, second, third, *last = plain(text).split("\r")
-    assert re.match("2 s left [━╸╺]{20} step 10/40: loss", first)
+    assert re.match("2 s left [━╸╺]{20} step 10/40: accuracy", first)
     assert all(len(line) <= WIDTH - 1 and "\n" not in line for line in (first, second))
     assert third == "  validation at step 20: loss 0.5, the best so far\n"
-    assert last[0].startswith("0 s left, step 40/40: loss 0.5, ")
+    assert last[0].startswith("0 s left, step 40/40: accuracy 25.00 %, loss 0.5, ")
     assert last[1] == "done\n"
 
 

@@ -141,8 +141,10 @@ def test_a_refused_resume_leaves_the_run_as_it_was(tmp_path, monkeypatch, capsys
     before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
     np.savez(tmp_path / "mine.npz", x=x + 1, y=y)
     regime = (out / "regime.json").read_text()
+    assert main(["train", "--resume", str(out)]) == 2
+    assert "the data are others than those of the run" in capsys.readouterr().err
+    np.savez(tmp_path / "mine.npz", x=x, y=y)
     for damage, sentence in [
-        (regime, "the data are others than those of the run"),
         (regime.replace("precision", "decision"), "regime.json is damaged"),
         (json.dumps({**json.loads(regime), "rho": "a"}), "regime.json is damaged"),
         (json.dumps({**json.loads(regime), "precision": 7.0}), "the initial precision"),

@@ -273,7 +273,7 @@ def test_divergence_is_a_warning_that_says_so(early_stopping):
         ({"depth": 1, "skips": False}, "^skips would have no effect, since a depth of 1"),
         (
             {"early_stopping": True, "validation_fraction": 0.01},
-            "early_stopping cannot set validation_fraction=0.01 of 150 samples aside: ",
+            "early_stopping cannot hold out validation_fraction=0.01 of 150 samples: ",
         ),
         ({"early_stopping": True, "n_iter_no_change": 0}, "^n_iter_no_change must be a whole nu"),
         ({"n_iter_no_change": "a"}, "^n_iter_no_change must be a whole number, .* not 'a'"),

@@ -12,7 +12,7 @@ from mupc.commands.options import parse
 from mupc.commands.sweep import _BASE, SweepOptions
 from mupc.runs import train
 from mupc.settings import Configuration
-from mupc.settings.files import value_of
+from mupc.settings.files import on_top, value_of
 from mupc.sweeps import Outcome, Range, Result, Space, ranked
 from mupc.sweeps.points import point_of, read_file, read_grid, read_ranges, words
 from mupc.sweeps.ranking import Board, markdown
@@ -81,7 +81,7 @@ def test_a_sweep_is_read_from_a_file(tmp_path):
         """
     )
     file = read_file(path)
-    points = file.space.over(file.over(BASE))
+    points = file.space.over(on_top(BASE, file.base))
     assert len(points) == 2 * 2 * 3
     assert {(p.config.network.width, p.config.network.skips) for p in points} == {
         (8, True),
@@ -162,7 +162,7 @@ def test_a_sweep_that_makes_no_sense_is_refused_before_anything_is_written(
         ("points = [{learning-rate = 1}]\ngrid = {learning_rate = [1]}", "set in two ways"),
         ("random = {rho = 0.1}", "rho must be a list such as"),
         ("base = {depht = 2}", "there is no setting depht: did you mean depth?"),
-        ("base = {depth = '2'}", "--depth must be a whole number, not 2"),
+        ("base = {depth = '2'}", "sweep.toml: depth must be a whole number, not 2"),
         ("base = {depth = 2}", "there is nothing to sweep over"),
     ],
 )

@@ -43,7 +43,7 @@ def test_targets_are_what_follows(path):
     [
         (None, {}, "cannot be read"),
         (b"\xff\xfe\xff", {}, "not text in UTF-8"),
-        (b"short", {}, "has 4 characters"),
+        (b"short", {}, "has 5 characters"),
         (b"long enough" * 9, {"validation": 1.0}, "validation is 1.0"),
         (b"long enough" * 9, {"context": 0}, "context is 0"),
     ],
@@ -123,7 +123,8 @@ def test_shakespeare_is_read_where_its_file_is(tmp_path, monkeypatch):
     np.testing.assert_array_equal(data.validation.y, same.validation.y)
     # By its name too, and held out at its end as everywhere.
     again = load("shakespeare", data_dir=tmp_path, validation=0.25).validation
-    assert read(data, again.x[-1]) in TEXT[-70:]
+    assert len(again.x) == (round(0.25 * len(TEXT)) - 1) // 64
+    assert read(data, again.x[0]) == TEXT[len(TEXT) - round(0.25 * len(TEXT)) :][:64]
     with pytest.raises(DataError, match="no scale"):
         load("shakespeare", data_dir=tmp_path, scale="unit")
     with pytest.raises(DataError, match=r"shakespeare is not complete in .*input\.txt"):

@@ -285,7 +285,8 @@ class Estimator(BaseEstimator):
         del y  # a classifier has weights of labels too
         if sample_weight is None:
             return None
-        if np.ndim(sample_weight) == 0:
+        sample_weight = np.asarray(sample_weight)
+        if sample_weight.ndim == 0:
             sample_weight = np.full(len(x), sample_weight)
         weights = cast(Any, check_array)(sample_weight, ensure_2d=False, dtype=np.float64)
         check_consistent_length(weights, x)
