@@ -136,7 +136,7 @@ def smaller(words):
 def trained(tmp_path_factory):
     """A run that has ended."""
     out = tmp_path_factory.mktemp("trained") / "run"
-    assert main(smaller(["train", "--out", str(out)])[:-1] + ["2"]) == 0  # with reports
+    assert main([*smaller(["train", "--out", str(out)])[:-1], "2"]) == 0  # with reports
     return out
 
 

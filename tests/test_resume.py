@@ -102,7 +102,7 @@ def test_kills_at_random_moments_change_nothing(tmp_path):
         again = ["train", "--resume", killed] if killed.exists() else [*run, "--out", killed]
         with start(*again, **as_users) as process:
             for _ in range(generator.integers(1, 12)):  # a slow machine comes as far
-                seen(process, ": loss")
+                seen(process, " left, step")
             time.sleep(generator.uniform(0, 0.1))
             process.kill()
             assert process.wait() == -signal.SIGKILL

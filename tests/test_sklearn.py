@@ -238,7 +238,7 @@ def test_what_is_predicted_of_a_sample_does_not_depend_on_others():
 
 def test_progress_is_printed_if_asked_for(capsys):
     PCClassifier(**{**SMALL, "epochs": 2}, verbose=True).fit(IRIS, LABELS)
-    assert "step 18/18: loss " in capsys.readouterr().out
+    assert "step 18/18: accuracy " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("refused", [{"batch_size": 0}, {"warmup": 10**6}])
