@@ -330,3 +330,23 @@ def test_a_grid_goes_over_kinds_and_their_own_settings():
     small = {**SMALL, "epochs": 2}
     search = GridSearchCV(PCClassifier(**small), grid, cv=2, error_score="raise").fit(IRIS, LABELS)
     assert len(search.cv_results_["params"]) == 3
+
+
+def test_images_are_taken_by_networks_of_images():
+    generator = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    X = generator.normal(size=(60, 6, 5, 1)) + 3 * (y == 1)[:, None, None, None]
+    small = {"blocks": 1, "channels": 2, "stages": 2, "epochs": 20, "random_state": 0}
+    classifier = PCClassifier(network="conv-resnet", **small)
+    assert classifier.fit(X, y).score(X, y) > 0.95
+    again = pickle.loads(pickle.dumps(classifier))
+    np.testing.assert_array_equal(again.predict_proba(X), classifier.predict_proba(X))
+    with pytest.raises(ValueError, match=r"X has images of shape \(6, 4, 1\), and fit saw \(6, 5"):
+        classifier.predict(X[:, :, :4])
+    with pytest.raises(ValueError, match=r"takes images, .*, and X has shape \(60, 30\)"):
+        classifier.fit(X.reshape(60, -1), y)
+    with pytest.raises(ValueError, match="takes tokens"):
+        PCClassifier(network="transformer").fit(X.reshape(60, -1), y)
+    # Of a network of rows, images are refused as scikit-learn does.
+    with pytest.raises(ValueError, match="dim 4"):
+        PCClassifier().fit(X, y)

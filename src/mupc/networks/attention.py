@@ -1,5 +1,7 @@
 """Blocks of transformers: branches of attention and of perceptrons, and a readout."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -49,6 +51,7 @@ class AttentionBranch(ScaledBlock):
     out: Float[Array, "*layer width width"]
     norm: Norm
     scales: tuple[Scale, ...] = eqx.field(static=True)
+    title: ClassVar[str] = "attention"
     heads: int = eqx.field(static=True)
     branch: float = eqx.field(static=True)
     causal: bool = eqx.field(static=True, default=True)
@@ -112,6 +115,7 @@ class PerceptronBranch(ScaledBlock):
     down: Float[Array, "*layer width hidden"]
     norm: Norm
     scales: tuple[Scale, ...] = eqx.field(static=True)
+    title: ClassVar[str] = "perceptron"
     branch: float = eqx.field(static=True)
 
     @property

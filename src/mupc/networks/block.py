@@ -1,7 +1,7 @@
 """Layers, written for one example: each predicts the next activity from the one before."""
 
 from abc import abstractmethod
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 import equinox as eqx
 import jax
@@ -25,6 +25,9 @@ class Block(eqx.Module):
 
     A block owns its skip connection and its multipliers: networks only call it.
     """
+
+    title: ClassVar[str] = "block"
+    """What reports call it."""
 
     @property
     @abstractmethod

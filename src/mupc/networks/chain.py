@@ -51,6 +51,11 @@ class Chain(Network):
         ]
         return [*hidden, Layer(self.top, stacked=False)]
 
+    @property
+    def structure(self) -> str:
+        """Its stages, such as `entry, 3 × (attention, perceptron); readout`."""
+        return "; ".join((*(stage.structure for stage in self.stages), "readout"))
+
     def in_order(self, banks: Sequence[Array]) -> Array:
         """Join one array (layer, ...) per bank to one of all layers, from input to output."""
         joined = jnp.concatenate(list(banks))

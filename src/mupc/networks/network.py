@@ -45,6 +45,11 @@ class Network(eqx.Module):
     def layers(self) -> list[Layer]:
         """The blocks in the order of the banks of activities, and last the readout."""
 
+    @property
+    def structure(self) -> str:
+        """How it is built, by which reports name its layers; see `mupc.records.layers`."""
+        return ""
+
     @abstractmethod
     def in_order(self, banks: Sequence[Array]) -> Array:
         """Join one array (layer, ...) per bank to one of all layers, from input to output."""

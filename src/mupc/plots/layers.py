@@ -5,13 +5,14 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from mupc.plots.reading import RunRecords, numbers
 from mupc.plots.runs import Line, draw, name_runs
 from mupc.plots.style import label, panels, plain
-from mupc.records import RegimeRecord
+from mupc.records import RegimeRecord, kind_of
 
 
 class Field(NamedTuple):
@@ -86,6 +87,7 @@ def heat_map(run: RunRecords, field: str, scale: tuple[float, float] | None = No
         label=" ".join(map(str, steps)),  # read again for the table of numbers
     )
     axes.grid(visible=False)
+    _borders(axes, [run], across=True)
     label(axes, plain(run.label), "training step", _LAYER)
     beyond = [np.any(values < low), np.any(values > high)]
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}
@@ -100,10 +102,12 @@ def layer_profiles(runs: Sequence[RunRecords], field: str) -> Figure:
     about = FIELDS[field]
     runs = [run for run in runs if reports_with(run, field)]
     figure, (axes,) = panels(1)
+    _borders(axes, runs)
 
     def lines(run: RunRecords) -> list[Line]:
         first, *_, last = [*reports_with(run, field)[:1], *reports_with(run, field)]
-        drawn = [_profile(getattr(last, field), f"step {last.step}")]
+        values, when = getattr(last, field), f"step {last.step}"
+        drawn = _by_kind(values, last.names, when) or [_profile(values, when)]
         # Before the first step nothing has changed.
         if first is not last and field != "change":
             drawn.append(_profile(getattr(first, field), f"step {first.step}", "--"))
@@ -113,6 +117,30 @@ def layer_profiles(runs: Sequence[RunRecords], field: str) -> Figure:
     label(axes, about.title, _LAYER, about.unit)
     name_runs(figure, runs, lambda run: f", step {reports_with(run, field)[-1].step}")
     return figure
+
+
+def _borders(axes: Axes, runs: Sequence[RunRecords], *, across: bool = False) -> None:
+    """Draw a thin line below every stage but the first, where all runs are built alike."""
+    if len({run.reports[-1].layers for run in runs}) != 1:
+        return
+    names = runs[0].reports[-1].names
+    border = axes.axhline if across else axes.axvline
+    for i, name in enumerate(names[1:], 1):
+        if kind_of(name) == "entry":
+            border(i + 0.5, color="0.5", alpha=0.5, linewidth=0.8, label="_nolegend_")
+
+
+def _by_kind(values: Sequence[float], names: Sequence[str], when: str) -> list[Line]:
+    """Return a line for each place of a pattern: attention, perceptrons; none if there is one."""
+    kinds = list(dict.fromkeys(kind_of(name) for name in names[1:-1] if kind_of(name) != "entry"))
+    if len(kinds) < 2 or len(names) != len(values):
+        return []
+    found = numbers(values)
+    drawn: list[Line] = []
+    for kind, dash in zip(kinds, ("-", ":", "-.", "-"), strict=False):
+        places = [i for i, name in enumerate(names) if kind_of(name) == kind]
+        drawn.append(Line([i + 1 for i in places], found[places], dash, f"{kind}, {when}"))
+    return drawn
 
 
 def diagnostics(runs: Sequence[RunRecords]) -> Figure | None:

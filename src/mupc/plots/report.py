@@ -23,7 +23,16 @@ from mupc.plots.reading import RunRecords, read_runs
 from mupc.plots.runs import accuracy_in_time, curves, inference_traces, inferred
 from mupc.plots.style import settle
 from mupc.plots.sweep import sweep_report
-from mupc.records import RunError, counted, figure, flattened, is_sweep, span
+from mupc.records import (
+    RunError,
+    counted,
+    figure,
+    flattened,
+    is_sweep,
+    kind_of,
+    listed,
+    span,
+)
 
 _NAMED = 4  # of more runs a sentence does not name every one
 
@@ -147,6 +156,9 @@ def _layers(runs: Sequence[RunRecords], field: str) -> Iterator[Picture]:
     """Return the profile of a figure of each layer, and its maps, which share their colours."""
     about = FIELDS[field]
     words = f"{_WORDS[field]} Dashed: the first report." if field != "change" else _unlearned(runs)
+    kinds = dict.fromkeys(kind_of(n) for run in runs for n in run.reports[-1].names[1:-1])
+    if len(kinds := [kind for kind in kinds if kind != "entry"]) > 1:
+        words += f" A line for each kind of layer: {', '.join(kinds)} (solid, dotted, …)."
     name = f"layers-{field}"
     yield Picture(name, about.title, words, {name: layer_profiles(runs, field)})
     scale = common_scale(runs, field)
@@ -182,9 +194,10 @@ def _unlearned(runs: Sequence[RunRecords]) -> str:
     for run in runs:
         last = reports_with(run, "change")[-1]
         if last.step and any(map(math.isfinite, last.hidden)):
-            # Hidden weight matrices begin at the second layer.
-            layers = [i for i, learned in enumerate(last.learned, 2) if not learned]
-            sentences += [f"{run.label}: {_ranges(layers)}"] * bool(layers)
+            layers = last.unlearned
+            numbered = all(map(str.isdigit, layers))
+            words = _ranges([*map(int, layers)]) if numbered else listed(layers, _NAMED)
+            sentences += [f"{run.label}: {words}"] * bool(layers)
             well += not layers
     if well:
         sentences.append("none" if len(runs) == 1 else f"none in {counted(well, 'run')}")

@@ -5,6 +5,8 @@ from mupc.records.files import write_json as write_json
 from mupc.records.folder import RunFolder as RunFolder
 from mupc.records.folder import check_new as check_new
 from mupc.records.folder import environment as environment
+from mupc.records.layers import kind_of as kind_of
+from mupc.records.layers import layer_names as layer_names
 from mupc.records.outcomes import DataSummary as DataSummary
 from mupc.records.outcomes import Ended as Ended
 from mupc.records.outcomes import Evaluation as Evaluation
@@ -35,5 +37,6 @@ from mupc.records.validation import any_record_from as any_record_from
 from mupc.records.validation import record_from as record_from
 from mupc.records.words import counted as counted
 from mupc.records.words import figure as figure
+from mupc.records.words import listed as listed
 from mupc.records.words import scores as scores
 from mupc.records.words import span as span

@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from mupc.records.words import counted, figure, span
+from mupc.records.layers import kind_of, layer_names
+from mupc.records.words import counted, figure, listed, span
 
 # A layer learns if it changes by at least this fraction of what the one does that changes most.
 _LEARNS = 0.1
@@ -80,6 +81,7 @@ class RegimeRecord:
         change: ‖ΔW‖/‖W‖ since the first step.
         seconds: since training began.
         diagnostics: what else the rule shows, by name: numbers, or one for each layer.
+        layers: how the network is built, from which `names` follow; empty if it does not say.
     """
 
     step: int
@@ -100,7 +102,13 @@ class RegimeRecord:
     diagnostics: Mapping[str, float | tuple[float, ...] | None] = dataclasses.field(
         default_factory=dict[str, Any]
     )
+    layers: str = ""
     kind: str = "regime"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the layers; empty if they have none."""
+        return layer_names(self.layers)
 
     @property
     def drop(self) -> float | None:
@@ -125,6 +133,17 @@ class RegimeRecord:
         """How many hidden weight matrices did."""
         return sum(self.learned)
 
+    @property
+    def unlearned(self) -> list[str]:
+        """The hidden layers that did not learn: their names, or else their numbers (1: the entry).
+
+        A network of one kind of block after the other has layers of numbers.
+        """
+        names = self.names
+        plain = len({kind_of(name) for name in names}) <= 3 and not any("." in n for n in names)
+        hidden = [str(i) for i in range(2, len(self.change))] if plain else names[1:-1]
+        return [name for name, learned in zip(hidden, self.learned, strict=True) if not learned]
+
     def sentence(self) -> str:
         """Return it in one line of words."""
         parts: list[str] = []
@@ -148,6 +167,8 @@ class RegimeRecord:
                 f"{self.learning} of {len(self.hidden)} hidden weight matrices learning "
                 f"(relative change {span(self.hidden)})"
             )
+            if self.learning and not (rest := self.unlearned or ["1"])[0].isdigit():
+                parts.append(f"not learning: {listed(rest)}")
         return "; ".join(parts)
 
     def cosines(self) -> str:

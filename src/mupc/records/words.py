@@ -1,6 +1,7 @@
 """Numbers in words: what is not finite is said, and none is a row of digits."""
 
 import math
+from collections.abc import Sequence
 
 
 def figure(value: float | None, form: str = ".4g", unit: float = 1) -> str:
@@ -26,6 +27,12 @@ def span(values: float | tuple[float, ...] | None) -> str:
         return "not finite" if layers else "unknown"
     low, high = f"{min(known):.2g}", f"{max(known):.2g}"
     return f"{low}–{high}" if isinstance(values, tuple) else low
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Return names in a row, the first few of many."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
 
 
 def counted(number: float, noun: str) -> str:

@@ -20,6 +20,8 @@ def _readable(text: str) -> str:
 class OfImages(NetworkKind):
     """What a network of images asks of data."""
 
+    images = True
+
     def check_data(self, data: Dataset) -> None:
         """Refuse what are no images, or images that are too small."""
         super().check_data(data)

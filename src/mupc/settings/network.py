@@ -75,6 +75,8 @@ class NetworkKind(Kind):
     slot = "network"
     sizes: ClassVar[tuple[str, ...]] = ()
     """The fields that say how large it is, which name a run."""
+    images: ClassVar[bool] = False
+    """Whether it takes images, (height, width, channels)."""
 
     parameterisation: ParameterisationKind = MuPC()
 

@@ -8,25 +8,21 @@ from typing import Any, Self, cast
 
 import numpy as np
 from jaxtyping import Float, Float32
-from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import (
-    check_array,
-    check_consistent_length,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import check_is_fitted
 
 from mupc.data import Dataset, Split, Weights, steps_per_epoch
 from mupc.networks import Network
 from mupc.records import Ended, Regime, TrainRecord, ValidationRecord
 from mupc.runs.setup import Setup, member_of, set_up
 from mupc.settings import ConfigError, Configuration
-from mupc.settings.configuration import check_name
+from mupc.settings.configuration import KINDS, check_name
+from mupc.settings.network import NetworkKind
 from mupc.sklearn.forward import outputs
+from mupc.sklearn.inputs import as_weights, checked
 from mupc.sklearn.parameters import DEFAULTS, setting_names, show_settings
 from mupc.sklearn.stream import Stream, as_batch, batches, first_state, one_pass
 from mupc.training.fit import fit_together
@@ -44,6 +40,7 @@ class Estimator(BaseEstimator):
     n_features_in_: int
     _config: Configuration
     _outputs: int
+    _shape: tuple[int, ...]
     _stream: Stream | None
 
     def __init__(
@@ -219,6 +216,7 @@ class Estimator(BaseEstimator):
             RunError: if that one is not of the sizes and functions that the parameters name.
         """
         config.optimiser.schedule.check_length(steps)
+        config.network.check_data(data)
         if network is not None:
             named = config.network.shapes(data.shape, data.outputs)
             refusal = (
@@ -238,7 +236,7 @@ class Estimator(BaseEstimator):
 
     def _set_up(self, config: Configuration, regime: Regime) -> Setup:
         """Give the parts of training that a configuration names; their arrays do not matter."""
-        x, y = (np.zeros((1, n), np.float32) for n in (self.n_features_in_, self._outputs))
+        x, y = (np.zeros((1, *n), np.float32) for n in (self._shape, (self._outputs,)))
         data = Dataset("", Split(x, y), None, None, "")
         return set_up(config, data, 1, regime)
 
@@ -269,28 +267,19 @@ class Estimator(BaseEstimator):
 
     def _checked(self, X: Any, y: Any = None, *, reset: bool, **options: Any) -> Any:
         """Give X, and y if it is given, as dense arrays of finite numbers."""
-        given = {"X": X} if y is None and not reset else {"X": X, "y": y}
-        options = {"accept_sparse": "csr", "dtype": np.float32, "reset": reset, **options}
-        seen = validate_data(self, **given, **options)
-        x, *rest = (seen,) if isinstance(seen, np.ndarray) or sparse.issparse(seen) else seen
-        x = cast(Any, x).toarray() if sparse.issparse(x) else x
+        kind = KINDS["network"].get(str(getattr(self, "network", None)))
+        images = kind is not None and issubclass(kind, NetworkKind) and kind.images
+        x, *rest = checked(self, X, y, images=images, reset=reset, **options)
+        if reset:
+            self._shape = x.shape[1:]
+        elif x.shape[1:] != self._shape:
+            raise ValueError(f"X has images of shape {x.shape[1:]}, and fit saw {self._shape}")
         return (x, *rest) if rest else x
 
     def _weighted(self, sample_weight: Any, x: Any, y: Any) -> Weights | None:
-        """Return the weights of samples; None if there are none.
-
-        Raises:
-            ValueError: if they are not numbers of at least 0, one for each sample.
-        """
+        """Return the weights of samples; None if there are none."""
         del y  # a classifier has weights of labels too
-        if sample_weight is None:
-            return None
-        sample_weight = np.asarray(sample_weight)
-        if sample_weight.ndim == 0:
-            sample_weight = np.full(len(x), sample_weight)
-        weights = cast(Any, check_array)(sample_weight, ensure_2d=False, dtype=np.float64)
-        check_consistent_length(weights, x)
-        return Weights(weights)
+        return as_weights(sample_weight, len(x))
 
     def _predicted(self, X: Any) -> Float[np.ndarray, "n outputs"]:
         """Run the network forwards."""

@@ -41,7 +41,12 @@ def regime_report(
     diagnostics = _shortened(figures.pop("diagnostics"))
     rho: Any = diagnostics.pop("rho", None)
     return RegimeRecord(
-        step=step, seconds=seconds, rho=rho, diagnostics=diagnostics, **_shortened(figures)
+        step=step,
+        seconds=seconds,
+        rho=rho,
+        diagnostics=diagnostics,
+        layers=model.network.structure,
+        **_shortened(figures),
     )
 
 
