@@ -63,14 +63,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 def yardstick(state: State, batch: int) -> dict[str, int]:
     """Return the bytes of what training must hold."""
     network = state.network
-    weights = _bytes(network)
+    weights = bytes_of(network)
     x = jax.ShapeDtypeStruct((batch, DIGITS_PIXELS), jnp.result_type(float))
     activities = eqx.filter_eval_shape(lambda x: network.feedforward(x).activities, x)
     return {
         "weights": weights,
         "gradients": weights,
-        "optimiser": _bytes(state.optimiser),
-        "activities": _ACTIVITY_ARRAYS * _bytes(activities),
+        "optimiser": bytes_of(state.optimiser),
+        "activities": _ACTIVITY_ARRAYS * bytes_of(activities),
     }
 
 
@@ -94,7 +94,8 @@ def _arguments(steps: int, options: argparse.Namespace) -> tuple[Inputs, State]:
     return step_arguments(fixed_steps(options.step_size, steps), network, batch)
 
 
-def _bytes(tree: PyTree[Any]) -> int:
+def bytes_of(tree: PyTree[Any]) -> int:
+    """Return how many bytes the arrays of a tree take."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-
 import jax
 import pytest
 from run_records import regime_record, write_run

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -247,25 +248,62 @@ def test_memory_does_not_depend_on_the_number_of_inference_steps(script, capsys)
     assert printed_ratios(capsys.readouterr().out) == [round(ratio, 3)] * 2
 
 
-def test_convolutions_are_compared_with_the_unrolled_step(script, tmp_path, capsys):
+def test_architectures_are_compared_with_a_plain_step(script, tmp_path, capsys):
     path = tmp_path / "report.json"
-    arguments = [*words("--blocks 1 --channels 2 --batch 3 --rounds 2 --json"), str(path)]
-    report = script("benchmarks/convolution_step").main(arguments)
+    arguments = [*words("transformer-1x8 --rounds 2 --json"), str(path)]
+    report = script("benchmarks/architectures_step").main(arguments)
     (result,) = report["results"]
     seconds = result["seconds"]
-    ours, plain = (seconds[name] for name in ("backpropagation", "plain jax and optax, unrolled"))
+    ours, plain = (seconds[name] for name in ("backpropagation", "plain jax and optax"))
     assert result["ratios"][1]["ratio"] == ours / plain
     assert round(ours / plain, 3) in printed_ratios(capsys.readouterr().out)
 
 
-def test_the_plain_convolutional_step_is_our_backpropagation(script):
-    module = script("benchmarks/convolution_step")
-    network = mupc.conv_resnet((8, 8, 3), 10, blocks=(2, 1), channels=3, key=jax.random.key(0))
-    x = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
-    batch = x, jax.nn.one_hot(jnp.arange(4), 10)
-    plain = module.PlainTraining(network, batch)
-    ours = module.Training(mupc.Backpropagation(), network, batch)
-    assert float(plain()) == pytest.approx(float(ours().loss), rel=1e-4)
+@pytest.mark.parametrize("case", ["conv-1", "2p 3p", "transformer-2x8"])
+def test_the_plain_step_is_our_backpropagation(case, script):
+    module = script("benchmarks/architectures_step")
+    problem = module.problem_of(case, SimpleNamespace(batch=3, seed=0))
+    plain = module.PlainTraining(problem)
+    rule = mupc.Backpropagation(likelihood=problem.likelihood)
+    ours = module.Training(rule, problem.network, problem.batch)
+    positions = problem.batch[1].size // problem.batch[1].shape[-1] / len(problem.batch[1])
+    for _ in range(2):  # the second after an update
+        assert float(plain()) == pytest.approx(float(ours().loss) * positions, rel=1e-4)
+
+
+def test_programs_of_any_depth_are_compared(script, tmp_path, capsys):
+    path = tmp_path / "report.json"
+    arguments = [*words("transformer-2x8 transformer-3x8 --rounds 1 --json"), str(path)]
+    report = script("benchmarks/architectures_program").main(arguments)
+    (result,) = report["results"]
+    assert result["equations"][0] == result["equations"][1]
+    assert len(result["ratios"]) == 3
+    assert all(ratio["ratio"] > 0 for ratio in result["ratios"])
+    assert "equations (equal): met" in capsys.readouterr().out
+
+
+def test_a_case_is_trained_with_both_rules_and_judged(script, tmp_path, monkeypatch, capsys):
+    module = script("experiments/architectures")
+    images = np.random.default_rng(0).integers(0, 255, (80, 8, 8, 3), np.uint8)
+    labels = np.arange(80) % 4
+    path = tmp_path / "cifar.npz"
+    np.savez(path, x=images, y=labels, x_test=images, y_test=labels)
+    small = {**module.CASES["cifar10-13"].settings, "blocks": 1, "channels": 2, "steps": 2}
+    monkeypatch.setitem(module.CASES, "cifar10-13", module.Case(small, 100.0, least=101.0))
+    text = tmp_path / "tinyshakespeare" / "input.txt"
+    text.parent.mkdir()
+    text.write_text("It was the best of times, it was the worst of times. " * 40)
+    monkeypatch.setenv("MUPC_DATA", str(tmp_path))
+    small = {**module.CASES["shakespeare"].settings, "pairs": 1, "width": 8, "steps": 2}
+    monkeypatch.setitem(module.CASES, "shakespeare", module.Case(small, 1.0))
+    out = ["--out", str(tmp_path / "runs"), "--seeds", "0", "--cifar10", str(path)]
+    rows = module.main(["cifar10-13", "shakespeare", *out, "--set", "batch-size=4", "rho=0.1"])
+    assert [row.rule for row in rows] == 2 * ["backpropagation", "predictive-coding"]
+    assert rows[1].runs[0].config.flat()["rho"] == 0.1
+    told = capsys.readouterr().out
+    assert re.search(r"cifar10-13: [+-][\d.]+ points behind .* \(at least 101\): missed", told)
+    assert re.search(r"shakespeare: [+-][\d.]+% of backpropagation's nats .*: met", told)
+    assert 1 < rows[2].seen[0].perplexity < 100
 
 
 def test_every_script_is_tested():

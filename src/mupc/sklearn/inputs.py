@@ -1,6 +1,6 @@
 """The inputs and targets that estimators are given, as arrays that networks take."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from scipy import sparse
@@ -31,7 +31,7 @@ def checked(
     validate: Any = validate_data
     seen: Any = validate(estimator, **given, **form, dtype=np.float32, reset=reset, **options)
     x, *rest = (seen,) if isinstance(seen, np.ndarray) or sparse.issparse(seen) else seen
-    x = x.toarray() if sparse.issparse(x) else x
+    x = cast(Any, x).toarray() if sparse.issparse(x) else x
     if images and x.ndim != 4:
         raise ValueError(
             f"this network takes images, (samples, height, width, channels), and X has shape "
