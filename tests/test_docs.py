@@ -89,6 +89,8 @@ USUAL = {
 
 NETWORKS = {
     "conv-resnet": "--blocks 1 --channels 2 --steps 2 --report-every 0",
+    "vgg": "--layers 2p --steps 2 --report-every 0",
+    "vision-transformer": "--pairs 1 --width 8 --steps 2 --report-every 0",
     "transformer": "--pairs 1 --width 8 --context 8 --batch-size 4 --steps 2 --report-every 0",
 }
 
@@ -123,7 +125,7 @@ def smaller(words):
     given.pop("--epochs", None)  # steps take their place
     if "--train" in given:
         given["--train"] = ["0", "2"]
-    if given.get("--dataset") == ["mnist"] or "--preset" in given:
+    if given.get("--dataset") in (["mnist"], ["cifar10"]) or "--preset" in given:
         given["--dataset"] = ["digits"]  # there without a download
     usual = options(shlex.split(USUAL.get(words[0], "")))
     if (own := NETWORKS.get(" ".join(given.get("--network", [])))) is not None:

@@ -54,6 +54,10 @@ def test_the_gate_of_a_users_own_block_sees_as_much_at_any_depth(depth):
     assert 0.8 < jnp.sqrt(jnp.mean(z[-1] ** 2)) < 2
 
 
+def test_a_network_of_several_kinds_of_layers_learns():
+    assert load(ROOT / "examples" / "hybrid.py").main() > 0.9
+
+
 def test_the_training_example_learns():
     assert load(ROOT / "examples" / "train.py").main(depth=16, width=64) > 0.9
 

@@ -90,6 +90,7 @@ FIELDS = {
     "sgd_momentum": (SGD, 0.1),
     "schedule": ({}, "constant"),
     "warmup": ({}, 2),
+    "floor": ({}, 0.5),
     "epochs": ({"steps": 0, "epochs": 0.2}, 0.3),
     "steps": ({}, 5),
     "batch_size": ({}, 32),

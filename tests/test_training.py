@@ -393,20 +393,19 @@ def test_new_numbers_never_compile_again(regime, scaled):
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("warmup", [0, 4])
-def test_the_cosine_schedule_is_that_of_optax_at_any_length(warmup):
+@pytest.mark.parametrize(("warmup", "floor"), [(0, 0.0), (4, 0.25)])
+def test_the_cosine_schedule_is_that_of_optax_at_any_length(warmup, floor):
     lengths, own, optaxs = (10, 37), [], []
     for steps in lengths:
-        schedule = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, steps)
+        schedule = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, steps, floor)
         counts = jnp.arange(steps + 3)
         optaxs.append(jax.vmap(schedule)(counts))
-        own.append(
-            jax.vmap(lambda count, n=steps: warmup_cosine(count, float(warmup), float(n)))(counts)
-        )
+        numbers = {"warmup": float(warmup), "steps": float(steps), "floor": floor}
+        own.append(jax.vmap(lambda count, own=numbers: warmup_cosine(count, **own))(counts))
     for ours, theirs in zip(own, optaxs, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     net = network()
-    chosen = Configuration().changed({"warmup": warmup}).optimiser
+    chosen = Configuration().changed({"warmup": warmup, "floor": floor}).optimiser
     first, second = (chosen.build(net, steps) for steps in lengths)
     assert jax.tree.structure(first) == jax.tree.structure(second)  # so one program serves both
 

@@ -1,6 +1,9 @@
 """Networks: layers, stages of stacked blocks, and chains of stages."""
 
 from mupc.networks.activations import identity as identity
+from mupc.networks.attention import AttentionBranch as AttentionBranch
+from mupc.networks.attention import NormedDense as NormedDense
+from mupc.networks.attention import PerceptronBranch as PerceptronBranch
 from mupc.networks.block import Activities as Activities
 from mupc.networks.block import Block as Block
 from mupc.networks.block import Dense as Dense
@@ -26,9 +29,6 @@ from mupc.networks.rates import scale_sgd as scale_sgd
 from mupc.networks.rates import scale_uniform as scale_uniform
 from mupc.networks.stage import Stage as Stage
 from mupc.networks.stage import with_gradient as with_gradient
-from mupc.networks.transformers import AttentionBranch as AttentionBranch
-from mupc.networks.transformers import NormedDense as NormedDense
-from mupc.networks.transformers import PerceptronBranch as PerceptronBranch
 from mupc.networks.transformers import TokenEmbedding as TokenEmbedding
 from mupc.networks.transformers import transformer as transformer
 from mupc.networks.transformers import vision_transformer as vision_transformer

@@ -35,7 +35,7 @@ class ScheduleKind(Kind):
     factor: ClassVar[Factor | None] = None
     """What multiplies the learning rate; None: nothing does."""
 
-    def numbers(self, steps: int) -> dict[str, int]:
+    def numbers(self, steps: int) -> dict[str, float]:
         """Return the numbers of the factor, for a run of so many steps."""
         return {}
 
@@ -53,29 +53,34 @@ class Constant(ScheduleKind):
     kind = "constant"
 
 
-def warmup_cosine(count: ArrayLike, warmup: ArrayLike, steps: ArrayLike) -> Array:
-    """Rise linearly over `warmup` steps, and fall to zero until there have been `steps`.
+def warmup_cosine(
+    count: ArrayLike, warmup: ArrayLike, steps: ArrayLike, floor: ArrayLike = 0.0
+) -> Array:
+    """Rise linearly over `warmup` steps, and fall to `floor` until there have been `steps`.
 
     It is `optax.warmup_cosine_decay_schedule`, which takes no traced lengths.
     """
     fall = optax.cosine_decay_schedule(1.0, 1)
     count, warmup, steps = (jnp.asarray(number) for number in (count, warmup, steps))
     rise = count / jnp.maximum(warmup, 1)
-    return jnp.where(count < warmup, rise, fall((count - warmup) / (steps - warmup)))
+    left = floor + (1 - jnp.asarray(floor)) * fall((count - warmup) / (steps - warmup))
+    return jnp.where(count < warmup, rise, left)
 
 
 class Cosine(ScheduleKind):
-    """Falls to zero at the end of training."""
+    """Falls until the end of training."""
 
     kind = "cosine"
     factor = staticmethod(warmup_cosine)
 
     warmup: NotNegativeCount = 0
     """Steps over which the rate rises linearly at first."""
+    floor: Annotated[Fraction, Traced()] = 0.0
+    """What is left of the rate at the end, a fraction of it."""
 
-    def numbers(self, steps: int) -> dict[str, int]:
+    def numbers(self, steps: int) -> dict[str, float]:
         """Return the numbers of the factor, for a run of so many steps."""
-        return {"warmup": self.warmup, "steps": steps}
+        return {"warmup": self.warmup, "steps": steps, "floor": self.floor}
 
     def check_length(self, steps: int) -> None:
         """Check that the rate does not rise until the end."""
