@@ -108,7 +108,7 @@ def test_accuracy_is_of_positions_and_exactly_one_for_a_perfect_predictor():
     half = best.at[:3, 0].set(jnp.roll(best[:3, 0], 1, axis=-1))
     seen = mupc.evaluate(chain, Split(np.asarray(x), np.asarray(half)))
     assert seen.accuracy == pytest.approx(1 - 3 / (6 * POSITIONS))
-    plain = 0.5 * np.sum((np.asarray(output) - np.asarray(best)) ** 2) / 6
+    plain = 0.5 * np.sum((np.asarray(output) - np.asarray(best)) ** 2) / 6 / POSITIONS
     assert mupc.evaluate(chain, Split(np.asarray(x), np.asarray(best))).loss == pytest.approx(plain)
 
 
@@ -121,11 +121,16 @@ def test_a_result_is_evaluated_by_its_own_likelihood_unless_another_is_asked_for
         chain, data, rule, optax.adam(0.01), steps=3, batch_size=4, key=jax.random.key(0)
     )
     output = result.network.feedforward(jnp.asarray(split.x, float)).output
-    cross = -np.sum(np.asarray(y) * np.asarray(jax.nn.log_softmax(output))) / 8
-    squared = 0.5 * np.sum((np.asarray(y) - np.asarray(output)) ** 2) / 8
-    assert mupc.evaluate(result, split).loss == pytest.approx(cross, rel=1e-6)
+    cross = -np.sum(np.asarray(y) * np.asarray(jax.nn.log_softmax(output))) / 8 / POSITIONS
+    squared = 0.5 * np.sum((np.asarray(y) - np.asarray(output)) ** 2) / 8 / POSITIONS
+    own = mupc.evaluate(result, split)
+    assert own.loss == pytest.approx(cross, rel=1e-6)
+    assert own.perplexity == pytest.approx(np.exp(cross), rel=1e-6)
+    logged = [record for record in result.records if record.kind == "train"]
+    assert logged[-1].perplexity == pytest.approx(np.exp(logged[-1].loss), rel=1e-6)
     other = mupc.evaluate(result, split, likelihood=mupc.Gaussian())
     assert other.loss == pytest.approx(squared, rel=1e-6)
+    assert other.perplexity is None
     assert mupc.evaluate(result.network, split).loss == pytest.approx(squared, rel=1e-6)
 
 
