@@ -24,6 +24,7 @@ from _tables import header, line
 from mupc.records import Evaluation, RunError
 from mupc.runs import Run, train
 from mupc.settings import Configuration
+from mupc.settings.files import value_of
 from mupc.settings.setting import ConfigError
 
 _COLUMNS = ("case", "rule", "score", "each seed", "whole s", "ρ", "regime report")
@@ -165,8 +166,7 @@ def configuration(
         if rule != "backpropagation" or any(n not in _OF_INFERENCE for n in unknown):
             raise ConfigError(f"{name} with {rule} has no setting {', '.join(unknown)}")
         chosen = {key: value for key, value in chosen.items() if key in known}
-    typed = {key: type(known[key])(value) for key, value in chosen.items()}
-    return config.changed(typed)
+    return config.changed({key: value_of(value) for key, value in chosen.items()})
 
 
 _OF_INFERENCE = ("rho", "cg_steps", "max_steps")

@@ -9,6 +9,8 @@ for which nothing is lost did not use them.
 
     python experiments/every_layer.py cosines
     python experiments/every_layer.py cosines --fixed-precision
+    python experiments/every_layer.py cosines --network network=conv-resnet activation=tanh
+    python experiments/every_layer.py cosines --network network=transformer --dataset shakespeare
     python experiments/every_layer.py frozen
 """
 
@@ -31,8 +33,9 @@ from mupc.networks import Chain, Network, scale_by
 from mupc.runs import Run, train
 from mupc.runs.setup import load_data, set_up
 from mupc.settings import Configuration
-from mupc.settings.files import preset
+from mupc.settings.files import preset, value_of
 from mupc.theory import alignment, yardstick
+from mupc.training.evaluate import as_input
 
 # Gradients are called alike from this cosine on.
 _ALIKE = 0.9
@@ -51,13 +54,20 @@ def cosines(options: argparse.Namespace) -> dict[int, np.ndarray]:
     """Return the cosine of each layer, batch by batch, after several lengths of training."""
     print(header(_COSINES), flush=True)
     found: dict[int, np.ndarray] = {}
+    network = dict(pair.split("=", 1) for pair in options.network) or {
+        "depth": str(options.depth),
+        "width": str(options.width),
+        "activation": "tanh",
+    }
+    label = "-".join(network.values())
     for steps in options.train:
         settings = {
-            **{name: getattr(options, name) for name in ("dataset", "depth", "width", "rho")},
-            "activation": "tanh",
+            **{name: value_of(text) for name, text in network.items()},
+            "dataset": options.dataset,
+            "rho": options.rho,
             "regime": "initial" if options.fixed_precision else "held",
             "steps": steps,
-            "out": str(options.out / f"tanh-{options.depth}x{options.width}-{steps}"),
+            "out": str(options.out / f"{label}-{steps}"),
         }
         run = train(Configuration().changed(settings))
         compared = [compare(run, first, 64) for first in range(0, 64 * options.batches, 64)]
@@ -89,16 +99,18 @@ def compare(run: Run, first: int, size: int) -> Compared:
     """Compare gradients on `size` samples from number `first` on, with the state of the run."""
     with floats(bits=64):
         network, state = _double((run.result.network, run.result.state))
-        x, y = (jnp.asarray(v[first : first + size], float) for v in run.data.train)
+        x, y = (v[first : first + size] for v in run.data.train)
+        batch = as_input(x), jnp.asarray(y, float)
         used = run.config.rule.build(run.config.network.hidden)
         accurate = mupc.PredictiveCoding(
             InErrors(mupc.LBFGS()),
             400,
+            used.likelihood,
             rho=run.config.flat()["rho"],
             hold=run.config.rule.holds,
             stopping=mupc.Tolerance(1e-6),
         )
-        return Compared(*map(np.asarray, _compare(network, (x, y), state, used, accurate)))
+        return Compared(*map(np.asarray, _compare(network, batch, state, used, accurate)))
 
 
 @eqx.filter_jit
@@ -188,6 +200,13 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("experiment", choices=list(_EXPERIMENTS))
     parser.add_argument("--dataset", help="(default: cosines mnist, frozen digits)")
+    parser.add_argument(
+        "--network",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings of cosines in place of depth and width: network=conv-resnet activation=tanh",
+    )
     parser.add_argument("--depth", type=int, default=128)
     parser.add_argument("--width", type=int, help="(default: cosines 128, frozen 64)")
     parser.add_argument("--train", type=int, nargs="+", default=[10, 100, 900], help="of cosines")
