@@ -153,11 +153,20 @@ def test_equilibrium_compares_energies_by_sweeps(script, capsys):
             assert energies[name][-1] < 1.001 * least
 
 
-def test_every_layer_is_compared_with_an_accurate_minimum(script, tmp_path, capsys):
-    settings = "cosines --depth 6 --width 16 --dataset digits --train 3 --batches 2 --out"
+@pytest.mark.parametrize(
+    ("network", "layers"),
+    [
+        ("--depth 6 --width 16", 7),
+        ("--network network=conv-resnet activation=tanh blocks=2 stages=2 channels=4", 7),
+    ],
+)
+def test_every_layer_is_compared_with_an_accurate_minimum(
+    network, layers, script, tmp_path, capsys
+):
+    settings = f"cosines {network} --dataset digits --train 3 --batches 2 --out"
     arguments = [*words(settings), str(tmp_path)]
     (cosines,) = script("experiments/every_layer").main(arguments).values()
-    assert cosines.shape == (2, 7)
+    assert cosines.shape == (2, layers)
     assert 0.9 < np.min(cosines) < 1 - 1e-9
     (row,) = table(capsys.readouterr().out)
     assert row["least layer's cosine: worst batch"] == f"{np.min(cosines):.3f}"
