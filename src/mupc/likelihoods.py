@@ -82,4 +82,6 @@ def losses(
             f"y has shape {y.shape} but the network's output has shape {output.shape}: "
             "they must be equal (targets of classes are one-hot rows)"
         )
-    return jax.vmap(likelihood.loss)(jnp.asarray(y, output.dtype), output)
+    # A plain function: of a module's method JAX would write down the module, whenever it is traced.
+    one = lambda y, output: likelihood.loss(y, output)  # noqa: E731
+    return jax.vmap(one)(jnp.asarray(y, output.dtype), output)

@@ -120,7 +120,8 @@ class FreeEnergy(ErrorEnergy):
     def layers(self, point: Point) -> Float[Array, "layers batch"]:
         """Return each layer's energy of each sample, (H + 1, batch), from input to output."""
         banks = zip(point.errors, self._numbers(point.errors), strict=True)
-        terms = [jax.vmap(self.hidden)(e, number) for e, number in banks]
+        hidden = jax.vmap(lambda e, number: self.hidden(e, number))
+        terms = [hidden(e, number) for e, number in banks]
         if (decay := activity_terms(self.regularisers, point.activities)) is not None:
             terms = [a + b for a, b in zip(terms, decay, strict=True)]
         output = self.of_output(self.output(point))

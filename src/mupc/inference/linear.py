@@ -12,7 +12,7 @@ from mupc.inference.solver import Keys, Move, Progress, Solver
 from mupc.inference.tridiagonal import BlockTridiagonal
 from mupc.likelihoods import Gaussian
 from mupc.networks import Activities, Chain
-from mupc.networks.block import Block
+from mupc.networks.block import Block, over_batch
 from mupc.regularisers import ActivityDecay, Regulariser
 
 
@@ -135,7 +135,7 @@ def equilibrium(energy: FreeEnergy) -> Activities:
     """
     check_closed_form(energy)
     network = cast(Chain, energy.network)
-    first = jax.vmap(network.stages[0].entry)(energy.x)
+    first = over_batch(network.stages[0].entry)(energy.x)
     layers, precisions = affine_layers(network, first.shape[1]), _precisions(energy)
     with jax.default_matmul_precision("highest"):
         pull = jnp.einsum("l,loi,lo->li", precisions[1:], layers.M, layers.c)

@@ -1,6 +1,7 @@
 """Layers, written for one example: each predicts the next activity from the one before."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 import equinox as eqx
@@ -51,6 +52,12 @@ class Block(eqx.Module):
         """
         del size, local
         return ()
+
+
+def over_batch(block: Block) -> Callable[[Array], Float[Array, "batch ..."]]:
+    """Return a block as a map of a whole batch."""
+    # A plain function: of a module JAX would write down all that is in it, whenever it is traced.
+    return jax.vmap(lambda z: block(z))
 
 
 class Parameter(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num, PyTree
 
 from mupc.arrays import AnyArray
-from mupc.networks.block import Activities, Block
+from mupc.networks.block import Activities, Block, over_batch
 from mupc.networks.network import Feedforward, Layer, Network
 from mupc.networks.stage import Stage, Term, by_parameters, on_platforms, with_gradient
 
@@ -84,7 +84,7 @@ class Chain(Network):
             for stage, e in zip(self.stages, own, strict=True):
                 z = stage.feedforward(before, e)
                 activities, before = (*activities, *z), z[-1][-1]
-            return Feedforward(activities, jax.vmap(self.top)(before))
+            return Feedforward(activities, over_batch(self.top)(before))
 
     def predictions(
         self, x: Num[AnyArray, "batch ..."], activities: Activities
@@ -97,7 +97,7 @@ class Chain(Network):
         with jax.default_matmul_precision("highest"):
             walk = self._walk(x, activities)
             predicted = [stage.predictions(before, z) for stage, before, z in walk]
-            return sum(predicted, ()), jax.vmap(self.top)(activities[-1][-1])
+            return sum(predicted, ()), over_batch(self.top)(activities[-1][-1])
 
     def pushforward(
         self, x: Num[AnyArray, "batch ..."], activities: Activities, changes: Activities
@@ -107,7 +107,7 @@ class Chain(Network):
             change = None
             for stage, before, z, d in self._walk(x, activities, changes):
                 change = stage.pushforward(before, z, change, d)
-            return jax.jvp(jax.vmap(self.top), (activities[-1][-1],), (change,))[1]
+            return jax.jvp(over_batch(self.top), (activities[-1][-1],), (change,))[1]
 
     def pullback(
         self,
@@ -122,7 +122,7 @@ class Chain(Network):
         with jax.default_matmul_precision("highest"):
             above, adjoint, adjoints = self.top, output, ()
             for stage, z, g in reversed([*zip(self.stages, parts, own, strict=True)]):
-                (last,) = jax.vjp(jax.vmap(above), z[-1][-1])[1](adjoint)
+                (last,) = jax.vjp(over_batch(above), z[-1][-1])[1](adjoint)
                 adjoints = (*stage.pullback(z, last, g), *adjoints)
                 above, adjoint = stage.entry, adjoints[0][0]
             return adjoints
@@ -178,7 +178,7 @@ class Chain(Network):
     ) -> tuple[Float[Array, " batch"], Activities]:
         given = _grouped(self.stages, numbers)
         with jax.default_matmul_precision("highest"):
-            run = lambda z: output(jax.vmap(self.top)(z))  # noqa: E731
+            run = lambda z: output(over_batch(self.top)(z))  # noqa: E731
             samples, (above,) = with_gradient(run, activities[-1][-1])
             gradient: Activities = ()
             walk = zip(self._walk(x, activities), given, strict=True)

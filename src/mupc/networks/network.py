@@ -141,8 +141,9 @@ class Network(eqx.Module):
 
         def total(*activities: Array) -> Float[Array, " batch"]:
             predicted, y = self.predictions(x, activities)
+            term = jax.vmap(lambda *layer: hidden(*layer))
             banks = zip(predicted, activities, numbers, strict=True)
-            return sum((jnp.sum(jax.vmap(hidden)(*bank), axis=0) for bank in banks), output(y))
+            return sum((jnp.sum(term(*bank), axis=0) for bank in banks), output(y))
 
         return with_gradient(total, *activities)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num, PyTree
 
-from mupc.networks.block import Activities, Block
+from mupc.networks.block import Activities, Block, over_batch
 
 Term = Callable[..., Float[Array, " batch"]]
 """A part of an energy: each sample's value, from arrays of one layer (batch, ...)."""
@@ -77,7 +77,7 @@ class Stage(eqx.Module):
 
     def feedforward(self, before: Num[Array, "batch ..."], errors: Activities | None) -> Activities:
         """Run the layers in turn, adding to each prediction its error if there are errors."""
-        z = jax.vmap(self.entry)(before)
+        z = over_batch(self.entry)(before)
         if errors is not None:
             z = z + errors[0][0]
         if not self.blocks:
@@ -88,7 +88,7 @@ class Stage(eqx.Module):
             parts, own = layer
             activities: tuple[Array, ...] = ()
             for place, block in enumerate(eqx.combine(parts, rest)):
-                u = jax.vmap(block)(z)
+                u = over_batch(block)(z)
                 z = u if own is None else u + own[place]
                 activities = (*activities, z)
             return z, activities
@@ -98,8 +98,8 @@ class Stage(eqx.Module):
 
     def predictions(self, before: Num[Array, "batch ..."], activities: Activities) -> Activities:
         """Predict every activity from the one below it."""
-        predict = lambda block, z: jax.vmap(block)(z)  # noqa: E731
-        first = jax.vmap(self.entry)(before)[None]
+        predict = lambda block, z: over_batch(block)(z)  # noqa: E731
+        first = over_batch(self.entry)(before)[None]
         belows = self._belows(activities)
         pairs = zip(self.blocks, belows, strict=True)
         return (first, *(_each(predict, block, z) for block, z in pairs))
@@ -119,7 +119,7 @@ class Stage(eqx.Module):
         """
         first = changes[0][0]
         if change is not None:
-            first = first + jax.jvp(jax.vmap(self.entry), (before,), (change,))[1]
+            first = first + jax.jvp(over_batch(self.entry), (before,), (change,))[1]
         if not self.blocks:
             return first
         arrays, rest = eqx.partition(self.blocks, eqx.is_array)
@@ -127,7 +127,7 @@ class Stage(eqx.Module):
         def repetition(carry: tuple[Array, Array], layer: tuple[Any, ...]) -> tuple[Any, None]:
             (below, change), (parts, z, own) = carry, layer
             for place, block in enumerate(eqx.combine(parts, rest)):
-                change = jax.jvp(jax.vmap(block), (below,), (change,))[1] + own[place]
+                change = jax.jvp(over_batch(block), (below,), (change,))[1] + own[place]
                 below = z[place]
             return (below, change), None
 
@@ -154,7 +154,7 @@ class Stage(eqx.Module):
             for place in reversed(range(len(blocks))):
                 adjoints = (above, *adjoints)
                 z = self._below(activities, place, i)
-                (above,) = jax.vjp(jax.vmap(blocks[place]), z)[1](above)
+                (above,) = jax.vjp(over_batch(blocks[place]), z)[1](above)
                 above = above if own is None else above + own[place]
             return above, adjoints
 
@@ -184,7 +184,7 @@ class Stage(eqx.Module):
         """
 
         def local(block: Block, below: Array, z: Array, number: Any) -> tuple[Any, ...]:
-            one = lambda below, z: term(jax.vmap(block)(below), z, number)  # noqa: E731
+            one = lambda below, z: term(over_batch(block)(below), z, number)  # noqa: E731
             samples, (down, own) = with_gradient(one, below, z)
             return samples, down, own
 
@@ -282,7 +282,7 @@ def on_platforms(
 def by_parameters(block: Block, below: Array, cotangent: Array) -> Block:
     """Return the gradient of ⟨cotangent, u⟩ by a block's trainable arrays."""
     params, rest = eqx.partition(block, eqx.is_inexact_array)
-    predict = lambda params: jax.vmap(cast(Block, eqx.combine(params, rest)))(below)  # noqa: E731
+    predict = lambda params: over_batch(cast(Block, eqx.combine(params, rest)))(below)  # noqa: E731
     return jax.vjp(predict, params)[1](cotangent)[0]
 
 
