@@ -2,8 +2,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 # XLA's older way to emit a loop compiles three times as fast. A version that has lost it would
 # abort at the flag's name, so another process tries. Test processes inherit what was found.
@@ -31,6 +30,10 @@ CHECKED = (
 if "MUPC_CHECKED" in os.environ:
     install_import_hook([f"mupc.{room}" for room in CHECKED.split()], "checked_types.checked")
 
+# Programs that several tests, or test processes, need are compiled once.
+jax.config.update("jax_compilation_cache_dir", os.path.join(os.environ["MUPC_CACHE"], "compiled"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
 # Most of the time goes into compiling small programs that run once: XLA need not polish them.
 # (.ci/full runs the benchmarks and experiments as they are compiled for everyone.)
 jax.config.update("jax_disable_most_optimizations", True)
@@ -39,17 +42,19 @@ jax.config.update("jax_disable_most_optimizations", True)
 FULL = "MUPC_FULL" in os.environ
 
 
-def first(count: int, cases: Iterable[Any]) -> list[Any]:
-    """Return the cases of a test, of which the first few are in the fast set, all in the full."""
-    found: list[Any] = []
-    for i, case in enumerate(cases):
-        values = case if isinstance(case, tuple) else (case,)
-        found.append(case if i < count else pytest.param(*values, marks=pytest.mark.full))
-    return found
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out what is marked as a part of the full set, unless that is asked for."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("few"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for own in cases.values():
+        marker = own[0].get_closest_marker("few")
+        count = min(marker.args[0], len(own)) if marker else 0
+        chosen = {round(i * (len(own) - 1) / max(count - 1, 1)) for i in range(count)}
+        for i, item in enumerate(own):
+            if i not in chosen:
+                item.add_marker(pytest.mark.full)
     left_out = pytest.mark.skip(reason="a part of the full set, which MUPC_FULL=1 runs")
     for item in items:
         if not FULL and item.get_closest_marker("full"):

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import first
 from test_training import KEY, network, toy
 
 import mupc
@@ -84,20 +83,18 @@ def same(a, b):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("rule", "options"),
-    first(
-        2,
-        [
-            (HELD, {}),
-            (
-                RANDOM,
-                {"log_every": 4},
-            ),  # a stop between two records, and a random key at every step
-            (mupc.Backpropagation(), {"early_stopping": 2, "optimiser": optax.sgd(3.0)}),
-            (mupc.Backpropagation(), {"data": toy(validation=0), "evaluate_every": None}),
-        ],
-    ),
+    [
+        (HELD, {}),
+        (
+            RANDOM,
+            {"log_every": 4},
+        ),  # a stop between two records, and a random key at every step
+        (mupc.Backpropagation(), {"early_stopping": 2, "optimiser": optax.sgd(3.0)}),
+        (mupc.Backpropagation(), {"data": toy(validation=0), "evaluate_every": None}),
+    ],
 )
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(rule, options, tmp_path):
     whole = train(None, rule=rule, **options)
@@ -141,6 +138,7 @@ def script(path):
     return subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_script_once_its_step_is_saved(number, tmp_path):
     """As Ctrl-C and `timeout` send it; run again, the script goes on to the last bit."""

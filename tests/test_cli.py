@@ -233,6 +233,7 @@ def test_ctrl_c_ends_cleanly_with_what_was_done(tmp_path):
     assert main(["evaluate", str(tmp_path / "run")]) == 0
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     "module",
     ["pydantic", "rich", "matplotlib", "sklearn", "pooch", "requests", "orbax", "mupc.commands"],

@@ -7,7 +7,6 @@ import numpy as np
 import optax
 import pytest
 from blocks import INPUTS, KINDS, OUTPUTS, TwoMatrices, alternating, batch, build
-from conftest import first
 from programs import step_equations
 
 import mupc
@@ -241,6 +240,7 @@ def data_for(kind, size=5):
     return batch(like if like in KINDS else "two matrices", size)
 
 
+@pytest.mark.few(3)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("kind", EVERY)
 def test_a_chain_does_layer_by_layer_what_jax_does_to_the_whole(kind):
@@ -327,8 +327,9 @@ def test_blocks_that_do_not_make_a_pattern_are_refused():
         mupc.Stage(stage.entry, mupc.Scaled.keep(TwoMatrices(5, jax.random.key(0)), "hidden"))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", ["conv-resnet", "transformer", "alternating"])
-@pytest.mark.parametrize("solver", first(1, [mupc.GaussNewton(2), mupc.InErrors(mupc.LBFGS(4))]))
+@pytest.mark.parametrize("solver", [mupc.GaussNewton(2), mupc.InErrors(mupc.LBFGS(4))])
 @pytest.mark.usefixtures("float64")
 def test_a_sample_of_any_network_is_treated_the_same_alone_and_in_a_batch(kind, solver):
     network = EVERY[kind]()
@@ -344,6 +345,7 @@ def test_a_sample_of_any_network_is_treated_the_same_alone_and_in_a_batch(kind, 
             np.testing.assert_allclose(a[:, 0], b[:, i], atol=1e-12)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", ["two matrices", "convolution", "attention"])
 def test_every_kind_of_block_learns_in_every_layer(kind):
     network, (x, y) = build(kind, 16, 12), batch(kind, 16)

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import first
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import Reference, batch
@@ -142,17 +141,15 @@ def test_what_has_no_closed_form_says_so():
 # Spectra
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("activation", "trained", "precisions"),
-    first(
-        1,
-        [
-            (jnp.tanh, False, np.linspace(0.5, 4, 16)),
-            (mupc.identity, False, None),
-            (jnp.tanh, False, None),
-            (jnp.tanh, True, None),
-        ],
-    ),
+    [
+        (jnp.tanh, False, np.linspace(0.5, 4, 16)),
+        (mupc.identity, False, None),
+        (jnp.tanh, False, None),
+        (jnp.tanh, True, None),
+    ],
 )
 def test_extreme_eigenvalues_are_those_of_the_dense_hessian(activation, trained, precisions):
     """At the size that the accuracy is promised for, at rest and in the middle of inference."""

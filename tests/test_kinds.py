@@ -116,6 +116,7 @@ def options(slot):
     return [f"--{slot}", NEW[slot].kind, f"--{name.replace('_', '-')}", str(value)]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("slot", NEW)
 def test_it_is_trained_by_the_command_and_by_a_file(slot, tmp_path, capsys):
     name, value = OWN[slot]
@@ -140,6 +141,7 @@ def test_it_is_swept_over(tmp_path):
     assert [RunFolder.open(run).config()["network"]["neck"] for run in runs] == [2, 3]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("slot", ["network", "rule", "solver"])
 def test_it_is_a_parameter_of_the_estimators(slot):
     name, value = OWN[slot]

@@ -39,6 +39,7 @@ def targets(size=4):
     return jax.random.normal(jax.random.key(2), (size, 4)), jax.nn.one_hot(labels, CLASSES)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("likelihood", [mupc.Gaussian(), mupc.Categorical()])
 @pytest.mark.parametrize("shape", [(CLASSES,), (POSITIONS, CLASSES), (2, 3, CLASSES)])
 def test_the_root_is_one_of_the_hessian_at_any_number_of_positions(likelihood, shape):

@@ -24,6 +24,7 @@ RULES = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("loop", [False, True])
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_every_product_of_a_training_step_asks_for_full_precision(rule, loop, monkeypatch):

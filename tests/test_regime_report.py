@@ -232,6 +232,7 @@ PRICED = {
 }
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("solver", PRICED.values(), ids=PRICED)
 def test_a_solver_costs_the_matrix_products_that_it_says(solver):
     """Counted in the traced program, at widths all equal so that a sweep is one product a layer."""

@@ -53,6 +53,7 @@ CHECKS = [
 ]
 
 
+@pytest.mark.few(34)
 @pytest.mark.parametrize(("estimator", "check"), CHECKS)
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
@@ -206,6 +207,7 @@ def test_early_stopping_returns_the_best_network_and_ends():
     assert classifier.best_validation_score_ == max(scores) > 0.85
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("likelihood", ["gaussian", "categorical"])
 def test_probabilities_are_distributions(likelihood):
     classifier = PCClassifier(**SMALL, likelihood=likelihood).fit(IRIS, LABELS)
@@ -253,6 +255,7 @@ def test_a_fit_that_is_refused_leaves_what_was_fitted_before(refused):
         np.testing.assert_array_equal(pickle.loads(pickle.dumps(estimator)).predict(IRIS), before)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("early_stopping", [True, False])
 def test_divergence_is_a_warning_that_says_so(early_stopping):
     options = {**SMALL, "learning_rate": 1e4, "early_stopping": early_stopping}

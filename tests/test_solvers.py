@@ -22,6 +22,7 @@ def with_likelihood(energy, likelihood):
     return eqx.tree_at(lambda e: e.likelihood, energy, likelihood)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("skips", [True, False])
 @pytest.mark.parametrize("biases", [True, False])
 @pytest.mark.parametrize("depth", [1, 2, 7])
@@ -87,6 +88,7 @@ def test_gauss_newton_never_raises_the_energy_where_a_full_step_does():
     assert np.mean(seen.energy < before) > 0.9
 
 
+@pytest.mark.full
 def test_a_point_whose_errors_are_known_changes_nothing():
     energy, start = problem(jnp.tanh)
     for solver in (mupc.GaussNewton(2), mupc.InErrors(mupc.LBFGS())):
@@ -117,6 +119,7 @@ def test_coordinates_do_not_change_the_equilibrium_nor_what_is_learned_there():
             np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("make", [two_stages, patterned])
 @pytest.mark.parametrize("solver", [mupc.GaussNewton(2), mupc.InErrors(mupc.LBFGS())])
 def test_chains_of_any_kind_settle_to_the_minimum_that_descent_finds(solver, make):

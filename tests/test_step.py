@@ -177,6 +177,7 @@ def fitted(optimiser, steps=30):
     )
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "make",
     [
@@ -333,6 +334,7 @@ def test_the_rule_without_arguments_is_that_of_the_command():
         mupc.PredictiveCoding(rho=0.2, likelihood=mupc.Gaussian(0.3))
 
 
+@pytest.mark.few(1)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("likelihood", [mupc.Gaussian(), mupc.Categorical()])
 def test_no_sample_is_further_from_backpropagation_than_the_first_batch(likelihood):

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import first
 from reference import batch
 
 import mupc
@@ -88,6 +87,7 @@ def plain_terms(name, energy, z):
     raise AssertionError
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("name", "width", "size"),
     [
@@ -132,7 +132,8 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "solver", "width", "size"), first(len(SOLVERS), CASES))
+@pytest.mark.few(3)
+@pytest.mark.parametrize(("name", "solver", "width", "size"), CASES)
 def test_the_residual_that_is_reported_is_that_of_the_energy_as_overridden(
     name, solver, width, size
 ):

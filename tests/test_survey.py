@@ -20,6 +20,7 @@ def records(path):
     return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("float64")
 def test_a_linear_network_is_measured_as_the_closed_forms_say(tmp_path, capsys):
     out = tmp_path / "theory"

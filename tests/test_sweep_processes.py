@@ -101,6 +101,7 @@ def finished(folder):
     return seen
 
 
+@pytest.mark.full
 def test_two_processes_on_one_folder_never_train_the_same_point(tmp_path):
     folder = tmp_path / "sweep"
     with sweeping(folder, 12, processes=2) as processes:

@@ -5,7 +5,6 @@ import signal
 import jax
 import numpy as np
 import pytest
-from conftest import first
 from test_sweeps import BASE, points
 
 from mupc.runs import train, train_together
@@ -14,6 +13,7 @@ from mupc.settings.setting import Traced
 from mupc.sweeps import Space, SweepFolder, sweep
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("fields", "grid"),
     [
@@ -57,17 +57,15 @@ def runs(tmp_path, name, grid, steps, **fields):
     ]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "fields",
-    first(
-        1,
-        [
-            {},
-            {"rule": "backpropagation", "optimiser": "sgd"},
-            {"solver": "l-bfgs", "max_steps": 4},
-            {"solver": "gradient-descent", "report_every": 1},
-        ],
-    ),
+    [
+        {},
+        {"rule": "backpropagation", "optimiser": "sgd"},
+        {"solver": "l-bfgs", "max_steps": 4},
+        {"solver": "gradient-descent", "report_every": 1},
+    ],
 )
 def test_runs_in_step_are_runs_in_turn(fields, tmp_path):
     """One step agrees to round-off, and records come when they would alone."""

@@ -34,6 +34,7 @@ def jacobian(energy, i, errors):
     return jax.jacobian(run)(e), run(e)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("precisions", [None, np.array([0.5, 2.0, 1.0, 4.0])])
 @pytest.mark.parametrize("make", [mupc.Gaussian, mupc.Categorical])
 def test_the_regime_number_of_a_sample_is_the_formula_at_any_point(make, precisions):
@@ -105,6 +106,7 @@ def test_the_precision_for_a_regime_gives_it():
     assert mean_regime_number(there) == pytest.approx(0.3, rel=1e-10)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("activation", "slope"), [(mupc.identity, 1.0), (jax.nn.relu, 0.5)])
 @pytest.mark.parametrize(("depth", "width"), [(16, 256), (64, 128), (64, 512)])
 def test_the_regime_number_grows_like_depth_over_width(activation, slope, depth, width):

@@ -97,6 +97,7 @@ def batches(data, seed, steps, size=8):
         yield step, (jnp.asarray(data.train.x[i]), jnp.asarray(data.train.y[i]))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_fit_is_the_loop_it_stands_for(rule):
     """Rule, optimiser and batch order, called one after the other, give the same weights."""
@@ -260,6 +261,7 @@ def test_depth_one_trains_and_explains_its_divergence():
     assert "diverged at step" in train(optax.sgd(1e4)).message
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("scaled", [mupc.scale_adam, mupc.scale_uniform])
 def test_two_stages_train_with_rates_of_their_own(scaled):
     start = two_stages()[0]
@@ -363,6 +365,7 @@ def test_impossible_arguments_are_named(options, sentence):
         fit(**options)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("regime", ["of the likelihood", "held", "from ρ"])
 def test_new_numbers_never_compile_again(regime, scaled):
