@@ -310,10 +310,21 @@ def test_layers_of_a_pattern_are_in_order_from_input_to_output():
     assert (network.depth, stage.sizes, stage.repetitions) == (7, (1, 3, 3), 3)
 
 
-def test_a_pattern_is_traced_once_whatever_its_repetitions():
-    rule = mupc.PredictiveCoding()
-    data = batch("attention", 4)
-    counts = [len(step_equations(rule, alternating(8, n), data)) for n in (4, 256)]
+REPEATED = {
+    "alternating": lambda n: alternating(8, n),
+    "conv-resnet": lambda n: mupc.conv_resnet(IMAGE, OUTPUTS, blocks=(n, n), channels=2, key=KEY),
+    "transformer": lambda n: mupc.transformer(VOCABULARY, context=4, pairs=n, width=4, key=KEY),
+}
+KEY = jax.random.key(0)
+
+
+@pytest.mark.few(2)
+@pytest.mark.parametrize("kind", REPEATED)
+def test_a_pattern_is_traced_once_whatever_its_repetitions(kind):
+    data = data_for(kind, 4)
+    counts = [
+        len(step_equations(mupc.PredictiveCoding(), REPEATED[kind](n), data)) for n in (4, 64)
+    ]
     assert counts[0] == counts[1]
 
 

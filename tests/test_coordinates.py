@@ -69,6 +69,55 @@ def test_under_mupc_with_its_rates_activities_and_their_changes_are_of_one_order
     assert all(spread(column) < 2.5 for column in seen.T)
 
 
+def images():
+    split = mupc.data.load("digits").train
+    return split.x[:16], split.y[:16]
+
+
+def text():
+    x = jax.random.randint(jax.random.key(1), (4, 8), 0, 5)
+    return x, jax.nn.one_hot(np.roll(x, -1, axis=1), 5)
+
+
+FAMILIES = {
+    "conv-resnet": lambda laws, width, depth: mupc.conv_resnet(
+        (8, 8, 1), 10, blocks=(depth, depth), channels=width // 4, parameterisation=laws, key=KEY
+    ),
+    "transformer": lambda laws, width, depth: mupc.transformer(
+        5, context=8, pairs=depth, width=width, parameterisation=laws, key=KEY
+    ),
+    "vision-transformer": lambda laws, width, depth: mupc.vision_transformer(
+        (8, 8, 1), 10, patch=2, pairs=depth, width=width, parameterisation=laws, key=KEY
+    ),
+}
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_so_they_are_in_networks_of_images_and_of_text(family):
+    """Width times 4, depth times 8; under the standard parameterisation activities explode."""
+    data = text() if family == "transformer" else images()
+    rule = mupc.Backpropagation(
+        likelihood=mupc.Categorical() if family == "transformer" else mupc.Gaussian()
+    )
+
+    def measured(laws, width, depth, scaling):
+        network = FAMILIES[family](laws, width, depth)
+        optimiser = optax.adam(0.01, eps=1e-12)
+        if scaling is not None:
+            optimiser = optax.chain(optimiser, scaling(network))
+        seen = mupc.theory.coordinate_check(network, data, rule, optimiser, updates=STEPS)
+        return seen.scales[-2], seen.changes[-2], seen.changes[-1]
+
+    sizes = [(32, 2), (128, 2), (32, 16)]
+    exponent = 0.5 if family == "conv-resnet" else 1.0
+    laws = mupc.mupc(exponent=exponent)
+    flat = np.array([measured(laws, *size, mupc.scale_adam) for size in sizes])
+    assert all(spread(column) < 2.5 for column in flat.T), flat
+    steep = np.array([measured(mupc.standard(), *size, None) for size in sizes])
+    assert max(spread(column) for column in steep.T) > 4, steep
+
+
 def test_under_standard_they_are_not():
     seen = table(mupc.standard())
     initial, change, _ = seen.T
