@@ -88,7 +88,6 @@ def test_gauss_newton_never_raises_the_energy_where_a_full_step_does():
     assert np.mean(seen.energy < before) > 0.9
 
 
-@pytest.mark.full
 def test_a_point_whose_errors_are_known_changes_nothing():
     energy, start = problem(jnp.tanh)
     for solver in (mupc.GaussNewton(2), mupc.InErrors(mupc.LBFGS())):
@@ -100,6 +99,7 @@ def test_a_point_whose_errors_are_known_changes_nothing():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-13), *pairs)
 
 
+@pytest.mark.full
 def test_coordinates_do_not_change_the_equilibrium_nor_what_is_learned_there():
     energy, start = problem(jnp.tanh, size=16)
     solvers = (

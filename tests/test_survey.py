@@ -20,7 +20,6 @@ def records(path):
     return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.full
 @pytest.mark.usefixtures("float64")
 def test_a_linear_network_is_measured_as_the_closed_forms_say(tmp_path, capsys):
     out = tmp_path / "theory"
@@ -47,6 +46,7 @@ def test_a_linear_network_is_measured_as_the_closed_forms_say(tmp_path, capsys):
     assert (out / "report" / "condition.png").is_file()
 
 
+@pytest.mark.full
 def test_a_grid_is_measured_as_drawn_and_after_training(tmp_path, capsys):
     out = tmp_path / "theory"
     assert main(["theory", *GRID, "--train", "3", "0", "--out", str(out)]) == 0

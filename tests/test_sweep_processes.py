@@ -101,7 +101,6 @@ def finished(folder):
     return seen
 
 
-@pytest.mark.full
 def test_two_processes_on_one_folder_never_train_the_same_point(tmp_path):
     folder = tmp_path / "sweep"
     with sweeping(folder, 12, processes=2) as processes:
@@ -114,6 +113,7 @@ def test_two_processes_on_one_folder_never_train_the_same_point(tmp_path):
     assert len(list((folder / "results").iterdir())) == len(list((folder / "runs").iterdir())) == 12
 
 
+@pytest.mark.full
 def test_kills_lose_no_finished_point_and_repeat_none(tmp_path):
     """At random moments, but for the last kill: that comes when something has been finished."""
     folder, generator = tmp_path / "sweep", np.random.default_rng(0)

@@ -103,7 +103,7 @@ def test_a_run_that_ends_early_does_not_disturb_those_in_step_with_it(tmp_path):
 
 
 def test_runs_that_differ_in_more_than_numbers_are_not_trained_in_step(tmp_path):
-    with pytest.raises(ConfigError, match=r"may differ in rho, .*learning_rate, eps, seed alone"):
+    with pytest.raises(ConfigError, match=r"may differ in rho, .*, eps, floor, seed alone"):
         train_together(runs(tmp_path, "t", {"depth": [2, 3]}, 1))
 
 

@@ -12,16 +12,16 @@ from mupc.networks import Network
 _AT_ONCE = 256
 
 
-def outputs(network: Network, x: Float32[np.ndarray, "n inputs"]) -> Float[np.ndarray, "n outputs"]:
+def outputs(network: Network, x: Float32[np.ndarray, "n ..."]) -> Float[np.ndarray, "n outputs"]:
     """Run a network forwards."""
     count = len(x)
-    whole = np.zeros((-(-count // _AT_ONCE) * _AT_ONCE, x.shape[1]), np.float32)
+    whole = np.zeros((-(-count // _AT_ONCE) * _AT_ONCE, *x.shape[1:]), np.float32)
     whole[:count] = x
-    parts = whole.reshape(-1, _AT_ONCE, x.shape[1])
+    parts = whole.reshape(-1, _AT_ONCE, *x.shape[1:])
     found = [np.asarray(_run(network, jnp.asarray(part, float))) for part in parts]
     return np.concatenate(found)[:count].astype(np.float64)
 
 
 @eqx.filter_jit
-def _run(network: Network, x: Float[Array, "batch inputs"]) -> Float[Array, "batch outputs"]:
+def _run(network: Network, x: Float[Array, "batch ..."]) -> Float[Array, "batch outputs"]:
     return network.feedforward(x).output
