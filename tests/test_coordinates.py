@@ -93,6 +93,7 @@ FAMILIES = {
 KEY = jax.random.key(0)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_so_they_are_in_networks_of_images_and_of_text(family):
     """Width times 4, depth times 8; under the standard parameterisation activities explode."""

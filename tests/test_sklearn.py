@@ -339,8 +339,8 @@ def test_images_are_taken_by_networks_of_images():
     generator = np.random.default_rng(0)
     y = np.arange(60) % 2
     X = generator.normal(size=(60, 6, 5, 1)) + 3 * (y == 1)[:, None, None, None]
-    small = {"blocks": 1, "channels": 2, "stages": 2, "epochs": 20, "random_state": 0}
-    classifier = PCClassifier(network="conv-resnet", **small)
+    small = {"blocks": 1, "channels": 8, "stages": 2, "epochs": 20, "batch_size": 20}
+    classifier = PCClassifier(network="conv-resnet", random_state=0, **small)
     assert classifier.fit(X, y).score(X, y) > 0.95
     again = pickle.loads(pickle.dumps(classifier))
     np.testing.assert_array_equal(again.predict_proba(X), classifier.predict_proba(X))
