@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import json
 import pathlib
 import re
 import shlex
@@ -56,6 +57,24 @@ def test_the_gate_of_a_users_own_block_sees_as_much_at_any_depth(depth):
 
 def test_a_network_of_several_kinds_of_layers_learns():
     assert load(ROOT / "examples" / "hybrid.py").main() > 0.9
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("name", "learned"),
+    [
+        ("images", lambda found: found["accuracy"] > 0.9 and found["reports"][-1].learning > 7),
+        ("text", lambda found: found["seen"].perplexity < 0.5 * found["data"].outputs),
+    ],
+)
+def test_a_notebook_runs_and_what_it_trains_learns(name, learned):
+    cells = json.loads((ROOT / "examples" / f"{name}.ipynb").read_text("utf-8"))["cells"]
+    found = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), found)
+            assert not cell["outputs"]  # what is printed depends on the machine
+    assert learned(found)
 
 
 def test_the_training_example_learns():

@@ -8,8 +8,7 @@ import mupc
 from mupc.commands.main import main
 from mupc.data import DataError, load, load_shakespeare, load_text
 from mupc.records import RunError
-from mupc.runs import generate, load_run
-from mupc.runs.setup import summary
+from mupc.runs import generate, load_run, summary
 
 TEXT = "to be or not to be, that is the question: ünï. " * 20
 
