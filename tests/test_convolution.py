@@ -98,6 +98,7 @@ def test_a_map_over_examples_is_one_example_after_the_other(axes, float64):
             np.testing.assert_allclose(ours[i], alone, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("kernel", "sentence"),
     [

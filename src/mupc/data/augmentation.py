@@ -27,8 +27,8 @@ def check_augmentation(how: Augmentation, shape: tuple[int, ...]) -> None:
 
 
 def augmented(
-    x: Num[np.ndarray, "batch height width channels"], how: Augmentation, seed: int, step: int
-) -> Num[np.ndarray, "batch height width channels"]:
+    x: Num[np.ndarray, "batch ..."], how: Augmentation, seed: int, step: int
+) -> Num[np.ndarray, "batch ..."]:
     """Return a batch with every image shifted and, for `flip-crop`, mirrored as often as not.
 
     Shifts are uniform, up to four pixels up, down, left and right; what comes in from outside is 0,

@@ -18,6 +18,8 @@ from mupc.networks.stage import Stage
 from mupc.parameterisations import Parameterisation, Role, Scale, Shape
 
 Image = Float[Array, "height width channels"]
+Features = Float[Array, "rows columns features"]
+"""An image of other pixels and channels: what a layer makes of one."""
 Pool = Callable[[Image], Image]
 
 
@@ -75,7 +77,7 @@ class Convolution(ScaledBlock):
             branch=branch,
         )
 
-    def __call__(self, z: Num[Array, "height width channels"]) -> Image:
+    def __call__(self, z: Num[Array, "height width channels"]) -> Features:
         """Predict the next activity of one example."""
         u = jnp.asarray(z, self.kernels[0].dtype)[None]
         for i, (kernel, scale) in enumerate(zip(self.kernels, self.scales, strict=True)):

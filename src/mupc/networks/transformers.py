@@ -95,7 +95,7 @@ class PatchEmbedding(ScaledBlock):
             side=side,
         )
 
-    def __call__(self, z: Num[Array, "height width channels"]) -> Float[Array, "positions width"]:
+    def __call__(self, z: Num[Array, "rows columns channels"]) -> Float[Array, "positions width"]:
         """Predict the first activity of one example.
 
         Raises:

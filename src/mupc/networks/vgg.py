@@ -14,7 +14,7 @@ from mupc import parameterisations
 from mupc.networks.activations import Activation, identity
 from mupc.networks.block import ScaledBlock
 from mupc.networks.chain import Chain
-from mupc.networks.convolutional import Image
+from mupc.networks.convolutional import Features, Image
 from mupc.networks.fast_convolution import convolve
 from mupc.networks.stage import Stage
 from mupc.parameterisations import Parameterisation, Scale, Shape
@@ -57,7 +57,7 @@ def read_layers(text: str) -> list[Layer]:
     return layers
 
 
-def pooled(z: Image, how: Pool) -> Image:
+def pooled(z: Image, how: Pool) -> Features:
     """Return the largest, or the mean, of every 2 × 2 pixels; an odd row or column is left out."""
     height, width, channels = z.shape
     cut = z[: height // 2 * 2, : width // 2 * 2]
@@ -80,7 +80,7 @@ class PooledConvolution(ScaledBlock):
         """Whether it is: the activation is the identity, and no largest pixel is taken."""
         return self.activation is identity and self.pool != "max"
 
-    def __call__(self, z: Num[Array, "height width channels"]) -> Image:
+    def __call__(self, z: Num[Array, "height width channels"]) -> Features:
         """Predict the next activity of one example."""
         x = jnp.asarray(z, self.kernel.dtype)[None]
         u = convolve(x, self.kernel, padding="SAME" if self.padded else "VALID")[0]
