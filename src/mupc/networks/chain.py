@@ -54,7 +54,12 @@ class Chain(Network):
     @property
     def structure(self) -> str:
         """Its stages, such as `entry, 3 × (attention, perceptron); readout`."""
-        return "; ".join((*(stage.structure for stage in self.stages), "readout"))
+        parts: list[str] = []
+        for stage in self.stages:
+            titles = [block.title for block in stage.blocks]
+            pattern = titles[0] if len(titles) == 1 else f"({', '.join(titles)})"
+            parts.append(f"entry, {stage.repetitions} × {pattern}" if titles else "entry")
+        return "; ".join((*parts, "readout"))
 
     def in_order(self, banks: Sequence[Array]) -> Array:
         """Join one array (layer, ...) per bank to one of all layers, from input to output."""

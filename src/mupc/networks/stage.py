@@ -64,13 +64,6 @@ class Stage(eqx.Module):
         return sum(self.sizes)
 
     @property
-    def structure(self) -> str:
-        """The entry and the pattern, by what reports call them."""
-        titles = [block.title for block in self.blocks]
-        pattern = titles[0] if len(titles) == 1 else f"({', '.join(titles)})"
-        return f"entry, {self.repetitions} × {pattern}" if titles else "entry"
-
-    @property
     def linear(self) -> bool:
         """Whether every layer is affine."""
         return all(block.linear for block in (self.entry, *self.blocks))

@@ -12,7 +12,8 @@ from mupc.settings.networks import NETWORKS
 from mupc.settings.optimisers import OPTIMISERS, SCHEDULES, AdamOptimiser, OptimiserKind
 from mupc.settings.rules import LIKELIHOODS, REGIMES, RULES, PredictiveCodingRule, RuleKind
 from mupc.settings.setting import ConfigError, Kept, Kind, Section, Setting, group_of
-from mupc.settings.solvers import SOLVERS, STARTS
+from mupc.settings.solvers import SOLVERS
+from mupc.settings.starts import STARTS
 from mupc.settings.training import RunKeeping, Training
 
 KINDS: dict[str, dict[str, type[Kind]]] = {

@@ -21,7 +21,8 @@ from mupc.settings.setting import (
     Traced,
     unheeded,
 )
-from mupc.settings.solvers import FromFeedforward, GaussNewtonSolver, SolverKind, StartKind
+from mupc.settings.solvers import GaussNewtonSolver, SolverKind
+from mupc.settings.starts import FromFeedforward, StartKind
 
 if TYPE_CHECKING:
     from mupc.settings.configuration import Configuration

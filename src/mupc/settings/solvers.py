@@ -1,4 +1,4 @@
-"""Methods of inference, and where it starts."""
+"""Methods of inference."""
 
 import abc
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,21 +9,17 @@ from pydantic import Field
 from mupc.hyperparameters import traced
 from mupc.inference import (
     LBFGS,
-    FeedforwardStart,
     FixedSteps,
     GaussNewton,
     GradientDescent,
     GradientFlow,
     InErrors,
     LinearSolve,
-    NormalStart,
     Optax,
     Solver,
     StableStep,
-    Start,
     Stopping,
     Tolerance,
-    ZeroStart,
 )
 from mupc.settings.setting import (
     ConfigError,
@@ -250,49 +246,6 @@ class LinearSolveSolver(SolverKind):
             )
 
 
-class StartKind(Kind):
-    """Where inference starts."""
-
-    slot = "start"
-
-    @abc.abstractmethod
-    def build(self) -> Start:
-        """Return the start."""
-
-
-class FromFeedforward(StartKind):
-    """The activities of the feedforward pass."""
-
-    kind = "feedforward"
-
-    def build(self) -> Start:
-        """Return the start."""
-        return FeedforwardStart()
-
-
-class FromZeros(StartKind):
-    """Zeros."""
-
-    kind = "zeros"
-
-    def build(self) -> Start:
-        """Return the start."""
-        return ZeroStart()
-
-
-class FromNormal(StartKind):
-    """Normal random numbers."""
-
-    kind = "normal"
-
-    start_std: Positive = 1.0
-    """Standard deviation of the start."""
-
-    def build(self) -> Start:
-        """Return the start."""
-        return NormalStart(self.start_std)
-
-
 SOLVERS: tuple[type[SolverKind], ...] = (
     GaussNewtonSolver,
     LBFGSSolver,
@@ -301,4 +254,3 @@ SOLVERS: tuple[type[SolverKind], ...] = (
     GradientFlowSolver,
     LinearSolveSolver,
 )
-STARTS: tuple[type[StartKind], ...] = (FromFeedforward, FromZeros, FromNormal)
