@@ -139,7 +139,7 @@ def script(path):
 
 
 @pytest.mark.few(1)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_script_once_its_step_is_saved(number, tmp_path):
     """As Ctrl-C and `timeout` send it; run again, the script goes on to the last bit."""
     with script(tmp_path) as process:

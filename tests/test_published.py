@@ -28,6 +28,7 @@ def load(path):
     return module
 
 
+@pytest.mark.full  # .ci/run runs the examples themselves
 def test_a_users_own_block_learns():
     assert load(ROOT / "examples" / "own_block.py").main() > 0.9
 
@@ -55,6 +56,7 @@ def test_the_gate_of_a_users_own_block_sees_as_much_at_any_depth(depth):
     assert 0.8 < jnp.sqrt(jnp.mean(z[-1] ** 2)) < 2
 
 
+@pytest.mark.full
 def test_a_network_of_several_kinds_of_layers_learns():
     assert load(ROOT / "examples" / "hybrid.py").main() > 0.9
 
@@ -77,6 +79,7 @@ def test_a_notebook_runs_and_what_it_trains_learns(name, learned):
     assert learned(found)
 
 
+@pytest.mark.full
 def test_the_training_example_learns():
     assert load(ROOT / "examples" / "train.py").main(depth=16, width=64) > 0.9
 
