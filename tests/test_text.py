@@ -1,5 +1,7 @@
 """Text: windows of a file, and characters drawn one after the other."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -87,6 +89,8 @@ def test_the_command_trains_and_generates(path, tmp_path, capsys):
     small = ["--network", "transformer", "--pairs", "1", "--width", "8", "--context", "8"]
     words = ["--dataset", str(path), "--batch-size", "8"]
     assert main(["train", *small, *words, "--epochs", "1", "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"^validation accuracy .* nats, perplexity .*; no test split$", told, re.M)
     assert load_run(out)[0].rule.likelihood.kind == "categorical"  # which text brings
     assert main(["evaluate", str(out), "--split", "validation"]) == 0
     capsys.readouterr()

@@ -53,6 +53,8 @@ def run(words: Sequence[str]) -> int:
     print(run.result.message)
     if run.test is not None:
         print(f"test {figures(run.test)} (step {run.result.step})")
+    elif run.validation is not None:
+        print(f"validation {figures(run.validation)} (step {run.result.step}); no test split")
     elif run.data.test is None:
         print("no test split; hold out a validation split by --validation 0.1")
     print(f"run folder: {run.folder.path}")
