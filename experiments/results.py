@@ -125,7 +125,7 @@ def _accuracies(cases: Sequence[Case], field: str, options: argparse.Namespace, 
     """Train, and return a table of test accuracies and training times, methods by columns."""
     points = [_point(case, field, options, same) for case in cases]
     with Board() as board:
-        results = sweep(SweepFolder(options.out / "runs"), points, watch=board)
+        results = sweep(SweepFolder(options.out / "runs"), points, chosen=False, watch=board)
     found = [(case, result.outcome) for case, result in zip(cases, results, strict=True)]
     columns = list(dict.fromkeys(case.column for case in cases))
     heads = [f"H = {n:,}" if field == "depth" else f"{n:,} batches" for n in columns]

@@ -461,3 +461,10 @@ def test_a_kind_brings_defaults_for_others(tmp_path):
     assert configured(**text, likelihood="gaussian").rule.likelihood.kind == "gaussian"
     later = configured(**text).changed({"likelihood": "gaussian"})
     assert stored(later.tables()).rule.likelihood.kind == "gaussian"
+
+
+@pytest.mark.parametrize("length", [{"steps": 30}, {"epochs": 2.0}, {"steps": 0}])
+def test_what_a_run_keeps_of_its_settings_makes_the_same_run(length):
+    """Epochs of a preset, in whose place steps were given, have no effect, and are not kept."""
+    config = preset("paper").changed(length)
+    assert stored(config.tables()).identity() == config.identity()

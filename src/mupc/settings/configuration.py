@@ -92,9 +92,9 @@ class Configuration(Setting):
         return {name for _, group in self.groups() for name in group.marked(mark)}
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings that make the run, by name."""
-        kept = self.carrying(Kept)
-        return {name: value for name, value in self.flat().items() if name not in kept}
+        """Return the settings that make the run, by name; none that is without effect."""
+        left_out = self.carrying(Kept) | (self.training.values().keys() - self.training.shown())
+        return {name: value for name, value in self.flat().items() if name not in left_out}
 
     def moved(self, place: str | None) -> "Configuration":
         """Return the configuration with its data at another place.

@@ -59,7 +59,12 @@ class _WatchError(Exception):
 
 
 def sweep(
-    folder: SweepFolder, points: Sequence[Point], *, together: int = 1, watch: Watch | None = None
+    folder: SweepFolder,
+    points: Sequence[Point],
+    *,
+    together: int = 1,
+    chosen: bool = True,
+    watch: Watch | None = None,
 ) -> list[Result]:
     """Train every point that has no result, and return the results of all.
 
@@ -71,10 +76,11 @@ def sweep(
         folder: where everything is kept.
         points: what to train; what has a result already is not trained again.
         together: how many points that differ in numbers alone to train as one program.
+        chosen: whether the best point is to be chosen, for which data have a validation split.
         watch: is called with the standing whenever there is something new.
 
     Raises:
-        ConfigError: if data have no validation split; nothing is written then.
+        ConfigError: if data lack the validation split of the choice; nothing is written then.
         DataError: if the data cannot be loaded.
         RunError: if the folder cannot be written, or is of other data.
     """
@@ -84,7 +90,7 @@ def sweep(
     for point in points:
         if (source := point.config.dataset) not in loaded:
             loaded[source] = source.load()
-            if loaded[source].validation is None:
+            if chosen and loaded[source].validation is None:
                 raise ConfigError(
                     "`validation` must be above 0: the best point is found by the validation "
                     "split, so that the test split stays unseen"
