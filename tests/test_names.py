@@ -33,10 +33,7 @@ ESTIMATORS = {
 ALIKE = {
     # Fields of records, splits of data, and arguments of the library.
     "coordinates": {"plots/report.py"},
-    "blocks": {"networks/convolutional.py"},
-    "channels": {"networks/convolutional.py"},
-    "convolutions": {"networks/convolutional.py"},
-    "depth": {"networks/mlp.py", "plots/theory.py"},
+    "depth": {"plots/theory.py"},
     "epochs": {"training/plan.py"},
     "precision": {"training/report.py"},
     "rho": {
@@ -60,7 +57,7 @@ ALIKE = {
         "runs/stored.py",
         "training/session.py",
     },
-    "width": {"networks/mlp.py", "plots/theory.py"},
+    "width": {"plots/theory.py"},
 }
 
 

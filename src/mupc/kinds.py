@@ -18,3 +18,14 @@ def check_kind(name: str, value: object, wanted: Any, example: str) -> None:
     if not isinstance(value, wanted):
         what = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
         raise TypeError(f"{name} must be {example}; got {what}")
+
+
+def check_sizes(**sizes: int) -> None:
+    """Check that sizes, by name, are at least 1.
+
+    Raises:
+        ValueError: if one is not.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, not {size}")

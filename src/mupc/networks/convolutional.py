@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from mupc import parameterisations
+from mupc.kinds import check_sizes
 from mupc.networks.activations import Activation, identity
 from mupc.networks.block import ScaledBlock
 from mupc.networks.chain import Chain
@@ -20,7 +21,6 @@ from mupc.parameterisations import Parameterisation, Role, Scale, Shape
 Image = Float[Array, "height width channels"]
 Features = Float[Array, "rows columns features"]
 """An image of other pixels and channels: what a layer makes of one."""
-Pool = Callable[[Image], Image]
 
 
 class Convolution(ScaledBlock):
@@ -159,10 +159,8 @@ def conv_resnet(
     Raises:
         ValueError: if a size is not positive, or images are too small for so many stages.
     """
-    sizes = {"blocks": min(blocks, default=0), "channels": channels, "outputs": outputs}
-    for name, size in {**sizes, "convolutions": convolutions}.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, not {size}")
+    fewest = min(blocks, default=0)
+    check_sizes(blocks=fewest, channels=channels, outputs=outputs, convolutions=convolutions)
     if min(shape[:2]) < 2 ** (len(blocks) - 1):
         raise ValueError(
             f"{len(blocks)} stages halve images {len(blocks) - 1} times, which is too often for "

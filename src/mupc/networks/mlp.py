@@ -7,6 +7,7 @@ import jax
 from jaxtyping import Array, PRNGKeyArray
 
 from mupc import parameterisations
+from mupc.kinds import check_sizes
 from mupc.networks.activations import Activation, identity
 from mupc.networks.block import Dense
 from mupc.networks.chain import Chain
@@ -46,10 +47,7 @@ def residual_mlp(
     Raises:
         ValueError: if a size is not positive, or the activation is not a function.
     """
-    sizes = {"inputs": inputs, "outputs": outputs, "width": width, "depth": depth}
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, not {size}")
+    check_sizes(inputs=inputs, outputs=outputs, width=width, depth=depth)
     if not callable(activation):
         raise ValueError(f"activation must be a function such as jax.nn.relu, not {activation!r}")
     make = functools.partial(

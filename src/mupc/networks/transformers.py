@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from mupc import parameterisations
+from mupc.kinds import check_sizes
 from mupc.networks.attention import AttentionBranch, NormedDense, PerceptronBranch
 from mupc.networks.block import Block, ScaledBlock
 from mupc.networks.chain import Chain
@@ -168,7 +169,7 @@ def transformer(
     Raises:
         ValueError: if a size is not positive, or the width is no multiple of the heads.
     """
-    _check_sizes(vocabulary=vocabulary, context=context, pairs=pairs, width=width)
+    check_sizes(vocabulary=vocabulary, context=context, pairs=pairs, width=width)
     laws, shape = parameterisation or parameterisations.mupc(exponent=1.0), Shape(width, 2 * pairs)
     blocks_key, entry_key, readout_key = jax.random.split(key, 3)
     entry = TokenEmbedding.initialise(vocabulary, context, laws, shape, entry_key)
@@ -216,7 +217,7 @@ def vision_transformer(
         ValueError: if a size is not positive, the width is no multiple of the heads, or images are
             no whole number of patches.
     """
-    _check_sizes(outputs=outputs, patch=patch, pairs=pairs, width=width)
+    check_sizes(outputs=outputs, patch=patch, pairs=pairs, width=width)
     if shape[0] % patch or shape[1] % patch:
         raise ValueError(
             f"images of {shape[0]} × {shape[1]} pixels are no whole number of patches of {patch}"
@@ -231,12 +232,6 @@ def vision_transformer(
     return Chain((Stage(entry, blocks),), readout)
 
 
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, not {size}")
-
-
 def _pairs(
     pairs: int,
     heads: int | None,
@@ -249,7 +244,7 @@ def _pairs(
 ) -> tuple[Block, Block]:
     """Draw so many branches of attention, and as many of perceptrons."""
     heads = max(shape.width // 32, 1) if heads is None else heads
-    _check_sizes(heads=heads)
+    check_sizes(heads=heads)
     if shape.width % heads:
         raise ValueError(f"width must be a multiple of the {heads} heads, not {shape.width}")
     attention = functools.partial(
