@@ -8,6 +8,7 @@ from pydantic import AfterValidator
 from mupc.data import Dataset
 from mupc.networks import Chain, conv_resnet, vgg
 from mupc.networks.vgg import read_layers
+from mupc.records import counted
 from mupc.settings.network import ACTIVATIONS, Activation, NetworkKind, OfActivation
 from mupc.settings.setting import ConfigError, Count
 
@@ -76,7 +77,7 @@ class ConvResNet(OfActivation, OfImages):
     def describes(self) -> str:
         """What it is, in a few words."""
         laws = self.parameterisation.kind
-        stages = f"{self.stages} stages of {self.blocks} blocks"
+        stages = f"{counted(self.stages, 'stage')} of {counted(self.blocks, 'block')}"
         return f"{stages}, {self.channels} channels and more, {self.hidden + 1} layers, {laws}"
 
 

@@ -6,6 +6,7 @@ from jaxtyping import PRNGKeyArray
 
 from mupc.data import Dataset
 from mupc.networks import Chain, transformer, vision_transformer
+from mupc.records import counted
 from mupc.settings.convolutional import OfImages
 from mupc.settings.network import MuPC, NetworkKind, ParameterisationKind
 from mupc.settings.setting import ConfigError, Count
@@ -40,8 +41,8 @@ class _OfPairs(NetworkKind):
     @property
     def describes(self) -> str:
         """What it is, in a few words."""
-        laws = self.parameterisation.kind
-        return f"{self.pairs} pairs of attention and perceptron of width {self.width}, {laws}"
+        pairs, laws = counted(self.pairs, "pair"), self.parameterisation.kind
+        return f"{pairs} of attention and perceptron of width {self.width}, {laws}"
 
     def check(self, config: "Configuration") -> None:
         """Refuse a width that is no multiple of that of the heads."""
