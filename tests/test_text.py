@@ -101,6 +101,8 @@ def test_the_command_trains_and_generates(path, tmp_path, capsys):
     path.unlink()  # the run keeps the vocabulary
     assert main(["generate", str(out), "--prompt", "to be", "--length", "12"]) == 0
     assert capsys.readouterr().out == text
+    assert main(["generate", str(out), "--length", "3"]) == 0  # of a text in one line
+    assert len(capsys.readouterr().out) == 1 + 3 + 1
     assert main(["generate", str(out), "--prompt", "Q"]) == 2
     assert "has no 'Q'" in capsys.readouterr().err
 

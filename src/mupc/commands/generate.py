@@ -18,8 +18,9 @@ class GenerateOptions(Setting):
 
     folder: Annotated[str, Positional()]
     """Run folder."""
-    prompt: str = "\n"
-    """What the text begins with."""
+    prompt: str = ""
+    """What the text begins with; unless given, with the end of a line, or else with the first
+    character that the network knows."""
     length: Count = 300
     """How many characters follow."""
     temperature: Positive = 1.0
@@ -33,10 +34,11 @@ def run(words: Sequence[str]) -> int:
     options = parse("generate", words, GenerateOptions).own
     prepare_backend(RunKeeping())
     data, network = load_trained(options.folder)
+    known = [str(character) for character in data.classes or ("\n",)]
     text = generate(
         network,
         data,
-        options.prompt,
+        options.prompt or ("\n" if "\n" in known else known[0]),
         length=options.length,
         temperature=options.temperature,
         key=jax.random.key(options.draw_seed),
