@@ -20,6 +20,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 import jax
 import jaxtyping
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # Every annotation of these rooms, shapes included, is checked when a function of theirs is called.
@@ -38,6 +39,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 # (.ci/full runs the benchmarks and experiments as they are compiled for everyone.)
 jax.config.update("jax_disable_most_optimizations", True)
 
+# How long an example takes depends on what else the machine does.
+settings.register_profile("mupc", deadline=None)
+settings.load_profile("mupc")
 
 FULL = "MUPC_FULL" in os.environ
 

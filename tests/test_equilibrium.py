@@ -87,7 +87,7 @@ def closed_forms(energy, start):
 
 
 @pytest.mark.full
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(linear_energies())
 def test_closed_forms_are_those_of_the_energy(energy):
     """Oracle 6: the Hessian by automatic differentiation; z* where the gradient vanishes; F* at it.

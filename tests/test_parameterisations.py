@@ -59,9 +59,9 @@ def test_table(name, role_and_skip, fan_in, N, L, gamma):
     assert [(s.role, s.kind) for s in (weight, bias)] == [(role, "weight"), (role, "bias")]
     # The uniform rule counts the inputs that an update by Adam adds up over.
     for scale, width in ((weight, fan_in), (bias, N)):
-        width, least = (width, 0) if role == "hidden" else (N, 1)
-        uniform = np.clip(np.sqrt(128 * 129 / (width * L)), least, 4)
-        assert scale.uniform == pytest.approx(uniform)
+        deep = min(np.sqrt(129 / L), 4)
+        uniform = deep * np.sqrt(128 / (width if role == "hidden" else N))
+        assert scale.uniform == pytest.approx(np.clip(uniform, 0 if role == "hidden" else 1, 4))
 
 
 @given(sizes, sizes, sizes, st.floats(0.1, 10), st.floats(0, 1))
@@ -75,6 +75,9 @@ def test_factors_within_a_branch_follow_its_depth_exponent(fan_in, N, L, gamma, 
     assert weight.multiplier == pytest.approx(fan_in**-0.5)
     assert weight.adam == pytest.approx(gamma * d ** (alpha - 1) / np.sqrt(f))
     assert bias.adam == pytest.approx(gamma * d ** (alpha - 1))
+    # An exponent of 0 is that of no depth law, as in the standard parameterisation.
+    deep = 11.357817 * L ** ((alpha or 0.5) - 1)
+    assert weight.uniform == pytest.approx(min(min(deep, 4) * f**-0.5, 4))
     both = pytest.approx(gamma**2 * n * d ** (2 * alpha - 1))
     assert weight.sgd == bias.sgd == both
 

@@ -273,7 +273,7 @@ MONOTONE = {
 
 
 @pytest.mark.full
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     solver=st.sampled_from(sorted(MONOTONE)),
     activation=st.sampled_from([mupc.identity, jnp.tanh, jax.nn.relu]),

@@ -87,10 +87,10 @@ class Base(NamedTuple):
     length: int = 129
 
 
-# The rule is about hidden layers. The effect of entry and readout on the output does not fall with
-# N or L: in small networks the rule would let them diverge, and in the largest starve them (10,000
-# layers of width 64 reach 92 % on the digits in 5 epochs where their factor is a sixth, and 96 %
-# where it is 1).
+# The rule is about many hidden layers: in shallow networks, or branches of L^−1, it would let them
+# diverge. The effect of entry and readout on the output does not fall with N or L: in the largest
+# networks the rule would starve them (10,000 layers of width 64 reach 92 % on the digits in 5
+# epochs where their factor is a sixth, and 96 % where it is 1).
 _LARGEST_UNIFORM = 4.0
 
 
@@ -187,9 +187,11 @@ class Parameterisation:
         own = (fan_in / self.base.width, length, self.gamma)
         whole = (shape.width / self.base.width, length, self.gamma)
         summed = own if role == "hidden" else whole
-        # L branches of L^−α change the output by L^(1−α) times what one of them changes.
+        # L branches of L^−α change the output by L^(1−α) times what one of them changes; at the
+        # base shape, whose α is ½, that is √L₀.
         along = 1 + self.depth.depth if self.depth.depth else 0.5
-        uniform = min(summed[0] ** -0.5 * length**-along, _LARGEST_UNIFORM)
+        deep = min(self.base.length**0.5 * shape.length**-along, _LARGEST_UNIFORM)
+        uniform = min(summed[0] ** -0.5 * deep, _LARGEST_UNIFORM)
         return Scale(
             role=role,
             kind=kind,

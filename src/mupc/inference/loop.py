@@ -104,23 +104,9 @@ def _infer(
     trace: int,
     throw: bool,
 ) -> Solution:
-    batch = point.activities[0].shape[1]
-    zeros = jnp.zeros(batch, point.activities[0].dtype)
-    counts = jnp.zeros(batch, int)
     stages = solver.stages if isinstance(solver, Schedule) else ((solver, limits.max_steps),)
-    empty = jnp.zeros((trace, batch), zeros.dtype)
-    carry = _Carry(
-        step=jnp.zeros((), int),
-        position=(),
-        state=(),
-        initial=Progress(zeros, zeros),
-        lowest=zeros + jnp.inf,
-        since_lowest=counts,
-        steps=counts,
-        result=counts + InferenceResult.MAX_STEPS,
-        active=jnp.ones(batch, bool),
-        trace=Progress(empty, empty) if trace else None,
-    )
+    carry = _before(point, trace)
+    counts = carry.steps
     for i, (one, steps) in enumerate(stages):
         if i == 0 and not one.in_activities:
             wanted = limits.measure | limits.stopping.measures
@@ -141,6 +127,25 @@ def _infer(
         diverged = jnp.any(solution.result == InferenceResult.DIVERGED)
         solution = eqx.error_if(solution, diverged, InferenceResult.DIVERGED.sentence)
     return solution
+
+
+def _before(point: Point, trace: int) -> _Carry:
+    """Return what the loop carries before the first solver enters."""
+    batch = point.activities[0].shape[1]
+    zeros, counts = jnp.zeros(batch, point.activities[0].dtype), jnp.zeros(batch, int)
+    empty = jnp.zeros((trace, batch), zeros.dtype)
+    return _Carry(
+        step=jnp.zeros((), int),
+        position=(),
+        state=(),
+        initial=Progress(zeros, zeros),
+        lowest=zeros + jnp.inf,
+        since_lowest=counts,
+        steps=counts,
+        result=counts + InferenceResult.MAX_STEPS,
+        active=jnp.ones(batch, bool),
+        trace=Progress(empty, empty) if trace else None,
+    )
 
 
 def _run(

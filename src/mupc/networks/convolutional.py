@@ -80,10 +80,17 @@ class Convolution(ScaledBlock):
     def __call__(self, z: Num[Array, "height width channels"]) -> Features:
         """Predict the next activity of one example."""
         u = jnp.asarray(z, self.kernels[0].dtype)[None]
-        for i, (kernel, scale) in enumerate(zip(self.kernels, self.scales, strict=True)):
-            u = convolve(self.activation(u), kernel, self.strides if i == 0 else (1, 1))
-            u = scale.multiplier * u
-        return z + self.branch * u[0] if self.skip else u[0]
+        for i, (kernel, multiplier) in enumerate(zip(self.kernels, self.multipliers, strict=True)):
+            strides, last = self.strides if i == 0 else (1, 1), i == len(self.kernels) - 1
+            # Kernels are smaller than images, so it is they that are multiplied.
+            scaled = (multiplier * self.branch if last else multiplier) * kernel
+            u = self._convolved(u, scaled, strides)
+        return z + u[0] if self.skip else u[0]
+
+    def _convolved(self, u: Array, kernel: Array, strides: Pair) -> Array:
+        """Convolve φ(u), of which nothing is kept for derivatives but u itself."""
+        run = lambda u, kernel: convolve(self.activation(u), kernel, strides)  # noqa: E731
+        return jax.checkpoint(run, prevent_cse=False)(u, kernel)
 
     def loops_on(self, size: int, *, local: bool) -> tuple[str, ...]:
         """Loop on a CPU: one layer's convolution is work enough, and has fast kernels alone."""
@@ -168,24 +175,18 @@ def conv_resnet(
         )
     length = sum(blocks) + len(blocks) + 1
     laws = parameterisation or parameterisations.mupc()
-    make = functools.partial(Convolution.initialise, parameterisation=laws)
     stages, before = list[Stage](), shape[2]
     *keys, readout_key = jax.random.split(key, len(blocks) + 1)
     for i, (count, stage_key) in enumerate(zip(blocks, keys, strict=True)):
         own = channels * 2**i
+        make = functools.partial(
+            Convolution.initialise, parameterisation=laws, shape=Shape(own, length)
+        )
         entry_key, blocks_key = jax.random.split(stage_key)
-        there = Shape(own, length)
-        entry = make(
-            (before, own),
-            "hidden" if i else "input",
-            activation if i else identity,
-            shape=there,
-            strides=(2, 2) if i else (1, 1),
-            key=entry_key,
-        )
-        block = functools.partial(
-            make, (own,) * (convolutions + 1), "hidden", activation, shape=there, skip=True
-        )
+        role, reads, strides = ("hidden", activation, (2, 2)) if i else ("input", identity, (1, 1))
+        entry = make((before, own), role, reads, strides=strides, key=entry_key)
+        branch = (own,) * (convolutions + 1)
+        block = functools.partial(make, branch, "hidden", activation, skip=True)
         stack = eqx.filter_vmap(lambda key, block=block: block(key=key))
         stages.append(Stage(entry, stack(jax.random.split(blocks_key, count))))
         before = own

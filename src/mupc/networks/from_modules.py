@@ -100,23 +100,7 @@ def chain_from_mlp(
     vectors = [
         None if bias is None else _numbers(bias, f"biases {i}") for i, bias in enumerate(given, 1)
     ]
-    if len(matrices) < 2:
-        raise ValueError(
-            f"a network needs two weights or more, the readout's last, not {len(matrices)}"
-        )
-    for i, (matrix, bias) in enumerate(zip(matrices, vectors, strict=True), 1):
-        if matrix.ndim != 2:
-            raise ValueError(f"weights {i} must be a matrix (out, in), not of shape {matrix.shape}")
-        if i > 1 and matrix.shape[1] != (rows := len(matrices[i - 2])):
-            raise ValueError(
-                f"weights {i} must have {rows} columns, one for each row of weights {i - 1}, not "
-                f"{matrix.shape[1]}"
-            )
-        if bias is not None and bias.shape != matrix.shape[:1]:
-            raise ValueError(
-                f"biases {i} must be of shape {matrix.shape[:1]}, like the rows of weights {i}, "
-                f"not {bias.shape}"
-            )
+    _check_shapes(matrices, vectors)
     roles: list[Role] = ["hidden"] * len(matrices)
     roles[0], roles[-1] = "input", "readout"
     layers = [
@@ -129,6 +113,27 @@ def chain_from_mlp(
         for i, (matrix, bias, role) in enumerate(zip(matrices, vectors, roles, strict=True))
     ]
     return chain_from_modules(layers, jnp.zeros(matrices[0].shape[1:]))
+
+
+def _check_shapes(matrices: Sequence[Array], biases: Sequence[Array | None]) -> None:
+    """Check that every layer reads what the one before it makes."""
+    if len(matrices) < 2:
+        raise ValueError(
+            f"a network needs two weights or more, the readout's last, not {len(matrices)}"
+        )
+    for i, (matrix, bias) in enumerate(zip(matrices, biases, strict=True), 1):
+        if matrix.ndim != 2:
+            raise ValueError(f"weights {i} must be a matrix (out, in), not of shape {matrix.shape}")
+        if i > 1 and matrix.shape[1] != (rows := len(matrices[i - 2])):
+            raise ValueError(
+                f"weights {i} must have {rows} columns, one for each row of weights {i - 1}, not "
+                f"{matrix.shape[1]}"
+            )
+        if bias is not None and bias.shape != matrix.shape[:1]:
+            raise ValueError(
+                f"biases {i} must be of shape {matrix.shape[:1]}, like the rows of weights {i}, "
+                f"not {bias.shape}"
+            )
 
 
 def _numbers(values: ArrayLike, name: str) -> Array:

@@ -33,11 +33,12 @@ def scale_sgd(network: PyTree[Any]) -> optax.GradientTransformation:
 
 
 def scale_uniform(network: PyTree[Any]) -> optax.GradientTransformation:
-    """Multiply updates by √(N₀L₀/(NL)), at most 4, outer layers' at least 1: the *uniform* rule.
+    """Multiply updates by √(N₀/N) · min(√L₀ L^(α−1), 4): the *uniform* rule.
 
-    With branches of L^−α the factor of depth is (L₀/L)^(1−α). Under Adam each of L residual layers
-    then changes what it adds, and all of them together the output, by as much at any width N and
-    number L of layers.
+    L^−α is the multiplier of branches, so that the factor is √(N₀L₀/(NL)) under Depth-μP. Under
+    Adam each of L residual layers then changes what it adds, and all of them together the output,
+    by as much at any width N, number L of layers and exponent α. Factors are at most 4, and those
+    of input and readout at least 1.
     """
     return scale_by(rate_factors(network, lambda scale: scale.uniform))
 

@@ -117,15 +117,15 @@ class Stage(eqx.Module):
             return first
         arrays, rest = eqx.partition(self.blocks, eqx.is_array)
 
-        def repetition(carry: tuple[Array, Array], layer: tuple[Any, ...]) -> tuple[Any, None]:
-            (below, change), (parts, z, own) = carry, layer
+        def repetition(change: Array, layer: tuple[Any, ...]) -> tuple[Array, None]:
+            parts, own, i = layer
             for place, block in enumerate(eqx.combine(parts, rest)):
+                below = self._below(activities, place, i)
                 change = jax.jvp(over_batch(block), (below,), (change,))[1] + own[place]
-                below = z[place]
-            return (below, change), None
+            return change, None
 
-        layers = (arrays, activities[1:], changes[1:])
-        return jax.lax.scan(repetition, (activities[0][0], first), layers)[0][1]
+        layers = (arrays, changes[1:], jnp.arange(self.repetitions))
+        return jax.lax.scan(repetition, first, layers)[0]
 
     def pullback(
         self, activities: Activities, last: Float[Array, "batch ..."], gradients: Activities | None

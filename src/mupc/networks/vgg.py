@@ -17,7 +17,7 @@ from mupc.networks.chain import Chain
 from mupc.networks.convolutional import Features, Image
 from mupc.networks.fast_convolution import convolve
 from mupc.networks.stage import Stage
-from mupc.parameterisations import Parameterisation, Scale, Shape
+from mupc.parameterisations import Parameterisation, Role, Scale, Shape
 
 Pool = Literal["max", "average"]
 
@@ -80,6 +80,31 @@ class PooledConvolution(ScaledBlock):
         """Whether it is: the activation is the identity, and no largest pixel is taken."""
         return self.activation is identity and self.pool != "max"
 
+    @classmethod
+    def initialise(
+        cls,
+        layer: Layer,
+        inputs: int,
+        role: Role,
+        activation: Activation,
+        pool: Pool,
+        parameterisation: Parameterisation,
+        shape: Shape,
+        *,
+        key: PRNGKeyArray,
+    ) -> "PooledConvolution":
+        """Draw a `layer` that reads so many channels, for a network of a `shape`."""
+        scale = parameterisation.scale(role, shape, 9 * inputs)
+        matrix = parameterisation.initialise(key, (layer.channels, 9 * inputs), scale.std)
+        return cls(
+            kernel=matrix.T.reshape(3, 3, inputs, layer.channels),
+            biases=jnp.zeros(layer.channels),
+            scales=(scale, parameterisation.bias_scale(role, shape)),
+            activation=activation,
+            pool=pool if layer.pooled else None,
+            padded=layer.padded,
+        )
+
     def __call__(self, z: Num[Array, "height width channels"]) -> Features:
         """Predict the next activity of one example."""
         x = jnp.asarray(z, self.kernel.dtype)[None]
@@ -137,17 +162,8 @@ def vgg(
     stages: list[Stage] = []
     for i, (layer, one) in enumerate(zip(specified, keys, strict=True)):
         there, role = Shape(layer.channels, length), "hidden" if i else "input"
-        scale = laws.scale(role, there, 9 * before)
-        matrix = laws.initialise(one, (layer.channels, 9 * before), scale.std)
-        block = PooledConvolution(
-            kernel=matrix.T.reshape(3, 3, before, layer.channels),
-            biases=jnp.zeros(layer.channels),
-            scales=(scale, laws.bias_scale(role, there)),
-            activation=activation,
-            pool=pool if layer.pooled else None,
-            padded=layer.padded,
-        )
-        stages.append(Stage(block))
+        draw = PooledConvolution.initialise
+        stages.append(Stage(draw(layer, before, role, activation, pool, laws, there, key=one)))
         height, width = (
             (n if layer.padded else n - 2) // (2 if layer.pooled else 1) for n in (height, width)
         )

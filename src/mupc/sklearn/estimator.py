@@ -1,7 +1,7 @@
 """What the estimators share: parameters, training, pickling, and running forwards."""
 
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, Self, cast
@@ -129,13 +129,17 @@ class Estimator(BaseEstimator):
             warnings.warn(result.message, ConvergenceWarning, stacklevel=3)
         self._config, self.network_, self._stream = config, result.network, None
         self.regime_, self.n_iter_ = setup.regime, max(1, round(result.steps / epoch))
-        self.loss_curve_ = [r.loss for r in result.records if isinstance(r, TrainRecord)]
+        self._keep_curves(result.records, validated=validation is not None)
+        return self
+
+    def _keep_curves(self, records: Sequence[Any], *, validated: bool) -> None:
+        """Show what the records of a fit say, as attributes."""
+        self.loss_curve_ = [r.loss for r in records if isinstance(r, TrainRecord)]
         self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else float("nan")
-        if validation is not None:
-            seen = [r for r in result.records if isinstance(r, ValidationRecord)]
+        if validated:
+            seen = [r for r in records if isinstance(r, ValidationRecord)]
             self.validation_scores_ = [-r.loss if r.accuracy is None else r.accuracy for r in seen]
             self.best_validation_score_ = max(self.validation_scores_, default=float("nan"))
-        return self
 
     def _partial_fit(
         self, x: Any, y: Float32[np.ndarray, "n outputs"], weights: Weights | None
