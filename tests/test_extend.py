@@ -3,8 +3,10 @@
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import equinox as eqx
+import numpy as np
 import pytest
 
 from mupc.commands.main import main
@@ -83,3 +85,31 @@ def test_a_run_that_has_not_ended_is_not_extended(run, tmp_path, capsys):
     (copy / "result.json").unlink()
     assert main(["train", "--extend", str(copy), "--steps", "1"]) == 2
     assert f"continue it with mupc train --resume {copy}" in capsys.readouterr().err
+
+
+def test_settings_of_ones_own_data_are_read_with_their_path(tmp_path, monkeypatch, capsys):
+    """From options, from a run's configuration, and from what --print-config prints."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in ("mine", "other"):
+        np.savez(f"{name}.npz", x=rng.normal(size=(64, 6)), y=rng.integers(0, 3, 64))
+    train = ["train", *SMALL, "--steps", "1"]
+    assert main([*train, "--dataset", "npz", "--path", "mine.npz", "--out", "first"]) == 0
+    longer = ["train", "--extend", "first", "--steps", "1", "--report-every", "0"]
+    assert main([*longer, "--out", "longer"]) == 0
+    again = ["train", "--file", "first/config.json", "--steps", "1"]
+    assert main([*again, "--path", "other.npz", "--out", "other"]) == 0
+    capsys.readouterr()
+    assert main([*train, "--dataset", "mine.npz", "--print-config"]) == 0
+    Path("mine.toml").write_text(capsys.readouterr().out)
+    assert main(["train", "--file", "mine.toml", "--out", "from-file"]) == 0
+    read = {name: load_run(name)[0].dataset for name in ("first", "longer", "other", "from-file")}
+    assert {name: data.kind for name, data in read.items()} == dict.fromkeys(read, "npz")
+    assert {name: data.label for name, data in read.items()} == {
+        **dict.fromkeys(read, "mine"), "other": "other"
+    }  # fmt: skip
+    capsys.readouterr()
+    assert main([*train, "--path", "mine.npz"]) == 2
+    assert "choose --dataset npz" in capsys.readouterr().err
+    assert main([*train, "--dataset", "npz"]) == 2
+    assert "--path must be given" in capsys.readouterr().err

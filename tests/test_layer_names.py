@@ -76,10 +76,16 @@ def test_profiles_have_a_line_for_each_kind_of_layer_and_a_border_for_each_stage
     records = [regime(pairs, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])]
     run = plots.read_run(write_run(tmp_path / "text", records))
     lines = plots.layer_profiles([run], "change").axes[0].lines
-    assert [list(line.get_ydata()) for line in lines] == [[0.2, 0.4], [0.3, 0.5]]
+    assert [list(line.get_ydata()) for line in lines] == [[0.1, 0.6], [0.2, 0.4], [0.3, 0.5]]
     assert [line.get_label() for line in lines] == [
-        "text, attention, step 10", "text, perceptron, step 10"
-    ]  # fmt: skip
+        f"text, {kind}, step 10" for kind in ("entry and readout", "attention", "perceptron")
+    ]
+    assert [line.get_linestyle() for line in lines] == ["None", "-", ":"]
+    both = [{**regime(pairs, [0.1] * 6), "step": step} for step in (0, 10)]
+    run = plots.read_run(write_run(tmp_path / "both", both))
+    lines = plots.layer_profiles([run], "scale").axes[0].lines
+    assert [line.get_linestyle() for line in lines] == ["None", "-", ":"] * 2
+    assert [line.get_alpha() for line in lines] == [0.4] * 3 + [1.0] * 3
     records = [regime(STAGES, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])]
     run = plots.read_run(write_run(tmp_path / "images", records))
     border, profile = plots.layer_profiles([run], "change").axes[0].lines

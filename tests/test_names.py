@@ -40,7 +40,6 @@ ALIKE = {
         "learning/predictive_coding.py",
         "plots/sweep.py",
         "runs/survey.py",
-        "training/progress.py",
         "training/report.py",
     },
     "scale": {"plots/layers.py", "plots/report.py", "training/report.py"},

@@ -130,7 +130,7 @@ def test_what_the_table_prints_can_be_typed_again(value):
         (["--random", "depth=1:2.5:int", "--draws", "2"], "cannot draw --depth from 1:2.5:int"),
         (["--random", "rho=0.1:1:lag", "--draws", "2"], "cannot draw --rho from 0.1:1:lag"),
         (["--random", "rho=0.1:inf", "--draws", "2"], "cannot draw --rho from 0.1:inf"),
-        (["--random", "rho=0.1:1"], "--draws is 0: random search needs both"),
+        (["--random", "rho=0.1:1"], "random search needs --draws, how many settings to draw"),
         (["--grid", "seed=0,1", "--validation", "0"], "--validation must be above 0"),
         (["--grid", "seed=0,1", "--together", "0"], "--together must be at least 1"),
         (["--grid", "seed=0,1", "--out", "x"], "--out is for a single run"),
@@ -185,7 +185,7 @@ def test_a_sweep_trains_each_point_as_a_run_of_its_own_would_be_and_once(tmp_pat
     arguments = ["sweep", str(out), *SMALL, "--grid", "learning-rate=0.01,0.03", "seed=0,1"]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
-    assert "4/4 learning_rate=0.03 seed=1: accuracy" in printed
+    assert "4/4 learning_rate=0.03 seed=1: validation accuracy" in printed
     results = {path.name: path.read_text() for path in (out / "results").iterdir()}
     assert len(results) == len(list((out / "runs").iterdir())) == 4
     alone = train(BASE.changed({"learning_rate": 0.03, "seed": 1, "out": str(out / "x")}))

@@ -92,6 +92,12 @@ if TYPE_CHECKING:
 __version__ = importlib.metadata.version("mupc")
 
 
+def __dir__() -> list[str]:
+    """Return the public names: what pages and completion list."""
+    here = globals().keys() - {"Any", "TYPE_CHECKING", "importlib"}
+    return sorted(here | {"load_network", "save_network"})
+
+
 def __getattr__(name: str) -> Any:
     """Import what needs more packages than the core once it is asked for."""
     if name in ("load_network", "save_network"):

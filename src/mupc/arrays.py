@@ -1,8 +1,9 @@
 """Small helpers on arrays whose batch is axis 1: sample norms, masks, and numbers as leaves."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,21 @@ _Tree = TypeVar("_Tree")
 
 AnyArray = Array | np.ndarray
 """An array of JAX or of NumPy, where the latter is converted."""
+
+
+class Readable(eqx.Module):
+    """A module whose repr has the values of its numbers, and the shapes of its arrays."""
+
+    def __repr__(self) -> str:
+        """Return it in words, traced numbers by their type."""
+        return eqx.tree_pformat(jax.tree.map(_number, self))
+
+
+def _number(leaf: Any) -> Any:
+    known = isinstance(leaf, jax.Array | np.ndarray) and not isinstance(leaf, Tracer)
+    if not known or leaf.ndim or leaf.dtype.kind not in "biuf":
+        return leaf
+    return float(f"{float(leaf):.6g}") if leaf.dtype.kind == "f" else leaf.item()
 
 
 def as_scalar(value: ArrayLike) -> Float[Array, ""]:

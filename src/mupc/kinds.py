@@ -1,5 +1,6 @@
 """A check that arguments are what they should be, before they fail somewhere else."""
 
+from numbers import Integral
 from typing import Any
 
 
@@ -21,11 +22,13 @@ def check_kind(name: str, value: object, wanted: Any, example: str) -> None:
 
 
 def check_sizes(**sizes: int) -> None:
-    """Check that sizes, by name, are at least 1.
+    """Check that sizes, by name, are whole numbers of at least 1.
 
     Raises:
-        ValueError: if one is not.
+        TypeError: if one is no whole number.
+        ValueError: if one is smaller.
     """
     for name, size in sizes.items():
+        check_kind(name, size, Integral, "a whole number")
         if size < 1:
             raise ValueError(f"{name} must be at least 1, not {size}")

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from mupc.arrays import AnyArray, as_positive
+from mupc.arrays import AnyArray, Readable, as_positive
 
 
-class Likelihood(eqx.Module):
+class Likelihood(Readable):
     r"""The output's part of the energy, $\ell(y, \hat y) = \pi \cdot \text{loss}(y, \hat y)$.
 
     An example's output may have axes of positions before its last one, over which a loss sums.

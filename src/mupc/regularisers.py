@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mupc.arrays import as_not_negative, layer_square_norms
+from mupc.arrays import Readable, as_not_negative, layer_square_norms
 from mupc.networks import Activities, Network, is_scaled
 from mupc.parameterisations import ROLES, Role
 
@@ -21,7 +21,7 @@ def _roles(roles: Iterable[str]) -> tuple[Role, ...]:
     return known
 
 
-class Regulariser(eqx.Module):
+class Regulariser(Readable):
     """A term added to the energy, on the layers that have one of its roles."""
 
     strength: eqx.AbstractVar[Float[Array, ""]]

@@ -6,7 +6,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_ori
 
 from pydantic.fields import FieldInfo
 
-from mupc.settings.configuration import KINDS, Configuration
+from mupc.settings.configuration import KINDS, REQUIRED, Configuration
 from mupc.settings.files import (
     PRESETS,
     flattened,
@@ -93,9 +93,13 @@ def parse(
 
 
 def _chosen(name: str, words: Sequence[str], base: Base) -> Configuration:
-    """Return the preset and the file, with the kinds that are named among the words."""
+    """Return the preset and the file, with the kinds that are named among the words.
+
+    A kind cannot be chosen without the settings that have no default.
+    """
     parser = _Parser(add_help=False, allow_abbrev=False)
-    for early in ("preset", "file", *KINDS):
+    first = (*KINDS, *REQUIRED)
+    for early in ("preset", "file", *first):
         # Given without a value, it is left to the whole parser, which says so.
         parser.add_argument(option(early), nargs="?", dest=early, default=argparse.SUPPRESS)
     found = vars(parser.parse_known_args([word for word in words if word != "--help"])[0])
@@ -103,7 +107,7 @@ def _chosen(name: str, words: Sequence[str], base: Base) -> Configuration:
     config, path = preset(found.pop("preset", "default")), found.pop("file", None)
     table = {} if path is None else base.read(path)
     try:
-        kinds = {one: value for one, value in flattened(table).items() if one in KINDS}
+        kinds = {one: value for one, value in flattened(table).items() if one in first}
         config = config.changed(kinds | found)
         own = flattened(packaged("mupc.commands", name))
         config = config.changed({one: own[one] for one in own.keys() & config.flat().keys()})
@@ -143,7 +147,7 @@ def _add_choice(place: Any, name: str, kinds: Sequence[str], default: str, text:
 def _add(place: Any, name: str, info: FieldInfo, default: Any) -> None:
     """Add the option of a field."""
     text = " ".join((info.description or "").split())
-    if not (info.is_required() or default in (None, ()) or default is False):
+    if not (info.is_required() or default in (None, (), "") or default is False):
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
         text = f"{text} (default: {str(shown).lower() if default is True else shown})"
     common: dict[str, Any] = {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}

@@ -9,6 +9,7 @@ import jax
 import platformdirs
 
 from mupc.records import Evaluation, scores
+from mupc.records.words import SPELT
 from mupc.settings.setting import ConfigError
 from mupc.settings.training import RunKeeping
 
@@ -19,7 +20,7 @@ def prepare() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (it stays open)
         elif hasattr(stream := getattr(sys, name), "reconfigure"):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors=SPELT)
     warnings.showwarning = _warn
 
 

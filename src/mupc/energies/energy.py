@@ -28,6 +28,10 @@ class Point(NamedTuple):
     activities: Activities
     errors: Activities
 
+    def __repr__(self) -> str:
+        """Return the shapes of the banks."""
+        return eqx.tree_pformat(self)
+
 
 class Energy(eqx.Module):
     """An energy of activities, which are one array (layer, batch, ...) for each bank.

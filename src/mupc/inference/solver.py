@@ -9,7 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, PyTree
 
-from mupc.arrays import as_count
+from mupc.arrays import Readable, as_count
 from mupc.energies import Energy, Point
 from mupc.kinds import check_kind
 
@@ -53,7 +53,7 @@ Keys = Key[Array, " batch"]
 """A random key for each sample, another one at every step."""
 
 
-class Solver(eqx.Module):
+class Solver(Readable):
     """A method of inference. Samples are independent: what it keeps, it keeps per sample.
 
     A solver moves a position. That is the activities themselves, unless `enter` and `leave` say
@@ -99,7 +99,7 @@ class Solver(eqx.Module):
         return energy.at(position)
 
 
-class Schedule(eqx.Module):
+class Schedule(Readable):
     """Solvers one after the other: a fast one first, say, and an exact one after.
 
     A sample that has converged moves no more; one that has stalled goes on with the next solver.
@@ -163,6 +163,10 @@ class Solution(NamedTuple):
     result: Int[Array, " batch"]
     initial: Progress
     trace: Progress | None
+
+    def __repr__(self) -> str:
+        """Return the shapes of what it holds."""
+        return eqx.tree_pformat(self)
 
     @property
     def relative_residual(self) -> Float[Array, " batch"]:

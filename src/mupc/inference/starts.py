@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mupc.arrays import as_positive
+from mupc.arrays import Readable, as_positive
 from mupc.energies import Energy, Point
 from mupc.networks import Activities
 
 
-class Start(eqx.Module):
+class Start(Readable):
     """Makes the point that inference starts from."""
 
     @abstractmethod

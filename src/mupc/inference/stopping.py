@@ -7,13 +7,13 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mupc.arrays import as_count, as_not_negative
+from mupc.arrays import Readable, as_count, as_not_negative
 
 # A sample whose energy ends this much above where it began has diverged; less is round-off.
 _RISE = 1e-3
 
 
-class Stopping(eqx.Module):
+class Stopping(Readable):
     """Says when a sample is done: it moves no more then."""
 
     measures: ClassVar[bool] = True

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from mupc.arrays import as_positive, over_rows, ratio, sample_norms
+from mupc.arrays import Readable, as_positive, over_rows, ratio, sample_norms
 from mupc.energies import FreeEnergy, Point
 from mupc.networks import with_gradient
 
@@ -96,7 +96,7 @@ class Held(NamedTuple):
         return Held(jnp.where(known, self.first, mean), jnp.where(mean > 0, last, self.last))
 
 
-class Regime(eqx.Module):
+class Regime(Readable):
     r"""The precision of every sample: from a regime number, and held to it.
 
     With λ of each sample (`sensitivity`), $\bar\lambda$ the mean over what is learned in the last

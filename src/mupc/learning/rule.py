@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray, PyTree
 
-from mupc.arrays import AnyArray
+from mupc.arrays import AnyArray, Readable
 from mupc.inference import Solution
 from mupc.kinds import check_kind
 from mupc.likelihoods import Likelihood
@@ -43,7 +43,7 @@ class Info(NamedTuple):
     unit: Float[Array, ""] | None = None
 
 
-class LearningRule(eqx.Module):
+class LearningRule(Readable):
     """Turns a batch into weight gradients.
 
     `state` is what the next batch needs, `carry` what the next update on the same batch needs.

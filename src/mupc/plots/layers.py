@@ -83,6 +83,9 @@ def heat_map(run: RunRecords, field: str, scale: tuple[float, float] | None = No
         np.ma.masked_invalid(values),
         norm=norm,
         cmap=_COLOURS,
+        # Edges of their own cover the gaps that smoothed cells leave.
+        edgecolors="face",
+        linewidth=0.3,
         rasterized=values.size > _CELLS,
         label=" ".join(map(str, steps)),  # read again for the table of numbers
     )
@@ -98,7 +101,7 @@ def heat_map(run: RunRecords, field: str, scale: tuple[float, float] | None = No
 
 
 def layer_profiles(runs: Sequence[RunRecords], field: str) -> Figure:
-    """Draw a figure of every layer in the last regime record of each run; dashed, in the first."""
+    """Draw a figure of every layer in the last regime record of each run; pale, in the first."""
     about = FIELDS[field]
     runs = [run for run in runs if reports_with(run, field)]
     figure, (axes,) = panels(1)
@@ -106,12 +109,13 @@ def layer_profiles(runs: Sequence[RunRecords], field: str) -> Figure:
 
     def lines(run: RunRecords) -> list[Line]:
         first, *_, last = [*reports_with(run, field)[:1], *reports_with(run, field)]
-        values, when = getattr(last, field), f"step {last.step}"
-        drawn = _by_kind(values, last.names, when) or [_profile(values, when)]
         # Before the first step nothing has changed.
-        if first is not last and field != "change":
-            drawn.append(_profile(getattr(first, field), f"step {first.step}", "--"))
-        return drawn
+        both = first is not last and field != "change"
+        return [
+            line._replace(pale=record is not last)
+            for record in ([first, last] if both else [last])
+            for line in _of_layers(getattr(record, field), record)
+        ]
 
     draw(axes, runs, lines, log=about.logarithmic)
     label(axes, about.title, _LAYER, about.unit)
@@ -130,17 +134,23 @@ def _borders(axes: Axes, runs: Sequence[RunRecords], *, across: bool = False) ->
             border(i + 0.5, color="0.5", alpha=0.5, linewidth=0.8, label="_nolegend_")
 
 
-def _by_kind(values: Sequence[float], names: Sequence[str], when: str) -> list[Line]:
-    """Return a line for each place of a pattern: attention, perceptrons; none if there is one."""
+def _of_layers(values: Sequence[float], record: RegimeRecord) -> list[Line]:
+    """Return a line of all layers, or one for each place of a pattern: attention, perceptrons.
+
+    Entries and the readout, which belong to no place, are points then.
+    """
+    names, when, found = record.names, f"step {record.step}", numbers(values)
     kinds = list(dict.fromkeys(kind_of(name) for name in names[1:-1] if kind_of(name) != "entry"))
     if len(kinds) < 2 or len(names) != len(values):
-        return []
-    found = numbers(values)
-    drawn: list[Line] = []
-    for kind, dash in zip(kinds, ("-", ":", "-.", "-"), strict=False):
-        places = [i for i, name in enumerate(names) if kind_of(name) == kind]
-        drawn.append(Line([i + 1 for i in places], found[places], dash, f"{kind}, {when}"))
-    return drawn
+        return [_profile(values, when)]
+    dashes = dict(zip(kinds, ("-", ":", "-.", "--"), strict=False))
+    groups = {kind: [i for i, n in enumerate(names) if kind_of(n) == kind] for kind in kinds}
+    outer = [i for i in range(len(names)) if not any(i in places for places in groups.values())]
+    drawn = [
+        Line([i + 1 for i in places], found[places], dashes.get(kind, "-"), f"{kind}, {when}")
+        for kind, places in groups.items()
+    ]
+    return [Line([i + 1 for i in outer], found[outer], "", f"entry and readout, {when}"), *drawn]
 
 
 def diagnostics(runs: Sequence[RunRecords]) -> Figure | None:

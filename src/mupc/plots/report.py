@@ -107,7 +107,9 @@ def _parts(runs: Sequence[RunRecords]) -> tuple[list[str], list[str]]:
 
 def _pictures(runs: Sequence[RunRecords]) -> Iterator[Picture]:
     if any(run.train for run in runs):
-        words = f"Each point is a mean over the batches since the last. {_energies(runs)}".strip()
+        of_training = " of training" if any(run.validation for run in runs) else ""
+        words = f"Each point{of_training} is a mean over the batches since the last."
+        words = f"{words} {_energies(runs)}".strip()
         yield Picture("curves", "Training", words, {"curves": curves(runs)})
         words = "Compilation, validation and regime reports count as time."
         yield Picture("seconds", "Training in time", words, {"seconds": accuracy_in_time(runs)})
@@ -155,10 +157,12 @@ _THEORY = {
 def _layers(runs: Sequence[RunRecords], field: str) -> Iterator[Picture]:
     """Return the profile of a figure of each layer, and its maps, which share their colours."""
     about = FIELDS[field]
-    words = f"{_WORDS[field]} Dashed: the first report." if field != "change" else _unlearned(runs)
+    words = f"{_WORDS[field]} Pale: the first report." if field != "change" else _unlearned(runs)
     kinds = dict.fromkeys(kind_of(n) for run in runs for n in run.reports[-1].names[1:-1])
     if len(kinds := [kind for kind in kinds if kind != "entry"]) > 1:
         words += f" A line for each kind of layer: {', '.join(kinds)} (solid, dotted, …)."
+    if any(kind_of(name) == "entry" for run in runs for name in run.reports[-1].names[1:]):
+        words += " Grey lines: where a stage begins."
     name = f"layers-{field}"
     yield Picture(name, about.title, words, {name: layer_profiles(runs, field)})
     scale = common_scale(runs, field)

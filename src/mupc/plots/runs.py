@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mupc.plots.reading import RunRecords, numbers
 from mupc.plots.style import Chart, Key, label, legend, panels, plain, scaled
@@ -15,12 +16,16 @@ _FEW = 40  # points that are marked one by one
 
 
 class Line(NamedTuple):
-    """What is drawn of a run: x, y, a dash, and what the line is besides the run's."""
+    """What is drawn of a run: x, y, a dash, what the line is besides the run's, and if it is pale.
+
+    Without a dash there are points alone.
+    """
 
     x: Iterable[float]
     y: Iterable[float]
     dash: str = "-"
     what: str = ""
+    pale: bool = False
 
 
 def draw(
@@ -38,9 +43,13 @@ def draw(
             x, y = np.asarray([*line.x], float), np.asarray([*line.y], float)
             name = f"{run.name}, {line.what}" if line.what else run.name
             mark = "." if len(x) < _FEW else ""
+            if np.all(x == np.round(x)):
+                axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.plot(
-                *(x, y, line.dash),
+                *(x, y),
+                linestyle=line.dash or "none",
                 color=run.colour,
+                alpha=0.4 if line.pale else 1.0,
                 marker=mark,
                 markersize=4,
                 label=plain(name),
@@ -65,10 +74,10 @@ def curves(runs: Sequence[RunRecords]) -> Figure:
     figure, axes = panels(2 + classes)
     draw(axes[0], runs, lambda run: _of(run, _steps, lambda record: record.loss))
     loss = "loss (nats per position)" if _of_text(runs) else "loss per sample"
-    label(axes[0], "Loss (validation dashed)", "training step", loss)
+    label(axes[0], f"Loss{_held_out(runs)}", "training step", loss)
     if classes:
         draw(axes[1], runs, lambda run: _of(run, _steps, _percent), log=False)
-        label(axes[1], "Accuracy (validation dashed)", "training step", "accuracy (%)")
+        label(axes[1], f"Accuracy{_held_out(runs)}", "training step", "accuracy (%)")
     draw(axes[-1], runs, _energies)
     label(axes[-1], "Energy before (dashed) and after inference", "training step", _ENERGY)
     name_runs(figure, runs, _nothing)
@@ -89,10 +98,15 @@ def accuracy_in_time(runs: Sequence[RunRecords]) -> Figure:
     value = _percent if classes else lambda record: record.loss
     draw(axes, runs, lambda run: _of(run, _time, value), log=not classes)
     loss = "loss (nats per position)" if of_text else "loss"
-    title = f"{'Accuracy' if classes else 'Loss'} in time (validation dashed)"
+    title = f"{'Accuracy' if classes else 'Loss'} in time{_held_out(runs)}"
     label(axes, title, "seconds since training began", "accuracy (%)" if classes else loss)
     name_runs(figure, runs, _nothing)
     return figure
+
+
+def _held_out(runs: Sequence[RunRecords]) -> str:
+    """Return what a title says of dashed lines, if there are any."""
+    return " (validation dashed)" if any(run.validation for run in runs) else ""
 
 
 def _of_text(runs: Sequence[RunRecords]) -> bool:

@@ -12,7 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mupc.plots.page import Picture, csv_text, heading, paragraph, table
-from mupc.plots.style import DASHES, Key, colours, label, legend, log_if_wide, panels, plain, ticks
+from mupc.plots.style import (
+    DASHES,
+    Chart,
+    Key,
+    colours,
+    label,
+    legend,
+    log_if_wide,
+    panels,
+    plain,
+    ticks,
+)
 from mupc.records import (
     BADLY,
     Outcome,
@@ -68,6 +79,7 @@ def _parts(points: Sequence[SweepPoint], path: str | Path) -> tuple[list[str], l
     left = len(points) - len(done)
     ended = _odd([outcome for _, outcome in badly])
     unfinished = f"; {left} not finished" if left else ""
+    more = f" (the first {_BEST} of {len(done)})" if len(done) > _BEST else ""
     before = [
         paragraph(f"{counted(len(points), 'point')} in {path}{ended}{unfinished}.", "soft"),
         paragraph(
@@ -80,7 +92,7 @@ def _parts(points: Sequence[SweepPoint], path: str | Path) -> tuple[list[str], l
         heading("Settings, the best first"),
         paragraph("Mean ± standard deviation over seeds. The numbers are in sweep.csv, too."),
         _ranking(points),
-        heading("Best points"),
+        heading(f"Best points{more}"),
         _best(done),
     ]
     rows = [["point", "ended", "why", "run"]]
@@ -89,7 +101,8 @@ def _parts(points: Sequence[SweepPoint], path: str | Path) -> tuple[list[str], l
 
 
 def _ranking(points: Sequence[SweepPoint]) -> str:
-    rows = [["settings", "validation accuracy %", "loss", "test accuracy %", "runs", "s per run"]]
+    scores = ("validation accuracy %", "loss", "test accuracy %")
+    rows = [["settings", *scores, "runs", "training s per run"]]
     for settings, outcomes in ranked(points):
         rows.append(
             [
@@ -98,7 +111,7 @@ def _ranking(points: Sequence[SweepPoint]) -> str:
                 mean_and_spread([outcome.loss for outcome in outcomes], 1, ".4g"),
                 mean_and_spread([outcome.test_accuracy for outcome in outcomes], 100, ".2f"),
                 f"{len(outcomes)}{_odd(outcomes)}",
-                f"{statistics.fmean(outcome.seconds for outcome in outcomes):.1f}",
+                f"{statistics.fmean(outcome.trained for outcome in outcomes):.1f}",
             ]
         )
     return table(rows)
@@ -153,8 +166,9 @@ def _pictures(points: Sequence[SweepPoint]) -> list[Picture]:
         if len(values) > 1:
             file = "sweep-" + re.sub(r"[^\w.-]+", "-", name)
             drawn = _against(done, name, y, classes=classes)
-            text = "Line: mean over seeds; band: ± one standard deviation. "
-            text += "A colour is a combination of the other settings, the best first."
+            text = "Line: mean over seeds; band: ± one standard deviation."
+            if drawn.keys:
+                text += " A colour is a combination of the other settings, the best first."
             pictures.append(Picture(file, f"Against {name}", text, {file: drawn}))
     if any(_value(outcome, classes=classes) is not None for _, outcome in done):
         text = "Each point is a run."
@@ -177,7 +191,7 @@ def _value(outcome: Outcome, *, classes: bool) -> float | None:
 
 def _against(
     done: Sequence[tuple[SweepPoint, Outcome]], name: str, y: str, *, classes: bool
-) -> Figure:
+) -> Chart:
     """Draw mean and spread over seeds against a number: a line for each of the other settings."""
     lines: dict[str, dict[float, list[Outcome]]] = {}
     for settings, outcomes in ranked(SweepPoint(p.key, p.settings, o) for p, o in done):
@@ -234,7 +248,7 @@ def _line(axes: Axes, line: Mapping[float, list[Outcome]], key: Key, *, classes:
 
 def _in_time(done: Sequence[tuple[SweepPoint, Outcome]], y: str, *, classes: bool) -> Figure:
     figure, (axes,) = panels(1)
-    found = [(o.training_seconds or o.seconds, _value(o, classes=classes)) for _, o in done]
+    found = [(o.trained, _value(o, classes=classes)) for _, o in done]
     known = sorted((seconds, value) for seconds, value in found if value is not None)
     style: Any = {
         "color": colours(1)[0],

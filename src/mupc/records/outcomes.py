@@ -125,3 +125,8 @@ class Outcome:
     seconds: float = 0.0
     training_seconds: float = 0.0
     run: str | None = None
+
+    @property
+    def trained(self) -> float:
+        """The seconds of its training steps, as far as they are known apart from all others."""
+        return self.training_seconds or self.seconds

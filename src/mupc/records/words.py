@@ -1,7 +1,37 @@
-"""Numbers in words: what is not finite is said, and none is a row of digits."""
+"""Numbers in words, and words for any terminal: what is not finite is said, all is spelt out."""
 
+import codecs
 import math
+import unicodedata
 from collections.abc import Sequence
+
+SPELT = "mupc.spelt"
+"""Error handler of encodings: what one does not have is spelt out, such as rho for ρ."""
+
+_SPELT = {"→": ">", "–": "-", "−": "-", "…": "...", "×": "x", "·": "*", "≤": "<=", "≥": ">="}
+
+
+def printable(text: str, encoding: str) -> str:
+    """Return a text whose characters an encoding has: others are spelt out, or replaced."""
+    return text.encode(encoding, SPELT).decode(encoding)
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    return "".join(map(_spelt, missing)), error.end
+
+
+def _spelt(character: str) -> str:
+    kind, _, letter = unicodedata.name(character, "").partition(" LETTER ")
+    if kind.startswith("GREEK"):
+        return letter.lower() if kind.endswith("SMALL") else letter.capitalize()
+    plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return _SPELT.get(character, plain or "?")
+
+
+codecs.register_error(SPELT, _spell)
 
 
 def figure(value: float | None, form: str = ".4g", unit: float = 1) -> str:

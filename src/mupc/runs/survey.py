@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Annotated, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -95,7 +95,7 @@ def survey(
     """
     grid = list(_grid(options, config))
     data = _check(options, config)
-    tables = {"theory": options.values(), **config.tables()}
+    tables = {"theory": options.values(), **_common(config, trained=any(n for _, n in grid))}
     regime = Regime(options.at_precision, None)
     folder = RunFolder.create(config.run.out, tables, environment(), regime, "theory")
     found: list[TheoryRecord] = []
@@ -176,6 +176,16 @@ def _equilibrium(energy: FreeEnergy, start: Point) -> tuple[Point, Array]:
 def _cosine(a: Network, b: Network) -> Array:
     v, w = (jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)]) for tree in (a, b))
     return v @ w / (jnp.linalg.norm(v) * jnp.linalg.norm(w))
+
+
+def _common(config: Configuration, *, trained: bool) -> dict[str, Any]:
+    """Return the settings that all networks of a survey have: sizes and laws are each one's own."""
+    tables = config.tables()
+    own = {*config.network.sizes, "parameterisation"}
+    tables["network"] = {n: value for n, value in tables["network"].items() if n not in own}
+    if not trained:
+        del tables["optimiser"]
+    return tables
 
 
 def _grid(options: TheoryOptions, config: Configuration) -> Iterator[tuple[Configuration, int]]:

@@ -36,6 +36,15 @@ KINDS: dict[str, dict[str, type[Kind]]] = {
 }
 """Every kind that can be chosen, by what it is a kind of and by name."""
 
+REQUIRED = {
+    name
+    for kinds in KINDS.values()
+    for kind in kinds.values()
+    for name, field in kind.own_fields().items()
+    if field.is_required()
+}
+"""Settings without a default, which are to be given with the kind that they belong to."""
+
 _SECTIONS: dict[str, type[Section]] = {"training": Training, "run": RunKeeping}
 TABLES = (*KINDS, *_SECTIONS)
 """Names of the tables of settings."""

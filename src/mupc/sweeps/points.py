@@ -115,10 +115,10 @@ class Space:
                 "learning-rate=0.01,0.02 seed=0,1,2"
             )
         if bool(self.ranges) != bool(self.draws) or self.draws < 0:
-            raise ConfigError(
-                f"--random names {len(self.ranges)} fields and --draws is {self.draws}: random "
-                "search needs both"
-            )
+            missing = "--draws, how many settings to draw, such as --draws 20"
+            if self.draws > 0:
+                missing = "--random, what to draw, such as --random learning-rate=0.001:0.1:log"
+            raise ConfigError(f"random search needs {missing}")
         twice = (listed & set(self.grid)) | ((listed | set(self.grid)) & set(self.ranges))
         if twice:
             raise ConfigError(f"{_listed(twice)}: set in two ways; use one")

@@ -43,11 +43,14 @@ class Row(NamedTuple):
             mean_and_spread([outcome.loss for outcome in outcomes], 1, ".4g"),
             mean_and_spread([outcome.test_accuracy for outcome in outcomes], 100, ".2f"),
             f"{len(ends)}{' (' + ', '.join(odd) + ')' if odd else ''}",
-            f"{statistics.fmean(outcome.seconds for outcome in outcomes):.1f}",
+            f"{statistics.fmean(outcome.trained for outcome in outcomes):.1f}",
         )
 
 
-COLUMNS = ("settings", "validation accuracy %", "loss", "test accuracy %", "runs", "s per run")
+COLUMNS = (
+    *("settings", "validation accuracy %", "loss", "test accuracy %", "runs"),
+    "training s per run",
+)
 
 
 def ranked(results: Sequence[Result]) -> list[Row]:
@@ -102,15 +105,15 @@ class Board:
         self.seen = len(standing.results)
         for number, result in enumerate(standing.results[begun:], begun + 1):
             (row,), outcome = ranked([result]), result.outcome
-            _, accuracy, loss, test, _, seconds = row.cells()
+            _, accuracy, loss, test, _, _ = row.cells()
             name = result.point.name
-            figures = {"accuracy": accuracy, "test accuracy": "" if accuracy else test}
+            figures = {"validation accuracy": accuracy, "test accuracy": "" if accuracy else test}
             shown = [f"{what} {figure} %" for what, figure in figures.items() if figure]
             said = ", ".join([*shown, *([f"loss {loss}"] if loss else [])])
             said = outcome.message if outcome.ended == "failed" else said
             odd = "" if outcome.ended in ("finished", "failed") else f" ({outcome.ended})"
             self.console.print(
-                f"{number}/{total} {name}: {said}{odd}, {seconds} s; {_left(standing)}"
+                f"{number}/{total} {name}: {said}{odd}, {outcome.seconds:.1f} s; {_left(standing)}"
             )
 
     def _table(self, standing: Standing) -> Any:

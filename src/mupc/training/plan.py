@@ -86,7 +86,8 @@ def check_evaluations(
 
 def _total_steps(epochs: Any, steps: int | None, epoch: int) -> int:
     if (epochs is None) == (steps is None):
-        raise ValueError("give either epochs or steps, and not both")
+        what = "neither was given" if steps is None else "not both"
+        raise ValueError(f"give either epochs or steps: {what}")
     if steps is not None:
         return steps
     if isinstance(epochs, bool) or not isinstance(epochs, Real):

@@ -1,9 +1,9 @@
 """What a person sees of training: how much is left, a bar in a terminal, and the last figures."""
 
 from mupc.records import Record, RegimeRecord, TraceRecord, ValidationRecord, counted, scores
+from mupc.records.words import printable
 
-_PLAIN = str.maketrans({"→": ">", "ρ": "rho", "π": "pi", "–": "-", "−": "-"})
-_BAR = 20
+_BAR, _LEAST_BAR = 20, 5
 
 
 class Progress:
@@ -66,20 +66,24 @@ class Progress:
             console.print(", ".join(parts), markup=False)
             return
         left, figures = parts
-        room = max(0, console.width - len(left) - _BAR - 3)
+        room = console.width - len(left) - 3
+        figures = _fitting(figures, room - _LEAST_BAR)
+        bar = max(_LEAST_BAR, min(_BAR, room - len(figures)))
         console.print(f"{left} ", end="", markup=False)
-        console.print(ProgressBar(self.steps, done, _BAR), end="")
-        console.print(f" {figures[:room]}", end="", markup=False)
+        console.print(ProgressBar(self.steps, done, bar), end="")
+        console.print(f" {figures}", end="", markup=False)
         console.file.flush()
 
 
-def printable(text: str, encoding: str) -> str:
-    """Return a text whose characters an encoding has: others are spelt out, or replaced."""
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        return text.translate(_PLAIN).encode(encoding, "replace").decode(encoding)
-    return text
+def _fitting(figures: str, room: int) -> str:
+    """Return as many of the figures, separated by commas, as there is room for."""
+    while len(figures) > room:
+        # The step stands before a colon, and is what stays last.
+        shorter = max(figures.rfind(", "), figures.rfind(": "))
+        if shorter < 0:
+            return ""
+        figures = figures[:shorter]
+    return figures
 
 
 def _duration(seconds: float) -> str:
