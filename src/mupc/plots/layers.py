@@ -33,7 +33,6 @@ FIELDS = {
 
 # What is zero, or missing, is grey.
 _COLOURS = colormaps["viridis"].with_extremes(bad=(0.5, 0.5, 0.5, 0.4))
-_CELLS = 4000  # more are kept as an image: a path each would make the page slow
 _LAYER = "weight layer (1: from the input)"
 
 
@@ -83,10 +82,7 @@ def heat_map(run: RunRecords, field: str, scale: tuple[float, float] | None = No
         np.ma.masked_invalid(values),
         norm=norm,
         cmap=_COLOURS,
-        # Edges of their own cover the gaps that smoothed cells leave.
-        edgecolors="face",
-        linewidth=0.3,
-        rasterized=values.size > _CELLS,
+        rasterized=True,  # as paths, cells would leave gaps between them
         label=" ".join(map(str, steps)),  # read again for the table of numbers
     )
     axes.grid(visible=False)

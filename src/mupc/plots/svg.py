@@ -17,6 +17,7 @@ from mupc.plots.style import settle
 # Drawn in this colour, which nothing else has, and replaced by the page's own.
 _INK = "#010203"
 _NOT_SAID = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+_IMAGES = 200  # dots per inch of what is no path
 _ROWS, _COLUMNS = 60, 20  # of a table of numbers; more rows or columns are thinned out
 
 
@@ -59,7 +60,14 @@ def _svg(figure: Figure, group: Sequence[Axes], crop: Bbox) -> str:
         _paint(axes)
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "mupc"}):
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata=_NOT_SAID, bbox_inches=crop)
+        figure.savefig(
+            buffer,
+            format="svg",
+            dpi=_IMAGES,
+            transparent=True,
+            metadata=_NOT_SAID,
+            bbox_inches=crop,
+        )
     text = buffer.getvalue()
     return text[text.index("<svg") :].replace(_INK, "currentColor").strip()
 
