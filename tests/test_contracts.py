@@ -163,12 +163,12 @@ def test_what_is_a_weight_depends_on_the_module_and_not_on_its_axes():
 
 def test_uniform_rates_follow_the_exponent_of_the_branch():
     """L branches of L^−α, each moved by L^(α−1), move the output by as much at any L and α."""
-    for exponent in (0.5, 0.6, 0.75, 1.0):
+    for exponent in (0.5, 0.6, 0.7, 1.0):
         parameterisation = mupc.mupc(exponent=exponent)
         for length in (129, 1032):
             scale = parameterisation.scale("hidden", mupc.Shape(128, length), skip=True)
             moved = length * parameterisation.branch_multiplier(length) * scale.uniform
-            assert moved == pytest.approx(129**0.5 if exponent < 1 else 4)
+            assert moved == pytest.approx(129**0.5 if exponent < 1 else 8**0.5)
 
 
 def test_rate_factors_of_a_branch_are_its_parameters_own():

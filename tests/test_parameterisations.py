@@ -59,9 +59,10 @@ def test_table(name, role_and_skip, fan_in, N, L, gamma):
     assert [(s.role, s.kind) for s in (weight, bias)] == [(role, "weight"), (role, "bias")]
     # The uniform rule counts the inputs that an update by Adam adds up over.
     for scale, width in ((weight, fan_in), (bias, N)):
-        deep = min(np.sqrt(129 / L), 4)
-        uniform = deep * np.sqrt(128 / (width if role == "hidden" else N))
-        assert scale.uniform == pytest.approx(np.clip(uniform, 0 if role == "hidden" else 1, 4))
+        deep, hidden = np.sqrt(129 / L), role == "hidden"
+        wide = np.sqrt(128 / (width if hidden else N))
+        inner, outer = min(wide * min(deep, 8**0.5), 4), np.clip(wide * deep, 1, 8)
+        assert scale.uniform == pytest.approx(inner if hidden else outer)
 
 
 @given(sizes, sizes, sizes, st.floats(0.1, 10), st.floats(0, 1))
@@ -77,7 +78,7 @@ def test_factors_within_a_branch_follow_its_depth_exponent(fan_in, N, L, gamma, 
     assert bias.adam == pytest.approx(gamma * d ** (alpha - 1))
     # An exponent of 0 is that of no depth law, as in the standard parameterisation.
     deep = 11.357817 * L ** ((alpha or 0.5) - 1)
-    assert weight.uniform == pytest.approx(min(min(deep, 4) * f**-0.5, 4))
+    assert weight.uniform == pytest.approx(min(min(deep, 8**0.5) * f**-0.5, 4))
     both = pytest.approx(gamma**2 * n * d ** (2 * alpha - 1))
     assert weight.sgd == bias.sgd == both
 

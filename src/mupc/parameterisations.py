@@ -91,7 +91,7 @@ class Base(NamedTuple):
 # diverge. The effect of entry and readout on the output does not fall with N or L: in the largest
 # networks the rule would starve them (10,000 layers of width 64 reach 92 % on the digits in 5
 # epochs where their factor is a sixth, and 96 % where it is 1).
-_LARGEST_UNIFORM = 4.0
+_LARGEST_OF_DEPTH, _LARGEST_HIDDEN, _LARGEST_OUTER = 8**0.5, 4.0, 8.0
 
 
 @dataclass(frozen=True)
@@ -190,8 +190,9 @@ class Parameterisation:
         # L branches of L^−α change the output by L^(1−α) times what one of them changes; at the
         # base shape, whose α is ½, that is √L₀.
         along = 1 + self.depth.depth if self.depth.depth else 0.5
-        deep = min(self.base.length**0.5 * shape.length**-along, _LARGEST_UNIFORM)
-        uniform = min(summed[0] ** -0.5 * deep, _LARGEST_UNIFORM)
+        deep, wide = self.base.length**0.5 * shape.length**-along, summed[0] ** -0.5
+        hidden = min(wide * min(deep, _LARGEST_OF_DEPTH), _LARGEST_HIDDEN)
+        outer = min(max(wide * deep, 1.0), _LARGEST_OUTER)
         return Scale(
             role=role,
             kind=kind,
@@ -199,7 +200,7 @@ class Parameterisation:
             multiplier=laws.multiplier(fan_in, 1, self.gamma),
             adam=laws.adam(*own),
             sgd=laws.sgd(*whole),
-            uniform=uniform if role == "hidden" else max(uniform, 1.0),
+            uniform=hidden if role == "hidden" else outer,
         )
 
 

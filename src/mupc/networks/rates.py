@@ -33,12 +33,13 @@ def scale_sgd(network: PyTree[Any]) -> optax.GradientTransformation:
 
 
 def scale_uniform(network: PyTree[Any]) -> optax.GradientTransformation:
-    """Multiply updates by √(N₀/N) · min(√L₀ L^(α−1), 4): the *uniform* rule.
+    """Multiply updates by √(N₀/N) · √L₀ L^(α−1), within bounds: the *uniform* rule.
 
-    L^−α is the multiplier of branches, so that the factor is √(N₀L₀/(NL)) under Depth-μP. Under
-    Adam each of L residual layers then changes what it adds, and all of them together the output,
-    by as much at any width N, number L of layers and exponent α. Factors are at most 4, and those
-    of input and readout at least 1.
+    L^−α is the multiplier of branches, so that the factor is √(N₀L₀/(NL)) under Depth-μP, and N the
+    weight's own fan-in. Under Adam each of L residual layers then changes what it adds, and all of
+    them together the output, by as much at any width N, number L of layers and exponent α. Of a
+    hidden layer the part of depth is at most √8 and the whole at most 4; of input and readout,
+    where N is the width, the whole is at least 1 and at most 8.
     """
     return scale_by(rate_factors(network, lambda scale: scale.uniform))
 

@@ -99,8 +99,8 @@ class OptimiserKind(Kind):
     """Learning rate."""
     learning_rate_rule: Literal["raw", "mup", "uniform"] = "uniform"
     """Factors on the learning rate by layer: none (raw, the paper's), those of Depth-μP (mup), or
-    √(128 / width) · min(√129 · layers^(exponent − 1), 4), at most 4, and for input and readout at
-    least 1 (uniform)."""
+    √(128 / inputs) · √129 · layers^(exponent − 1), of hidden layers at most 4, of input and readout
+    at least 1 and at most 8 (uniform)."""
     schedule: ScheduleKind = Cosine()
 
     def numbers(self) -> dict[str, float]:
