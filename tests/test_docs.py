@@ -203,14 +203,31 @@ def test_the_commands_of_a_page_are_understood(page, monkeypatch):
 SWEEP = "sweep runs/rates --depth 2 --width 8 --steps 2 --report-every 0 --grid seed=0,1"
 
 
-@pytest.mark.parametrize(
-    "page", [pytest.param(p, marks=[] if p == "README" else pytest.mark.full) for p in CALLS]
-)
+def one_of_each(calls):
+    """A call of every command, and of every way to begin a run."""
+    seen = set()
+    for words, file in calls:
+        ways = {words[0], *{"--resume", "--extend", "--init-from", "--file"}.intersection(words)}
+        if ways - seen:
+            yield words, file
+        seen |= ways
+
+
+def test_a_command_of_each_kind_in_the_readme_runs(folder, capsys):
+    run(one_of_each(CALLS["README"]), folder, capsys)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("page", CALLS)
 def test_the_commands_of_a_page_run(page, folder, capsys):
     named = [words[0] for words, _ in CALLS[page] if "runs/rates" in words]
     if named and named[0] != "sweep":  # the page speaks of one that another page made
         assert main(SWEEP.split()) == 0
-    for words, file in CALLS[page]:
+    run(CALLS[page], folder, capsys)
+
+
+def run(calls, folder, capsys):
+    for words, file in calls:
         stopped(words)
         assert main(smaller(words)) == 0, words
         told = capsys.readouterr().out
