@@ -54,6 +54,7 @@ ALIKE = {
         "records/types.py",
         "runs/run.py",
         "runs/stored.py",
+        "sweeps/points.py",
         "training/session.py",
     },
     "width": {"plots/theory.py"},

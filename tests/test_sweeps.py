@@ -298,6 +298,19 @@ def test_a_sweep_whose_data_were_moved_goes_on_with_the_same(tmp_path, capsys):
     assert "the data are others than those of the sweep" in capsys.readouterr().err
 
 
+def test_data_that_are_named_twice_are_not_trained_on_twice(tmp_path, capsys):
+    x, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 2
+    for name in ("one", "copy"):
+        np.savez(tmp_path / f"{name}.npz", x=x, y=y)
+    np.savez(tmp_path / "other.npz", x=x + 1, y=y)
+    words = ["sweep", str(out := tmp_path / "sweep"), *SMALL, "--batch-size", "8", "--grid"]
+    paths = {name: str(tmp_path / f"{name}.npz") for name in ("one", "copy", "other")}
+    assert main([*words, f"dataset={paths['one']},{paths['copy']}"]) == 2
+    assert "name the same data: leave one of them out" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*words, f"dataset={paths['one']},{paths['other']}", "seed=0"]) == 0
+
+
 def test_a_refused_sweep_leaves_no_folder(tmp_path, capsys):
     out = tmp_path / "sweep"
     for given in (["--grid", "depth=0"], ["--grid", "dpth=1"]):

@@ -62,14 +62,13 @@ class Claims:
     """The claims in a folder.
 
     Args:
-        folder: where they are kept; it is made if there is none.
+        folder: where they are kept.
         stale_after: seconds without a heartbeat after which a claim is free again; all processes
             must agree on it.
     """
 
     def __init__(self, folder: Path, stale_after: float = STALE_AFTER) -> None:
         self.folder, self.stale_after = folder, stale_after
-        folder.mkdir(parents=True, exist_ok=True)
 
     def take(self, key: str) -> Claim | None:
         """Claim something; None if another holds it."""

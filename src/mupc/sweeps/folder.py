@@ -37,23 +37,18 @@ class SweepFolder:
     """A sweep on disk.
 
     Args:
-        path: the folder; it is made if there is none.
+        path: the folder; it is made for the first point, if there is none.
         stale_after: see `Claims`.
 
     Raises:
-        RunError: if it cannot be written, or holds something else.
+        RunError: if it holds something else.
     """
 
     def __init__(self, path: str | Path, stale_after: float = STALE_AFTER) -> None:
         self.path = Path(path)
         if (self.path / "config.json").exists():
             raise RunError(f"{path} holds a run: name another folder for the sweep")
-        try:
-            for name in ("points", "runs", "results"):
-                (self.path / name).mkdir(parents=True, exist_ok=True)
-            self.claims = Claims(self.path / "claims", stale_after)
-        except OSError as error:
-            raise RunError(f"cannot write the folder {path}: {error.strerror}") from error
+        self.claims = Claims(self.path / "claims", stale_after)
 
     @classmethod
     def open(cls, path: str | Path) -> "SweepFolder":
@@ -73,8 +68,14 @@ class SweepFolder:
         """Note a point, so that the sweep can go on without being told what it consists of.
 
         Raises:
-            RunError: if it is there already, of data with another fingerprint.
+            RunError: if it is there already, of data with another fingerprint, or if the folder
+                cannot be written.
         """
+        try:
+            for name in ("points", "runs", "results", "claims"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot write the folder {self.path}: {error.strerror}") from error
         path = self.path / "points" / f"{point.key}.json"
         if path.exists():
             if read_json(path).get("data", fingerprint) != fingerprint:

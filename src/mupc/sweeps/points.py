@@ -136,8 +136,10 @@ def point_of(base: Configuration, settings: Mapping[str, Any]) -> Point:
         ConfigError: if there is no such setting, or the configuration cannot be run.
     """
     settings = {check_name(name): value for name, value in settings.items()}
+    # What is held out to choose by is held out of whatever data a point names.
+    held_out = {"validation": base.dataset.validation} if base.dataset.validation else {}
     try:
-        config = base.changed(settings)
+        config = base.changed((held_out if "dataset" in settings else {}) | settings)
     except ConfigError as error:
         raise ConfigError(f"at {words(settings)}: {error.text}") from error
     if kept := [name for name in settings if name in config.carrying(Kept)]:

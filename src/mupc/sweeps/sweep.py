@@ -13,6 +13,7 @@ from mupc.runs.run import Begin, Run, Start, resume, train_together
 from mupc.settings import ConfigError
 from mupc.settings.datasets import DatasetKind
 from mupc.settings.network import NetworkKind
+from mupc.settings.setting import Located
 from mupc.sweeps.claims import Claim
 from mupc.sweeps.folder import SweepFolder
 from mupc.sweeps.points import Point
@@ -80,21 +81,14 @@ def sweep(
         watch: is called with the standing whenever there is something new.
 
     Raises:
-        ConfigError: if data lack the validation split of the choice; nothing is written then.
+        ConfigError: if data lack the validation split of the choice, or are named twice; nothing is
+            written then.
         DataError: if the data cannot be loaded.
         RunError: if the folder cannot be written, or is of other data.
     """
     watch = watch or (lambda standing: None)
-    loaded: dict[DatasetKind, Dataset] = {}
+    loaded = _loaded(points, chosen=chosen)
     viewed: dict[tuple[DatasetKind, NetworkKind], Dataset] = {}
-    for point in points:
-        if (source := point.config.dataset) not in loaded:
-            loaded[source] = source.load()
-            if chosen and loaded[source].validation is None:
-                raise ConfigError(
-                    "`validation` must be above 0: the best point is found by the validation "
-                    "split, so that the test split stays unseen"
-                )
     for point in points:
         folder.add(point, loaded[point.config.dataset].fingerprint)
     done: dict[str, Result] = {}
@@ -116,6 +110,28 @@ def sweep(
         else:
             watch(standing)
             time.sleep(_WAIT)
+
+
+def _loaded(points: Sequence[Point], *, chosen: bool) -> dict[DatasetKind, Dataset]:
+    """Load the data of all points; see `sweep` for what is refused."""
+    loaded: dict[DatasetKind, Dataset] = {}
+    seen: dict[str, Point] = {}
+    for point in points:
+        if (source := point.config.dataset) not in loaded:
+            loaded[source] = source.load()
+            if chosen and loaded[source].validation is None:
+                raise ConfigError(
+                    "`validation` must be above 0: the best point is found by the validation "
+                    "split, so that the test split stays unseen"
+                )
+        located, own = point.config.carrying(Located), point.config.identity()
+        own = {name: value for name, value in own.items() if name not in located}
+        other = seen.setdefault(f"{own} {loaded[source].fingerprint}", point)
+        if other is not point:
+            raise ConfigError(
+                f"{other.name} and {point.name} name the same data: leave one of them out"
+            )
+    return loaded
 
 
 def _claim(folder: SweepFolder, points: Sequence[Point], together: int) -> list[_Task]:
