@@ -76,14 +76,16 @@ class Configuration(Setting):
         """Return the configuration with some settings, by name, given anew.
 
         Another kind begins with its own defaults: what was set of the one before it goes. What it
-        brings for other settings gives way to what is given.
+        brings for other settings gives way to what is given, now or before.
 
         Raises:
             ConfigError: if there is no such setting here, or the whole cannot be run.
         """
         given = {name.replace("-", "_"): value for name, value in values.items()}
         used: set[str] = set()
-        values = {**_brought(given), **given}
+        now, usual = self.flat(), Configuration().flat()
+        brought = {n: v for n, v in _brought(given).items() if now.get(n) == usual.get(n)}
+        values = {**brought, **given}
         config = cast(Configuration, _changed(Configuration, self, values, used))
         for name in given:
             if name not in used:
