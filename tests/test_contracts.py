@@ -162,7 +162,7 @@ def test_what_is_a_weight_depends_on_the_module_and_not_on_its_axes():
 
 
 def test_uniform_rates_follow_the_exponent_of_the_branch():
-    """L branches of L^−α, each moved by L^(α−1), move the output by as much at any L and α."""
+    """L branches of L^−α, each moved by L^(α−1), move the output by as much at any L, and α < 1."""
     for exponent in (0.5, 0.6, 0.7, 1.0):
         parameterisation = mupc.mupc(exponent=exponent)
         for length in (129, 1032):

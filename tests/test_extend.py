@@ -108,6 +108,8 @@ def test_settings_of_ones_own_data_are_read_with_their_path(tmp_path, monkeypatc
     assert {name: data.label for name, data in read.items()} == {
         **dict.fromkeys(read, "mine"), "other": "other"
     }  # fmt: skip
+    assert main(["train", "--file", "mine.toml", "--dataset", "digits", "--out", "digits"]) == 0
+    assert load_run("digits")[0].dataset.kind == "digits"
     capsys.readouterr()
     assert main([*train, "--path", "mine.npz"]) == 2
     assert "choose --dataset npz" in capsys.readouterr().err

@@ -18,7 +18,7 @@ BUILT = {
     # --extend is a way to say it; a run keeps what it began with; `mupc theory` refuses it.
     "init_from": {"runs/setup.py", "runs/run.py", "runs/survey.py", "commands/train.py"},
     "out": {"runs/run.py", "runs/survey.py", "commands/sweep.py", "sweeps/folder.py"},
-    "seed": {"runs/setup.py", "records/sweep.py"},  # its repetitions are averaged
+    "seed": {"runs/setup.py", "runs/survey.py", "records/sweep.py"},  # repetitions are averaged
     "steps": {"runs/survey.py"},
     "tensorboard": {"runs/run.py", "runs/setup.py"},
 }

@@ -15,6 +15,32 @@ PARAMETERISATIONS = [mupc.standard(), mupc.ntk(), mupc.mupc(gamma=2.0)]
 CASES = list(itertools.product(PARAMETERISATIONS, [True, False], [True, False], ["relu", "tanh"]))
 
 
+def test_reprs_have_the_values_of_numbers_and_the_shapes_of_arrays():
+    assert repr(mupc.Gaussian(precision=0.1)) == "Gaussian(precision=0.1)"
+    rule = repr(mupc.PredictiveCoding(rho=0.2))
+    assert "rho=0.2" in rule
+    assert "max_steps=1" in rule
+    assert jax.jit(lambda p: len(repr(mupc.Gaussian(p))))(0.1) == len("Gaussian(precision=f32[])")
+
+    class Drawn(mupc.Stopping):
+        key: jax.Array
+        number: jax.Array
+        tolerance = stalled = None
+
+    number = jnp.ones(())
+    drawn = Drawn(jax.random.key(0), number)
+    number.delete()
+    assert "key=key<" in repr(drawn)
+    assert "number=f32[]" in repr(drawn)
+    network = build()
+    energy = mupc.FreeEnergy(network, *batch(6, 3), mupc.Gaussian())
+    assert len(repr(energy.run())) < 200
+    assert {"fit", "FreeEnergy", "load_network"} <= set(dir(mupc))
+    assert not {"Any", "importlib"} & set(dir(mupc))
+    with pytest.raises(TypeError, match=r"depth must be a whole number; got 2\.5"):
+        build(depth=2.5)
+
+
 def build(parameterisation=None, skips=True, biases=False, activation="relu", depth=4, seed=0):
     network = mupc.residual_mlp(
         6,

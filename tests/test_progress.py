@@ -91,6 +91,7 @@ def test_letters_are_spelt_out_where_there_are_none():
         printable("(x − 4.9) / 6 … ρ = 0.05 × Φ", "ascii") == "(x - 4.9) / 6 ... rho = 0.05 x Phi"
     )
     assert printable("für naïve 8 ≤ 9 → 日", "ascii") == "fur naive 8 <= 9 > ?"
+    assert printable("1 ± ½ λ √2 ‖x‖ ϕ", "ascii") == "1 +- 1/2 lambda sqrt2 |x| ?"
     assert printable("für ρ", "cp1252") == "für rho"
     assert printable("ρ", "utf-8") == "ρ"
 

@@ -464,6 +464,10 @@ def test_a_kind_brings_defaults_for_others(tmp_path):
     ours = (configured(**text), configured(**text, rho=0.05), configured(rho=0.2).changed(text))
     assert [config.flat()["rho"] for config in ours] == [0.01, 0.05, 0.2]
     assert "rho" not in configured(**text, regime="fixed").flat()  # which has none
+    again = configured(**text, rho=0.05, likelihood="gaussian").changed({"dataset": "other.txt"})
+    assert (again.flat()["rho"], again.flat()["likelihood"]) == (0.05, "gaussian")
+    fixed = configured(regime="fixed").changed({**text, "regime": "held"})
+    assert fixed.flat()["rho"] == 0.01
 
 
 @pytest.mark.parametrize("length", [{"steps": 30}, {"epochs": 2.0}, {"steps": 0}])

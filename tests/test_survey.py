@@ -43,6 +43,12 @@ def test_a_linear_network_is_measured_as_the_closed_forms_say(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"| mupc | 3 | 6 | 0 | {seen['rho']:.3g} |" in printed
     assert (out / "report" / "report.html").is_file()
+    told = json.loads((out / "config.json").read_text())
+    assert {"theory", "network", "dataset", "training"} <= told.keys()
+    assert not {"rule", "optimiser"} & told.keys()  # which untrained networks have not
+    assert told["training"] == {"seed": 0}
+    assert not {"depth", "width"} & told["network"].keys()  # those of the grid count
+    assert "gamma" in told["network"]["parameterisation"]
     assert (out / "report" / "condition.png").is_file()
 
 

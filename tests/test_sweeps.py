@@ -309,6 +309,15 @@ def test_data_that_are_named_twice_are_not_trained_on_twice(tmp_path, capsys):
     assert "name the same data: leave one of them out" in capsys.readouterr().err
     assert not out.exists()
     assert main([*words, f"dataset={paths['one']},{paths['other']}", "seed=0"]) == 0
+    # What a folder holds can be trained whatever it is.
+    begun = ["sweep", str(out := tmp_path / "moved"), *words[2:]]
+    assert main([*begun, f"dataset={paths['one']}", "seed=0"]) == 0
+    (tmp_path / "one.npz").rename(there := tmp_path / "there.npz")
+    assert main([*begun, f"dataset={there}", "seed=0,1"]) == 0
+    assert main(["sweep", str(out), "--data", str(there)]) == 0
+    (tmp_path / "file").touch()
+    assert main(["sweep", str(tmp_path / "file"), *SMALL, "--grid", "seed=0"]) == 2
+    assert "is a file: name a folder" in capsys.readouterr().err
 
 
 def test_a_refused_sweep_leaves_no_folder(tmp_path, capsys):

@@ -94,8 +94,9 @@ __version__ = importlib.metadata.version("mupc")
 
 def __dir__() -> list[str]:
     """Return the public names: what pages and completion list."""
-    here = globals().keys() - {"Any", "TYPE_CHECKING", "importlib"}
-    return sorted(here | {"load_network", "save_network"})
+    here = {name for name in globals() if not name.startswith("_")}
+    here -= {"Any", "TYPE_CHECKING", "importlib"}
+    return sorted(here | {"__version__", "load_network", "save_network"})
 
 
 def __getattr__(name: str) -> Any:

@@ -26,7 +26,9 @@ class Readable(eqx.Module):
 
 def _number(leaf: Any) -> Any:
     known = isinstance(leaf, jax.Array | np.ndarray) and not isinstance(leaf, Tracer)
-    if not known or leaf.ndim or leaf.dtype.kind not in "biuf":
+    if not known or leaf.ndim or not isinstance(leaf.dtype, np.dtype):  # keys are of others
+        return leaf
+    if leaf.dtype.kind not in "biuf" or (isinstance(leaf, jax.Array) and leaf.is_deleted()):
         return leaf
     return float(f"{float(leaf):.6g}") if leaf.dtype.kind == "f" else leaf.item()
 

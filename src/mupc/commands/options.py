@@ -6,7 +6,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_ori
 
 from pydantic.fields import FieldInfo
 
-from mupc.settings.configuration import KINDS, REQUIRED, Configuration
+from mupc.settings.configuration import KINDS, REQUIRED, Configuration, owners
 from mupc.settings.files import (
     PRESETS,
     flattened,
@@ -108,6 +108,10 @@ def _chosen(name: str, words: Sequence[str], base: Base) -> Configuration:
     table = {} if path is None else base.read(path)
     try:
         kinds = {one: value for one, value in flattened(table).items() if one in first}
+        other = {one for one in KINDS if one in found and found[one] != kinds.get(one)}
+        for one in REQUIRED & kinds.keys():  # of a kind that another takes the place of
+            if other & {owner.slot for owner in owners(one)}:
+                del kinds[one]
         config = config.changed(kinds | found)
         own = flattened(packaged("mupc.commands", name))
         config = config.changed({one: own[one] for one in own.keys() & config.flat().keys()})

@@ -105,7 +105,7 @@ def _infer(
     throw: bool,
 ) -> Solution:
     stages = solver.stages if isinstance(solver, Schedule) else ((solver, limits.max_steps),)
-    carry = _before(point, trace)
+    carry = _initial_carry(point, trace)
     counts = carry.steps
     for i, (one, steps) in enumerate(stages):
         if i == 0 and not one.in_activities:
@@ -129,7 +129,7 @@ def _infer(
     return solution
 
 
-def _before(point: Point, trace: int) -> _Carry:
+def _initial_carry(point: Point, trace: int) -> _Carry:
     """Return what the loop carries before the first solver enters."""
     batch = point.activities[0].shape[1]
     zeros, counts = jnp.zeros(batch, point.activities[0].dtype), jnp.zeros(batch, int)

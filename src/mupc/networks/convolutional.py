@@ -88,7 +88,7 @@ class Convolution(ScaledBlock):
         return z + u[0] if self.skip else u[0]
 
     def _convolved(self, u: Array, kernel: Array, strides: Pair) -> Array:
-        """Convolve φ(u), of which nothing is kept for derivatives but u itself."""
+        """Convolve φ(u), which a loop over layers does not keep for derivatives."""
         run = lambda u, kernel: convolve(self.activation(u), kernel, strides)  # noqa: E731
         return jax.checkpoint(run, prevent_cse=False)(u, kernel)
 

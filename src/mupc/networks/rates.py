@@ -37,7 +37,7 @@ def scale_uniform(network: PyTree[Any]) -> optax.GradientTransformation:
 
     L^−α is the multiplier of branches, so that the factor is √(N₀L₀/(NL)) under Depth-μP, and N the
     weight's own fan-in. Under Adam each of L residual layers then changes what it adds, and all of
-    them together the output, by as much at any width N, number L of layers and exponent α. Of a
+    them together the output, by as much at any width N, number L of layers and exponent α < 1. Of a
     hidden layer the part of depth is at most √8 and the whole at most 4; of input and readout,
     where N is the width, the whole is at least 1 and at most 8.
     """

@@ -86,7 +86,7 @@ def heat_map(run: RunRecords, field: str, scale: tuple[float, float] | None = No
         label=" ".join(map(str, steps)),  # read again for the table of numbers
     )
     axes.grid(visible=False)
-    _borders(axes, [run], across=True)
+    _draw_borders(axes, [run], across=True)
     label(axes, plain(run.label), "training step", _LAYER)
     beyond = [np.any(values < low), np.any(values > high)]
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}
@@ -101,7 +101,7 @@ def layer_profiles(runs: Sequence[RunRecords], field: str) -> Figure:
     about = FIELDS[field]
     runs = [run for run in runs if reports_with(run, field)]
     figure, (axes,) = panels(1)
-    _borders(axes, runs)
+    _draw_borders(axes, runs)
 
     def lines(run: RunRecords) -> list[Line]:
         first, *_, last = [*reports_with(run, field)[:1], *reports_with(run, field)]
@@ -119,15 +119,19 @@ def layer_profiles(runs: Sequence[RunRecords], field: str) -> Figure:
     return figure
 
 
-def _borders(axes: Axes, runs: Sequence[RunRecords], *, across: bool = False) -> None:
-    """Draw a thin line below every stage but the first, where all runs are built alike."""
+def borders(runs: Sequence[RunRecords]) -> list[float]:
+    """Return where a stage begins, but the first; nothing unless all runs are built alike."""
     if len({run.reports[-1].layers for run in runs}) != 1:
-        return
+        return []
     names = runs[0].reports[-1].names
+    return [i + 0.5 for i, name in enumerate(names[1:], 1) if kind_of(name) == "entry"]
+
+
+def _draw_borders(axes: Axes, runs: Sequence[RunRecords], *, across: bool = False) -> None:
+    """Draw a thin line where a stage begins."""
     border = axes.axhline if across else axes.axvline
-    for i, name in enumerate(names[1:], 1):
-        if kind_of(name) == "entry":
-            border(i + 0.5, color="0.5", alpha=0.5, linewidth=0.8, label="_nolegend_")
+    for place in borders(runs):
+        border(place, color="0.5", alpha=0.5, linewidth=0.8, label="_nolegend_")
 
 
 def _of_layers(values: Sequence[float], record: RegimeRecord) -> list[Line]:
@@ -182,8 +186,8 @@ def _diagnostic(run: RunRecords, name: str) -> list[Line]:
     return [Line([step for step, _ in known], numbers(values))] if known else []
 
 
-def _profile(values: Sequence[float], what: str, dash: str = "-") -> Line:
-    return Line(range(1, len(values) + 1), numbers(values), dash, what)
+def _profile(values: Sequence[float], what: str) -> Line:
+    return Line(range(1, len(values) + 1), numbers(values), what=what)
 
 
 def _drawable(values: Any, field: str) -> np.ndarray:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from mupc.plots import theory
 from mupc.plots.layers import (
     FIELDS,
+    borders,
     common_scale,
     diagnostics,
     heat_map,
@@ -157,11 +158,13 @@ _THEORY = {
 def _layers(runs: Sequence[RunRecords], field: str) -> Iterator[Picture]:
     """Return the profile of a figure of each layer, and its maps, which share their colours."""
     about = FIELDS[field]
-    words = f"{_WORDS[field]} Pale: the first report." if field != "change" else _unlearned(runs)
+    words = _WORDS[field] if field != "change" else _unlearned(runs)
+    if field != "change" and any(len(reports_with(run, field)) > 1 for run in runs):
+        words += " Pale: the first report."
     kinds = dict.fromkeys(kind_of(n) for run in runs for n in run.reports[-1].names[1:-1])
     if len(kinds := [kind for kind in kinds if kind != "entry"]) > 1:
         words += f" A line for each kind of layer: {', '.join(kinds)} (solid, dotted, …)."
-    if any(kind_of(name) == "entry" for run in runs for name in run.reports[-1].names[1:]):
+    if borders(runs):
         words += " Grey lines: where a stage begins."
     name = f"layers-{field}"
     yield Picture(name, about.title, words, {name: layer_profiles(runs, field)})

@@ -1,4 +1,4 @@
-"""Numbers in words, and words for any terminal: what is not finite is said, all is spelt out."""
+"""Numbers in words, and words for any terminal."""
 
 import codecs
 import math
@@ -8,7 +8,23 @@ from collections.abc import Sequence
 SPELT = "mupc.spelt"
 """Error handler of encodings: what one does not have is spelt out, such as rho for ρ."""
 
-_SPELT = {"→": ">", "–": "-", "−": "-", "…": "...", "×": "x", "·": "*", "≤": "<=", "≥": ">="}
+_SPELT = {
+    "→": ">",
+    "–": "-",
+    "−": "-",
+    "…": "...",
+    "×": "x",
+    "·": "*",
+    "≤": "<=",
+    "≥": ">=",
+    "±": "+-",
+    "√": "sqrt",
+    "½": "1/2",
+    "‖": "|",
+    "⁻": "^-",
+    "λ": "lambda",
+    "∂": "d",
+}
 
 
 def printable(text: str, encoding: str) -> str:
@@ -24,11 +40,13 @@ def _spell(error: UnicodeError) -> tuple[str, int]:
 
 
 def _spelt(character: str) -> str:
+    if character in _SPELT:
+        return _SPELT[character]
     kind, _, letter = unicodedata.name(character, "").partition(" LETTER ")
-    if kind.startswith("GREEK"):
+    if letter and kind.startswith("GREEK"):
         return letter.lower() if kind.endswith("SMALL") else letter.capitalize()
     plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-    return _SPELT.get(character, plain or "?")
+    return plain or "?"
 
 
 codecs.register_error(SPELT, _spell)

@@ -179,12 +179,17 @@ def _cosine(a: Network, b: Network) -> Array:
 
 
 def _common(config: Configuration, *, trained: bool) -> dict[str, Any]:
-    """Return the settings that all networks of a survey have: sizes and laws are each one's own."""
+    """Return the settings that act on all networks of a survey: sizes and laws are each one's own.
+
+    As they are drawn, networks have no rule and no optimiser.
+    """
     tables = config.tables()
-    own = {*config.network.sizes, "parameterisation"}
-    tables["network"] = {n: value for n, value in tables["network"].items() if n not in own}
+    for name in config.network.sizes:
+        del tables["network"][name]
+    del tables["network"]["parameterisation"]["kind"]
     if not trained:
-        del tables["optimiser"]
+        del tables["optimiser"], tables["rule"]
+        tables["training"] = {"seed": config.training.seed}
     return tables
 
 

@@ -76,7 +76,7 @@ class Configuration(Setting):
         """Return the configuration with some settings, by name, given anew.
 
         Another kind begins with its own defaults: what was set of the one before it goes. What it
-        brings for other settings gives way to what is given, now or before.
+        brings for other settings gives way to what is given now, and to what is no default.
 
         Raises:
             ConfigError: if there is no such setting here, or the whole cannot be run.
@@ -84,8 +84,9 @@ class Configuration(Setting):
         given = {name.replace("-", "_"): value for name, value in values.items()}
         used: set[str] = set()
         now, usual = self.flat(), Configuration().flat()
-        brought = {n: v for n, v in _brought(given).items() if now.get(n) == usual.get(n)}
-        values = {**brought, **given}
+        brought = _brought(given, now)
+        values = {n: v for n, v in brought.items() if n not in now or now[n] == usual.get(n)}
+        values |= given
         config = cast(Configuration, _changed(Configuration, self, values, used))
         for name in given:
             if name not in used:
@@ -190,14 +191,14 @@ def _chosen(base: type[Kind], name: object) -> tuple[type[Kind], dict[str, Any]]
     raise ConfigError(f"`{base.slot}` must be one of {', '.join(kinds)}, not {name}{hint}")
 
 
-def _brought(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the kinds that are chosen bring for other settings."""
+def _brought(given: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what kinds bring for other settings that take the place of another."""
     found: dict[str, Any] = {}
     for slot in KINDS.keys() & given.keys():
         kinds, name = KINDS[slot], str(given[slot])
         short = next(iter(kinds.values())).shorthand(name)
         kind = kinds.get(name if short is None else short[0])
-        found |= {} if kind is None else kind.brings
+        found |= {} if kind is None or kind.kind == now.get(slot) else kind.brings
     return found
 
 

@@ -99,8 +99,8 @@ class OptimiserKind(Kind):
     """Learning rate."""
     learning_rate_rule: Literal["raw", "mup", "uniform"] = "uniform"
     """Factors on the learning rate by layer: none (raw, the paper's), those of Depth-μP (mup), or
-    √(128 / inputs) · √129 · layers^(exponent − 1), of hidden layers at most 4, of input and readout
-    at least 1 and at most 8 (uniform)."""
+    uniform: √(128 / inputs) · min(√129 · layers^(exponent − 1), √8), at most 4, of hidden layers,
+    √(128 / width) · √129 · layers^(exponent − 1), from 1 to 8, of input and readout."""
     schedule: ScheduleKind = Cosine()
 
     def numbers(self) -> dict[str, float]:

@@ -62,7 +62,7 @@ class Claims:
     """The claims in a folder.
 
     Args:
-        folder: where they are kept.
+        folder: where they are kept, a folder that is there by the time something is claimed.
         stale_after: seconds without a heartbeat after which a claim is free again; all processes
             must agree on it.
     """

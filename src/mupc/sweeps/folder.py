@@ -48,6 +48,8 @@ class SweepFolder:
         self.path = Path(path)
         if (self.path / "config.json").exists():
             raise RunError(f"{path} holds a run: name another folder for the sweep")
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{path} is a file: name a folder for the sweep")
         self.claims = Claims(self.path / "claims", stale_after)
 
     @classmethod
@@ -94,6 +96,10 @@ class SweepFolder:
                     "data": fingerprint,
                 },
             )
+
+    def holds(self, point: Point) -> bool:
+        """Return whether a point was ever added."""
+        return (self.path / "points" / f"{point.key}.json").exists()
 
     def points(self) -> list[Point]:
         """Return all points that were ever added.

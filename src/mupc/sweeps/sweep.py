@@ -87,7 +87,7 @@ def sweep(
         RunError: if the folder cannot be written, or is of other data.
     """
     watch = watch or (lambda standing: None)
-    loaded = _loaded(points, chosen=chosen)
+    loaded = _loaded(folder, points, chosen=chosen)
     viewed: dict[tuple[DatasetKind, NetworkKind], Dataset] = {}
     for point in points:
         folder.add(point, loaded[point.config.dataset].fingerprint)
@@ -112,7 +112,9 @@ def sweep(
             time.sleep(_WAIT)
 
 
-def _loaded(points: Sequence[Point], *, chosen: bool) -> dict[DatasetKind, Dataset]:
+def _loaded(
+    folder: SweepFolder, points: Sequence[Point], *, chosen: bool
+) -> dict[DatasetKind, Dataset]:
     """Load the data of all points; see `sweep` for what is refused."""
     loaded: dict[DatasetKind, Dataset] = {}
     seen: dict[str, Point] = {}
@@ -127,7 +129,7 @@ def _loaded(points: Sequence[Point], *, chosen: bool) -> dict[DatasetKind, Datas
         located, own = point.config.carrying(Located), point.config.identity()
         own = {name: value for name, value in own.items() if name not in located}
         other = seen.setdefault(f"{own} {loaded[source].fingerprint}", point)
-        if other is not point:
+        if other is not point and not folder.holds(point):
             raise ConfigError(
                 f"{other.name} and {point.name} name the same data: leave one of them out"
             )

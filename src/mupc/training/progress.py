@@ -70,7 +70,8 @@ class Progress:
         figures = _fitting(figures, room - _LEAST_BAR)
         bar = max(_LEAST_BAR, min(_BAR, room - len(figures)))
         console.print(f"{left} ", end="", markup=False)
-        console.print(ProgressBar(self.steps, done, bar), end="")
+        if room >= _LEAST_BAR:
+            console.print(ProgressBar(self.steps, done, bar), end="")
         console.print(f" {figures}", end="", markup=False)
         console.file.flush()
 
