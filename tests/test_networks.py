@@ -37,6 +37,9 @@ def test_reprs_have_the_values_of_numbers_and_the_shapes_of_arrays():
     assert len(repr(energy.run())) < 200
     assert {"fit", "FreeEnergy", "load_network"} <= set(dir(mupc))
     assert not {"Any", "importlib"} & set(dir(mupc))
+
+
+def test_sizes_are_whole_numbers(unchecked):
     with pytest.raises(TypeError, match=r"depth must be a whole number; got 2\.5"):
         build(depth=2.5)
 
