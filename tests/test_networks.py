@@ -42,6 +42,8 @@ def test_reprs_have_the_values_of_numbers_and_the_shapes_of_arrays():
 def test_sizes_are_whole_numbers(unchecked):
     with pytest.raises(TypeError, match=r"depth must be a whole number; got 2\.5"):
         build(depth=2.5)
+    with pytest.raises(TypeError, match=r"blocks must be a whole number; got 3\.5"):
+        mupc.conv_resnet((8, 8, 1), 2, blocks=(2, 3.5), channels=2, key=jax.random.key(0))
 
 
 def build(parameterisation=None, skips=True, biases=False, activation="relu", depth=4, seed=0):

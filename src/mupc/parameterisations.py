@@ -132,7 +132,7 @@ class Parameterisation:
         beside: laws of a bias that is added beside a branch, not multiplied with it.
         depth: law of the branch multiplier b, in L.
         gamma: $\gamma$.
-        base: the shape at which every rate factor is 1.
+        base: the shape at which the rate factors of *mup* are 1.
         initialise: draws the weights.
     """
 
@@ -243,7 +243,7 @@ def mupc(
         gamma: $\gamma$; larger means more feature learning. The paper's is 1.
         exponent: α, ½ as in Depth-μP; 1 as in CompleteP (arXiv 2505.01618), meant for branches of
             several matrices.
-        base: the shape at which all factors are 1.
+        base: the shape at which the rate factors of *mup* are 1.
         initialise: draws the weights; `normal` or `orthogonal`.
     """
     if not 0 <= exponent <= 1:

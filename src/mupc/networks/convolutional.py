@@ -164,10 +164,12 @@ def conv_resnet(
         key: draws the weights.
 
     Raises:
+        TypeError: if a size is no whole number.
         ValueError: if a size is not positive, or images are too small for so many stages.
     """
-    fewest = min(blocks, default=0)
-    check_sizes(blocks=fewest, channels=channels, outputs=outputs, convolutions=convolutions)
+    for count in blocks or (0,):
+        check_sizes(blocks=count)
+    check_sizes(channels=channels, outputs=outputs, convolutions=convolutions)
     if min(shape[:2]) < 2 ** (len(blocks) - 1):
         raise ValueError(
             f"{len(blocks)} stages halve images {len(blocks) - 1} times, which is too often for "

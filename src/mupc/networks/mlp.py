@@ -45,6 +45,7 @@ def residual_mlp(
         key: draws the weights.
 
     Raises:
+        TypeError: if a size is no whole number.
         ValueError: if a size is not positive, or the activation is not a function.
     """
     check_sizes(inputs=inputs, outputs=outputs, width=width, depth=depth)

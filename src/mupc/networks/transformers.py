@@ -167,6 +167,7 @@ def transformer(
         key: draws the weights.
 
     Raises:
+        TypeError: if a size is no whole number.
         ValueError: if a size is not positive, or the width is no multiple of the heads.
     """
     check_sizes(vocabulary=vocabulary, context=context, pairs=pairs, width=width)
@@ -214,6 +215,7 @@ def vision_transformer(
         key: draws the weights.
 
     Raises:
+        TypeError: if a size is no whole number.
         ValueError: if a size is not positive, the width is no multiple of the heads, or images are
             no whole number of patches.
     """
