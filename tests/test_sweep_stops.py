@@ -65,6 +65,7 @@ def test_a_point_that_was_interrupted_goes_on_at_once_to_the_same_result(
     assert stored(RunFolder(run).config()).run.out == str(run)
 
 
+@pytest.mark.full  # tests/test_sweep_processes.py kills a whole sweep in the fast set
 def test_a_point_whose_worker_was_killed_goes_on_to_the_same_result(tmp_path):
     settings = {"steps": 200, "checkpoint_every": 5}
     with sweeping(tmp_path / "a", 1, **settings) as (process,):
