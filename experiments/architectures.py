@@ -25,7 +25,6 @@ from mupc.records import Evaluation, RunError
 from mupc.runs import Run, train
 from mupc.settings import Configuration
 from mupc.settings.files import value_of
-from mupc.settings.setting import ConfigError
 
 _COLUMNS = ("case", "rule", "score", "each seed", "whole s", "ρ", "regime report")
 _RULES = ("backpropagation", "predictive-coding")
@@ -159,17 +158,13 @@ def configuration(
     if settings["dataset"] == "cifar10" and options.cifar10 is not None:
         settings |= {"dataset": "npz", "path": str(options.cifar10), "scale": "standardise"}
     given = dict(pair.split("=", 1) for pair in options.set)
-    config = Configuration().changed({**settings, "report_every": 1_000_000})
-    known = config.flat()
-    chosen = {key.replace("-", "_"): value for key, value in given.items()}
-    if unknown := sorted(chosen.keys() - known.keys()):
-        if rule != "backpropagation" or any(n not in _OF_INFERENCE for n in unknown):
-            raise ConfigError(f"{name} with {rule} has no setting {', '.join(unknown)}")
-        chosen = {key: value for key, value in chosen.items() if key in known}
-    return config.changed({key: value_of(value) for key, value in chosen.items()})
+    chosen = {key.replace("-", "_"): value_of(value) for key, value in given.items()}
+    if rule == "backpropagation":
+        chosen = {key: value for key, value in chosen.items() if key not in _OF_INFERENCE}
+    return Configuration().changed({**settings, "report_every": 1_000_000, **chosen})
 
 
-_OF_INFERENCE = ("rho", "cg_steps", "max_steps")
+_OF_INFERENCE = ("rho", "regime", "precision", "cg_steps", "max_steps", "rtol")
 
 
 def verdict(case: Case, yardstick: Row, ours: Row) -> str:

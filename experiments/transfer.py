@@ -1,13 +1,16 @@
 """What it costs to reuse the learning rate of a small network on a large one.
 
 Trains a grid of learning rates × values of one number of inference (rho, step_size or precision)
-at several sizes. Reusing the optimum of the first size, the base, costs accuracy at the size's own
+at several sizes. Reusing the optimum of the first size, the base, costs the score at the size's own
 optimum less that at the base's; as the optimum is the best of what was seen, that is rather too
-large than too small. A run that diverged counts as 0.
+large than too small. The score is the accuracy on the validation split, or the nats a character of
+text. A run that diverged counts as 0, of text as infinitely many nats.
 
     python experiments/transfer.py --sizes 8x64 8x256 32x64 --rates 0.01 0.02 0.04
     python experiments/transfer.py --sizes 8x64 8x256 --preset paper --number step_size
         --values 0.01 0.02 --cases mupc:raw mupc:mup --settings steps=100
+    python experiments/transfer.py --sizes 3x8 3x32 12x8 --settings network=conv-resnet
+        dataset=cifar10 steps=300 --cases mupc:uniform            (blocks x channels)
 """
 
 import argparse
@@ -28,13 +31,37 @@ from mupc.settings.files import PRESETS, preset, value_of
 from mupc.sweeps import SweepFolder, point_of, sweep
 from mupc.sweeps.ranking import Board
 
-Accuracies = Float[np.ndarray, "seeds rates values"]
+Scores = Float[np.ndarray, "seeds rates values"]
+"""The larger the better: per cent of accuracy, or nats with a minus."""
 _RESAMPLES, _INTERVAL = 4000, (2.5, 97.5)  # per cent
-_SHOWN = 20.0  # points of accuracy below the best that the colours tell apart
 COLUMNS = (
-    *("case", "size", "optimum", "accuracy there %", "at the base's optimum %"),
-    *("costs, points", "95 % of resamples", "moved by, steps"),
+    *("case", "size", "optimum", "score there, % or nats", "at the base's optimum"),
+    *("costs, points or nats", "95 % of resamples", "moved by, steps"),
 )
+_SIZES = {
+    "residual-mlp": ("depth", "width"),
+    "conv-resnet": ("blocks", "channels"),
+    "transformer": ("pairs", "width"),
+    "vision-transformer": ("pairs", "width"),
+}
+"""The settings of a size such as 8x64, by network."""
+
+
+class Unit(NamedTuple):
+    """What scores are in.
+
+    Attributes:
+        words: its name.
+        form: how its numbers are printed.
+        shown: what the colours of a heat map tell apart, below the best.
+    """
+
+    words: str
+    form: str
+    shown: float
+
+
+POINTS, NATS = Unit("points of accuracy", ".1f", 20.0), Unit("nats", ".3f", 0.5)
 
 
 class Grid(NamedTuple):
@@ -51,14 +78,14 @@ class Verdict(NamedTuple):
 
     Attributes:
         base, best: places in the grid, of the base's optimum and of the size's own.
-        accuracy, reused: of the size at its own optimum, and at the base's.
+        score, reused: of the size at its own optimum, and at the base's.
         interval: of the loss, 95 % of bootstrap resamples of the seeds; None for one seed.
         at_edge: whether the grid ends beside an optimum: there may be a better one beyond.
     """
 
     base: tuple[int, int]
     best: tuple[int, int]
-    accuracy: float
+    score: float
     reused: float
     interval: tuple[float, float] | None
     at_edge: bool
@@ -66,10 +93,10 @@ class Verdict(NamedTuple):
     @property
     def loss(self) -> float:
         """What it costs; it is never negative."""
-        return self.accuracy - self.reused
+        return self.score - self.reused
 
 
-def optimum(found: Accuracies, preferred: tuple[int, int] | None = None) -> tuple[int, int]:
+def optimum(found: Scores, preferred: tuple[int, int] | None = None) -> tuple[int, int]:
     """Return the place of the highest mean over seeds; of several the preferred, or the first."""
     means = np.mean(found, axis=0)
     if preferred is not None and means[preferred] == np.max(means):
@@ -78,7 +105,7 @@ def optimum(found: Accuracies, preferred: tuple[int, int] | None = None) -> tupl
     return int(rate), int(value)
 
 
-def verdict(base: Accuracies, found: Accuracies) -> Verdict:
+def verdict(base: Scores, found: Scores) -> Verdict:
     """Return what reusing the optimum of one size at another costs, on the same grid."""
     means, at_base, interval = np.mean(found, axis=0), optimum(base), None
     best = optimum(found, preferred=at_base)
@@ -94,8 +121,8 @@ def verdict(base: Accuracies, found: Accuracies) -> Verdict:
 
 def measure(
     folder: SweepFolder, configs: Sequence[Configuration], grid: Grid
-) -> Float[np.ndarray, "configs seeds rates values"]:
-    """Return validation accuracies over the grid; what diverged or could not be trained has 0."""
+) -> tuple[Float[np.ndarray, "configs seeds rates values"], Unit]:
+    """Return scores over the grid, and what they are in."""
     tried = itertools.product(configs, grid.seeds, grid.rates, grid.values)
     points = [
         point_of(config, {"seed": seed, "learning_rate": rate, grid.number: value})
@@ -103,11 +130,16 @@ def measure(
     ]
     with Board() as board:
         outcomes = [result.outcome for result in sweep(folder, points, watch=board)]
-    accuracies = [0.0 if o.ended in BADLY else o.accuracy for o in outcomes]
-    if None in accuracies:
-        raise SystemExit("transfer is judged by accuracy: use data whose targets are classes")
+    if configs[0].dataset.kind in ("shakespeare", "text"):
+        unit = NATS
+        found = [-np.inf if o.ended in BADLY else -(o.loss or np.nan) for o in outcomes]
+    else:
+        unit = POINTS
+        found = [0.0 if o.ended in BADLY else 100 * (o.accuracy or np.nan) for o in outcomes]
+    if np.any(np.isnan(found)):
+        raise SystemExit("transfer is judged by accuracy or nats: use classes or text")
     shape = len(configs), len(grid.seeds), len(grid.rates), len(grid.values)
-    return np.array(accuracies, float).reshape(shape)
+    return np.array(found).reshape(shape), unit
 
 
 def transfer(
@@ -116,47 +148,60 @@ def transfer(
     """Return rows of the table, a sentence and a figure, of a case such as `mupc:raw`."""
     laws, rule = case.split(":")
     base = base.changed({"parameterisation": laws, "learning_rate_rule": rule})
-    shapes = [map(int, size.split("x")) for size in sizes]
-    configs = [base.changed({"depth": depth, "width": width}) for depth, width in shapes]
-    found = list(measure(folder, configs, grid))
+    names = _SIZES[base.network.kind]
+    shapes = [dict(zip(names, map(int, size.split("x")), strict=True)) for size in sizes]
+    scores, unit = measure(folder, [base.changed(shape) for shape in shapes], grid)
+    found = list(scores)
     verdicts = [verdict(found[0], one) for one in found]
-    rows = [_row(case, size, v, grid) for size, v in zip(sizes, verdicts, strict=True)]
-    losses, edges = [100 * v.loss for v in verdicts[1:]], sum(v.at_edge for v in verdicts[1:])
+    rows = [_row(case, size, v, grid, unit) for size, v in zip(sizes, verdicts, strict=True)]
+    losses, edges = [v.loss for v in verdicts[1:]], sum(v.at_edge for v in verdicts[1:])
     wider = f" ({edges} of them at the edge of the grid: a wider one may find better)"
     rows.append(
         f"- {case}: the optimum of {sizes[0]}, reused at {len(losses)} other sizes"
-        f"{wider if edges else ''}, costs {np.mean(losses):.1f} points of accuracy on average, "
-        f"{max(losses):.1f} at most"
+        f"{wider if edges else ''}, costs {np.mean(losses):{unit.form}} {unit.words} on average, "
+        f"{max(losses):{unit.form}} at most"
     )
-    return rows, heat_maps([f"{case}, {size}" for size in sizes], found, verdicts, grid)
+    return rows, heat_maps([f"{case}, {size}" for size in sizes], found, verdicts, grid, unit)
 
 
-def _row(case: str, size: str, judged: Verdict, grid: Grid) -> str:
+def _row(case: str, size: str, judged: Verdict, grid: Grid, unit: Unit) -> str:
     (rate, value), edge = judged.best, " (at the edge)" if judged.at_edge else ""
     low, high = judged.interval or (np.nan, np.nan)
     return line(
         (
             *(case, size, f"rate {grid.rates[rate]:g}, {grid.number} {grid.values[value]:g}{edge}"),
-            *(f"{100 * v:.1f}" for v in (judged.accuracy, judged.reused, judged.loss)),
-            f"{100 * low:.1f} to {100 * high:.1f}" if judged.interval else "one seed",
+            *(f"{abs(v):{unit.form}}" for v in (judged.score, judged.reused, judged.loss)),
+            f"{low:{unit.form}} to {high:{unit.form}}" if judged.interval else "one seed",
             ", ".join(str(abs(a - b)) for a, b in zip(judged.base, judged.best, strict=True)),
         )
     )
 
 
 def heat_maps(
-    titles: Sequence[str], found: Sequence[Accuracies], verdicts: Sequence[Verdict], grid: Grid
+    titles: Sequence[str],
+    found: Sequence[Scores],
+    verdicts: Sequence[Verdict],
+    grid: Grid,
+    unit: Unit,
 ) -> Figure:
-    """Draw accuracy over the grid: a dashed circle is the base's optimum, a square the size's."""
+    """Draw scores over the grid: a dashed circle is the base's optimum, a square the size's."""
     figure, panel = panels(len(titles), width=1.6 + 0.62 * len(grid.values), height=4.0)
-    means = [100 * np.mean(one, axis=0) for one in found]
+    means = [np.mean(one, axis=0) for one in found]
     best = np.max(means)
     for axes, title, mean, judged in zip(panel, titles, means, verdicts, strict=True):
         axes.grid(visible=False)
-        axes.imshow(mean, origin="lower", aspect="auto", vmin=best - _SHOWN, vmax=best)
+        axes.imshow(mean, origin="lower", aspect="auto", vmin=best - unit.shown, vmax=best)
         for (i, j), value in np.ndenumerate(mean):
-            colour = "white" if value < best - _SHOWN / 3 else "black"
-            axes.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=7, color=colour)
+            colour = "white" if value < best - unit.shown / 3 else "black"
+            axes.text(
+                j,
+                i,
+                f"{abs(value):{unit.form}}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color=colour,
+            )
         for (i, j), marker, dashes in ((judged.base, "o", "--"), (judged.best, "s", "-")):
             style: Any = {"marker": marker, "linestyles": dashes, "facecolors": "none"}
             axes.scatter(j, i, s=420, edgecolors="#ef4444", linewidths=1.6, **style)

@@ -26,7 +26,7 @@ def test_an_optimum_that_stays_costs_nothing(transfer):
     assert judged.base == judged.best == (2, 1)
     assert (judged.loss, judged.interval) == (0, (0, 0))
     assert not judged.at_edge
-    assert judged.accuracy == pytest.approx(0.95)
+    assert judged.score == pytest.approx(0.95)
 
 
 def test_an_optimum_that_moves_costs_the_height_of_the_slope(transfer):
@@ -64,9 +64,9 @@ def test_of_places_alike_the_bases_is_the_optimum(transfer):
 
 def test_heat_maps_show_means_and_both_optima(transfer):
     grid = transfer.Grid([0.1, 0.2], "rho", [1.0, 2.0, 3.0], [0, 1])
-    found = np.array([[[0.1, 0.2, 0.3], [0.4, 0.5, 0.2]], [[0.3, 0.4, 0.5], [0.6, 0.7, 0.2]]])
+    found = 100 * np.array([[[0.1, 0.2, 0.3], [0.4, 0.5, 0.2]], [[0.3, 0.4, 0.5], [0.6, 0.7, 0.2]]])
     judged = transfer.Verdict((0, 2), (1, 1), 0.6, 0.4, None, at_edge=True)
-    (axes,) = transfer.heat_maps(["8x16 $"], [found], [judged], grid).axes
+    (axes,) = transfer.heat_maps(["8x16 $"], [found], [judged], grid, transfer.POINTS).axes
     np.testing.assert_allclose(axes.images[0].get_array(), [[20, 30, 40], [50, 60, 20]])
     assert [tuple(c.get_offsets()[0]) for c in axes.collections] == [(2, 0), (1, 1)]
     assert [text.get_text() for text in axes.texts][:3] == ["20.0", "30.0", "40.0"]
@@ -108,8 +108,8 @@ def test_the_experiment_trains_judges_and_draws_and_says_the_same_again(transfer
     at_base = max(places, key=lambda place: mean(2, *place))
     best = max(mean(3, *place) for place in places)
     row = rows["mupc:raw", "3x8"]
-    assert row["accuracy there %"] == f"{100 * best:.1f}"
-    assert row["at the base's optimum %"] == f"{100 * mean(3, *at_base):.1f}"
+    assert row["score there, % or nats"] == f"{100 * best:.1f}"
+    assert row["at the base's optimum"] == f"{100 * mean(3, *at_base):.1f}"
     assert f"costs {100 * (best - mean(3, *at_base)):.1f} points of accuracy" in parts[-2]
     assert (tmp_path / "transfer-mupc-raw.png").is_file()
     assert transfer.main(arguments) == parts
