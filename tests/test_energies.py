@@ -369,11 +369,11 @@ def test_hidden_precisions_and_factors_of_samples_are_those_of_the_formula():
     ("options", "sentence"),
     [
         ({"factors": np.ones(3)}, "factors must be 5 numbers, one for each sample"),
-        ({"factors": -np.ones(5)}, "expected finite numbers above 0"),
+        ({"factors": np.zeros(5)}, "expected finite numbers other than 0"),
         ({"precisions": [1.0, np.inf, 2.0]}, "expected finite numbers above 0"),
     ],
 )
-def test_precisions_and_factors_are_positive_numbers(options, sentence):
+def test_precisions_are_positive_and_factors_not_zero(options, sentence):
     network = mupc.residual_mlp(4, 3, width=5, depth=3, key=jax.random.key(0))
     with pytest.raises(ValueError, match=sentence):
         mupc.FreeEnergy(network, np.zeros((5, 4)), np.zeros((5, 3)), mupc.Gaussian(), **options)

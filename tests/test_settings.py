@@ -63,11 +63,12 @@ FIELDS = {
     "likelihood": ({}, "categorical"),
     "regime": ({"steps": 40, "width": 16, "activation": "tanh"}, "initial"),
     "rho": ({}, 0.2),
+    "nudge": ({}, "positive"),
     "precision": (FIXED, 0.5),
     "solver": ({}, "l-bfgs"),
     "coordinates": ({"solver": "l-bfgs"}, "activities"),
     "cg_steps": ({}, 2),
-    "history": ({"solver": "l-bfgs", "rho": 2.0, "max_steps": 6, "rtol": 0.0}, 1),
+    "history": ({"solver": "l-bfgs", "rho": 2.0, "nudge": "positive", "max_steps": 6, "rtol": 0.0}, 1),
     "step_size": (DESCENT, "stable"),
     "momentum": (DESCENT, 0.5),
     "max_steps": (DESCENT, 5),
@@ -427,6 +428,7 @@ def test_a_stored_configuration_is_the_same_again(name):
 
 
 INITIAL = {"regime": "initial"}
+FAR = {"nudge": "positive"}
 
 
 @pytest.mark.parametrize(
@@ -435,11 +437,11 @@ INITIAL = {"regime": "initial"}
         ({"rho": 0.6}, None),
         ({**INITIAL, "rho": 0.6}, "one Gauss–Newton iteration is not enough"),
         ({**INITIAL, "rho": 0.6, "max_steps": 3, "cg_steps": 4}, None),
-        ({"rho": 2.0}, "not enough: use --solver l-bfgs or --max-steps 3 --cg-steps 4"),
-        ({"rho": 2.0, "max_steps": 3, "cg_steps": 4}, None),
-        ({"rho": 4.0, "max_steps": 3}, "3 Gauss–Newton iterations are not enough"),
+        ({**FAR, "rho": 2.0}, "not enough: use --solver l-bfgs or --max-steps 3 --cg-steps 4"),
+        ({**FAR, "rho": 2.0, "max_steps": 3, "cg_steps": 4}, None),
+        ({**FAR, "rho": 4.0, "max_steps": 3}, "3 Gauss–Newton iterations are not enough"),
         ({**INITIAL, "rho": 2.0, "max_steps": 3}, "3 Gauss–Newton iterations are not"),
-        ({"rho": 2.0, "solver": "l-bfgs"}, None),
+        ({**FAR, "rho": 2.0, "solver": "l-bfgs"}, None),
         (DESCENT, "8 steps on activities do not carry the error through 128 layers"),
         ({**DESCENT, "depth": 2}, None),
         ({"solver": "gradient-flow"}, "the gradient flow follows every kink of relu"),

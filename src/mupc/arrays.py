@@ -74,6 +74,15 @@ def as_positive_array(value: ArrayLike | Sequence[float] | None) -> Float[Array,
     return jnp.asarray(value, dtype=jnp.result_type(float))
 
 
+def as_nonzero_array(value: ArrayLike | Sequence[float] | None) -> Float[Array, "..."] | None:
+    """Convert finite numbers other than zero, as `as_positive_array` does those above."""
+    if value is not None and not isinstance(value, Tracer):
+        numbers = np.asarray(value, float)
+        if not np.all((numbers != 0) & np.isfinite(numbers)):
+            raise ValueError(f"expected finite numbers other than 0, not {value}")
+    return None if value is None else jnp.asarray(value, dtype=jnp.result_type(float))
+
+
 def as_count(value: ArrayLike, least: int = 0) -> Int[Array, ""]:
     """Convert one whole number, at least `least`; a traced one is checked for its type alone."""
     array = jnp.asarray(value)

@@ -112,13 +112,14 @@ def _chosen(name: str, words: Sequence[str], base: Base) -> Configuration:
         for one in REQUIRED & kinds.keys():  # of a kind that another takes the place of
             if other & {owner.slot for owner in owners(one)}:
                 del kinds[one]
-        config = config.changed(kinds | found)
+        # What goes together is seen once the options have been read.
+        config = config.changed(kinds | found, checked=False)
         own = flattened(packaged("mupc.commands", name))
-        config = config.changed({one: own[one] for one in own.keys() & config.flat().keys()})
-        config = on_top(config, table)
+        mine = {one: own[one] for one in own.keys() & config.flat().keys()}
+        config = on_top(config.changed(mine, checked=False), table, checked=False)
     except ConfigError as error:
         raise (error if path is None else ConfigError(f"in {path}: {error}")) from error
-    return config.changed(found)
+    return config.changed(found, checked=False)
 
 
 def early(words: Sequence[str], name: str) -> str | None:

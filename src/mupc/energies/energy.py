@@ -114,9 +114,10 @@ class Energy(eqx.Module):
 
 
 class GaussNewtonMaps(NamedTuple):
-    r"""The factors of the Gauss–Newton Hessian in errors, $D + J^\top B B^\top J$.
+    r"""The factors of the Gauss–Newton Hessian in errors, $D + s J^\top B B^\top J$.
 
-    D is the curvature of the hidden energies, $B B^\top$ the Hessian of ℓ by the output. `whiten`
+    D is the curvature of the hidden energies, $s B B^\top$ the Hessian of the output's energy by
+    the output, s of each sample 1, or −1 where that is nudged away from its target. `whiten`
     applies $D^{-1/2}$, `up` applies $B^\top J D^{-1/2}$ to errors and `down` its transpose to
     outputs; the latter two cost one sweep each.
     """
@@ -124,6 +125,7 @@ class GaussNewtonMaps(NamedTuple):
     whiten: Callable[[Activities], Activities]
     up: Callable[[Activities], Float[Array, "batch ..."]]
     down: Callable[[Float[Array, "batch ..."]], Activities]
+    sign: Float[Array, " batch"] | Float[Array, ""]
 
 
 class ErrorEnergy(Energy):

@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
-from mupc.arrays import AnyArray, as_positive_array, layer_square_norms, over_rows, over_samples
+from mupc.arrays import (
+    AnyArray,
+    as_nonzero_array,
+    as_positive_array,
+    layer_square_norms,
+    over_rows,
+    over_samples,
+)
 from mupc.energies.energy import ErrorEnergy, GaussNewtonMaps, Point
 from mupc.likelihoods import Likelihood, losses
 from mupc.networks import Activities, Network, with_gradient
@@ -33,6 +40,7 @@ class FreeEnergy(ErrorEnergy):
         precisions: $\pi_l$ of every hidden layer, from input to output, or one for all; 1 unless
             given.
         factors: f of every sample, by which its output has a precision of its own; 1 unless given.
+            Below zero the sample is nudged away from its target.
     """
 
     network: Network
@@ -43,7 +51,7 @@ class FreeEnergy(ErrorEnergy):
     precisions: Float[Array, " layers"] | Float[Array, ""] | None = eqx.field(
         default=None, converter=as_positive_array
     )
-    factors: Float[Array, " batch"] | None = eqx.field(default=None, converter=as_positive_array)
+    factors: Float[Array, " batch"] | None = eqx.field(default=None, converter=as_nonzero_array)
 
     def __check_init__(self) -> None:
         if self.factors is not None and self.factors.shape != self.x.shape[:1]:
@@ -93,6 +101,12 @@ class FreeEnergy(ErrorEnergy):
         """π of the output: for all samples, or of each."""
         precision = self.likelihood.precision
         return precision if self.factors is None else precision * self.factors
+
+    def times(self, factors: Float[Array, " batch"]) -> "FreeEnergy":
+        """Return the energy with further factors of every sample."""
+        factors = factors if self.factors is None else self.factors * factors
+        where = lambda energy: energy.factors  # noqa: E731
+        return eqx.tree_at(where, self, factors, is_leaf=lambda leaf: leaf is None)
 
     def at(self, activities: Activities) -> Point:
         """Return the point of these activities, with their errors z − u."""
@@ -207,7 +221,7 @@ class FreeEnergy(ErrorEnergy):
                 "more than one of errors: use mupc.InErrors(mupc.GradientDescent(…)) with it"
             )
         activities, output = point.activities, self.output(point)
-        strength = over_rows(jnp.sqrt(self.precision), output)
+        strength = over_rows(jnp.sqrt(jnp.abs(self.precision)), output)
         root = lambda v: strength * jax.vmap(self.likelihood.root)(output, v)  # noqa: E731
         transposed = jax.linear_transpose(root, output)
         return GaussNewtonMaps(
@@ -216,6 +230,7 @@ class FreeEnergy(ErrorEnergy):
                 0
             ],
             down=lambda v: self.whiten(self.network.pullback(self.x, activities, root(v))),
+            sign=jnp.sign(self.precision) * jnp.ones_like(self.x, output.dtype, shape=len(self.x)),
         )
 
     def of_sample(self, i: int | Int[Array, ""]) -> "FreeEnergy":

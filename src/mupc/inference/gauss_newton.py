@@ -44,10 +44,11 @@ class GaussNewton(Solver):
       (I + B^\top J D^{-1} J^\top B)\, s = B^\top J D^{-1} h,$$
 
     a system as small as the output (Woodbury's identity; for a Gaussian likelihood
-    $B = \sqrt\pi I$, for a categorical one $B B^\top = \pi(\text{diag}\, p - p p^\top)$), by
-    `cg_steps` conjugate gradient steps. As many as there are outputs solve it exactly; fewer still
-    give a direction in which the energy falls. A step that does not lower a sample's energy is
-    shrunk until it does.
+    $B = \sqrt\pi I$, for a categorical one $B B^\top = \pi(\text{diag}\, p - p p^\top)$; nudged
+    away from its target a sample has $\Lambda = -B B^\top$, and the products with $B^\top J$ change
+    their sign), by `cg_steps` conjugate gradient steps. As many as there are outputs solve it
+    exactly; fewer still give a direction in which the energy falls. A step that does not lower a
+    sample's energy is shrunk until it does.
 
     One iteration takes 2 + 2 · `cg_steps` sweeps, and one more whenever a step was shrunk.
 
@@ -113,14 +114,16 @@ class GaussNewton(Solver):
 
         def follow(carry: _Conjugate) -> tuple[_Conjugate, Activities, Array]:
             down = maps.down(carry.direction)
-            curvature = _squares(carry.direction) + sample_norms(down) ** 2
+            curvature = _squares(carry.direction) + maps.sign * sample_norms(down) ** 2
             size = ratio(carry.square, curvature)
-            total = jax.tree.map(lambda t, w: t + over_samples(size, w) * w, carry.total, down)
+            part = maps.sign * size
+            total = jax.tree.map(lambda t, w: t + over_samples(part, w) * w, carry.total, down)
             return carry._replace(total=total), down, size
 
         def iterate(_: Int[Array, ""], carry: _Conjugate) -> _Conjugate:
             carry, down, size = follow(carry)
-            product = carry.direction + maps.up(down)
+            push = maps.up(down)
+            product = carry.direction + over_rows(maps.sign, push) * push
             residual = carry.residual - over_rows(size, product) * product
             square = _squares(residual)
             turn = ratio(square, carry.square)

@@ -2,6 +2,7 @@
 
 from mupc.learning.backpropagation import Backpropagation as Backpropagation
 from mupc.learning.explain import explain as explain
+from mupc.learning.predictive_coding import Nudge as Nudge
 from mupc.learning.predictive_coding import PredictiveCoding as PredictiveCoding
 from mupc.learning.regime import Regime as Regime
 from mupc.learning.regime import mean_regime_number as mean_regime_number

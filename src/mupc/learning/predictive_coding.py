@@ -1,7 +1,7 @@
 """Predictive coding: infer, then learn from local errors."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import equinox as eqx
 import jax
@@ -35,6 +35,9 @@ from mupc.regularisers import Regulariser
 # How far from backpropagation the default is: near it, where one iteration is accurate enough.
 _RHO = 0.05
 
+Nudge = Literal["positive", "negative", "alternating"]
+"""Which way outputs are moved: to the target, away from it, or every second sample away."""
+
 
 class _Carry(NamedTuple):
     """A batch before its update: the energy that is minimised, and where inference begins."""
@@ -62,6 +65,14 @@ class PredictiveCoding(LearningRule):
             unless a likelihood is given, whose own precision counts then.
         hold: whether the precision of a sample falls so that its regime number does not rise above
             what it was at first (see `mupc.learning.Regime`); true where there is a ρ, unless told.
+        nudge: which way outputs are moved. `positive` is to the target, as usual: the gradient is
+            that of the equilibrium energy $F^*$, whose bias is of order ρ and of one sign: it
+            makes λ grow, at the expense of the loss. `negative` is away from it, with precision
+            −π: the bias has the other sign. `alternating` moves every second sample of a batch
+            away, so that both biases cancel up to order ρ², as with random signs in equilibrium
+            propagation (arXiv 1602.05179 and 2006.03824) and centred nudging (arXiv 2407.01163).
+            It is the default where ρ is held below 1; else `positive` is: from ρ = 1 on there is
+            no minimum away from the target.
         regularisers: further terms of the energy.
         stopping: when inference is done with a sample; `mupc.FixedSteps()` unless given where there
             is one step, else `mupc.Tolerance()`.
@@ -82,6 +93,7 @@ class PredictiveCoding(LearningRule):
     stopping: Stopping
     start: Start
     energy: Callable[..., Energy]
+    nudge: Nudge = eqx.field(static=True)
 
     def __init__(
         self,
@@ -91,6 +103,7 @@ class PredictiveCoding(LearningRule):
         *,
         rho: ArrayLike | None = None,
         hold: bool | None = None,
+        nudge: Nudge | None = None,
         regularisers: Sequence[Regulariser] = (),
         stopping: Stopping | None = None,
         start: Start | None = None,
@@ -113,6 +126,7 @@ class PredictiveCoding(LearningRule):
         hold = rho is not None if hold is None else hold
         target = None if rho is None else as_positive(rho)
         self.regime = Regime(target, hold) if hold or target is not None else None
+        self.nudge = _nudge(nudge, rho, hold=hold)
         self.regularisers = tuple(regularisers)
         fixed = isinstance(steps, int) and steps == 1
         self.stopping = stopping or (FixedSteps() if fixed else Tolerance())
@@ -141,7 +155,11 @@ class PredictiveCoding(LearningRule):
         factors = jnp.ones(len(x), output.dtype)
         if self.regime is not None:
             state, precisions = self._measured(energy, point, state)
-            energy, factors = precisions.of(_free(energy)), precisions.factors
+            energy = precisions.of(_free(energy))
+            factors = factors if precisions.factors is None else precisions.factors
+        if self.nudge != "positive":
+            signs = self._signs(len(x), key)
+            energy, factors = _free(energy).times(signs), signs * factors
         return _Carry(energy, self.start(energy, point, key), output, factors), state
 
     def gradients(
@@ -160,11 +178,14 @@ class PredictiveCoding(LearningRule):
         solution = self._infer(carry, key, measure=measure)
         gradients = energy.weight_gradient(solution.point, unit=factors)
         _check_gradients(gradients, network)
-        layers = jnp.mean(energy.layers(solution.point), axis=1)
-        before = jnp.mean(energy.layers(start), axis=1)
+        before, after = energy.layers(start), energy.layers(solution.point)
+        # Of samples that are nudged away an output's energy is below zero; what inference takes
+        # from it is shown as taken from its size.
+        size = jnp.where(factors < 0, jnp.abs(before), before)
+        layers, before = jnp.mean(size + (after - before), axis=1), jnp.mean(size, axis=1)
         precision = unit = self.likelihood.precision
         if isinstance(energy, FreeEnergy):
-            precision, unit = jnp.mean(energy.precision), energy.likelihood.precision
+            precision, unit = jnp.mean(jnp.abs(energy.precision)), energy.likelihood.precision
         phases = {"inference": solution._replace(point=Point((), ()))}
         sweeps = self.solver.cost(solution.steps)
         return gradients, carry, Info(output, before, layers, precision, phases, sweeps, unit)
@@ -183,6 +204,13 @@ class PredictiveCoding(LearningRule):
         begin_key, update_key = jax.random.split(key)
         carry, _ = self.begin(network, batch, state, begin_key)
         return self._infer(carry, update_key, trace=True)
+
+    def _signs(self, size: int, key: PRNGKeyArray) -> Float[Array, " batch"]:
+        """Return 1 for samples that are moved to their targets, −1 for those moved away."""
+        if self.nudge == "negative":
+            return jnp.full(size, -1.0)
+        first = jax.random.rademacher(key, (), dtype=float)  # batches may be of odd size
+        return first * (1.0 - 2.0 * (jnp.arange(size) % 2))
 
     def _measured(self, energy: Energy, point: Point, state: Any) -> tuple[Any, Precisions]:
         if state is None or self.regime is None:
@@ -209,6 +237,19 @@ class PredictiveCoding(LearningRule):
             measure=measure,
             trace=trace,
         )
+
+
+def _nudge(nudge: Nudge | None, rho: ArrayLike | None, *, hold: bool) -> Nudge:
+    """Return which way outputs are moved: what was asked for, or what suits ρ."""
+    if nudge is not None and nudge not in get_args(Nudge):
+        raise ValueError(f"nudge must be one of {', '.join(get_args(Nudge))}, not {nudge!r}")
+    far = rho is not None and not isinstance(rho, Tracer) and float(np.asarray(rho)) >= 1
+    if far and nudge not in (None, "positive"):
+        raise ValueError(
+            f"away from its target a sample has no minimum of energy from rho = 1 on: with rho "
+            f"{float(np.asarray(rho)):g} nudge must be positive"
+        )
+    return nudge or ("alternating" if hold and rho is not None and not far else "positive")
 
 
 def _is_one(precision: ArrayLike) -> bool:

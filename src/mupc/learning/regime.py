@@ -64,7 +64,8 @@ def regime_number(energy: FreeEnergy, point: Point | None = None) -> Float[Array
         energy: of a batch.
         point: where to measure; at the feedforward pass unless given.
     """
-    return energy.precision * sensitivity(energy, energy.run() if point is None else point).each
+    point = energy.run() if point is None else point
+    return jnp.abs(energy.precision) * sensitivity(energy, point).each
 
 
 @eqx.filter_jit
@@ -74,7 +75,7 @@ def mean_regime_number(energy: FreeEnergy) -> Float[Array, ""]:
     $\sum_i \rho_i s_i / \sum_i s_i$, with $s_i = \|J_i^\top g_i\|^2$: a sample that is right counts
     for nothing.
     """
-    return sensitivity(energy, energy.run()).mean(energy.precision)
+    return sensitivity(energy, energy.run()).mean(jnp.abs(energy.precision))
 
 
 @eqx.filter_jit
@@ -130,8 +131,10 @@ class Regime(Readable):
         own = energy.likelihood.precision
         known = held.first > 0  # else the readout is zero, say, and there is no ρ to set
         common = own if self.rho is None else jnp.where(known, ratio(self.rho, held.first), own)
+        if not self.hold:
+            return held, Precisions(common, None)
         level = self.level(seen.each, held.last)
-        above = self.hold & known & (level > held.first)
+        above = known & (level > held.first)
         return held, Precisions(common, jnp.where(above, ratio(held.first, level), 1.0))
 
     def level(self, each: Float[Array, " batch"], mean: Float[Array, ""]) -> Float[Array, " batch"]:
@@ -140,14 +143,12 @@ class Regime(Readable):
 
 
 class Precisions(eqx.Module):
-    """π for all samples, and the factor of each."""
+    """π for all samples, and the factor of each, if samples have their own."""
 
     common: Float[Array, ""]
-    factors: Float[Array, " batch"]
+    factors: Float[Array, " batch"] | None
 
     def of(self, energy: FreeEnergy) -> FreeEnergy:
         """Return the energy with these precisions, times the factors that it has."""
-        where = lambda e: (e.likelihood.precision, e.factors)  # noqa: E731
-        own = 1 if energy.factors is None else energy.factors
-        new = (self.common, own * self.factors)
-        return eqx.tree_at(where, energy, new, is_leaf=lambda leaf: leaf is None)
+        energy = eqx.tree_at(lambda e: e.likelihood.precision, energy, self.common)
+        return energy if self.factors is None else energy.times(self.factors)

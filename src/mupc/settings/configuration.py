@@ -72,11 +72,15 @@ class Configuration(Setting):
         """Return the settings as nested tables, as files hold them."""
         return _table(self)
 
-    def changed(self, values: Mapping[str, Any]) -> "Configuration":
+    def changed(self, values: Mapping[str, Any], *, checked: bool = True) -> "Configuration":
         """Return the configuration with some settings, by name, given anew.
 
         Another kind begins with its own defaults: what was set of the one before it goes. What it
         brings for other settings gives way to what is given now, and to what is no default.
+
+        Args:
+            values: settings, by name.
+            checked: whether the whole must go together; False before further changes.
 
         Raises:
             ConfigError: if there is no such setting here, or the whole cannot be run.
@@ -91,8 +95,9 @@ class Configuration(Setting):
         for name in given:
             if name not in used:
                 raise _unknown(name, config)
-        for _, group in config.groups():
-            group.check(config)
+        if checked:
+            for _, group in config.groups():
+                group.check(config)
         return config
 
     def places(self) -> dict[str, str]:

@@ -47,8 +47,12 @@ def flattened(table: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def on_top(config: Configuration, table: Mapping[str, Any]) -> Configuration:
+def on_top(
+    config: Configuration, table: Mapping[str, Any], *, checked: bool = True
+) -> Configuration:
     """Return a configuration with the settings of a table, nested or flat, on top of it.
+
+    `checked` is that of `Configuration.changed`.
 
     Raises:
         ConfigError: if one is unknown, impossible, or in a table to which it does not belong.
@@ -56,7 +60,7 @@ def on_top(config: Configuration, table: Mapping[str, Any]) -> Configuration:
     values: dict[str, Any] = {}
     tables: dict[str, str] = {}
     _flatten(table, "", values, tables)
-    changed = config.changed(values)
+    changed = config.changed(values, checked=checked)
     places = changed.places()
     for name, place in tables.items():
         if name in places and place not in ("", places[name]):

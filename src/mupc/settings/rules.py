@@ -7,7 +7,14 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from mupc.energies import FreeEnergy
-from mupc.learning import Backpropagation, Batch, LearningRule, PredictiveCoding, sensitivity
+from mupc.learning import (
+    Backpropagation,
+    Batch,
+    LearningRule,
+    Nudge,
+    PredictiveCoding,
+    sensitivity,
+)
 from mupc.likelihoods import Categorical, Gaussian, Likelihood
 from mupc.networks import Network
 from mupc.records import Regime
@@ -59,27 +66,47 @@ class CategoricalLikelihood(LikelihoodKind):
 
 
 class RegimeKind(Kind):
-    """How far from backpropagation: what sets the output's precision π."""
+    """How far from backpropagation: what sets the output's precision π, and its sign."""
 
     slot = "regime"
 
 
-class Held(RegimeKind):
+class FromRho(RegimeKind, abc.ABC):
+    """What is made from a regime number."""
+
+    rho: Annotated[Positive, Traced()] = 0.05
+    nudge: Nudge = "positive"
+
+    def check(self, config: "Configuration") -> None:
+        """Refuse to move outputs away from targets where there is no equilibrium."""
+        if self.rho >= 1 and self.nudge != "positive":
+            raise ConfigError(
+                f"with `nudge` {self.nudge}, `rho` must be below 1, since a sample that is moved "
+                "away from its target has no equilibrium from there on: choose `nudge` positive"
+            )
+
+
+class Held(FromRho):
     """From the regime number ρ, and lowered in training so that ρ does not rise above it."""
 
     kind = "held"
 
     rho: Annotated[Positive, Traced()] = 0.05
     """Regime number ρ: 0.02 is near backpropagation, 1 is far."""
+    nudge: Nudge = "alternating"
+    """Which way outputs are moved: `positive` to their targets, `negative` away from them, or every
+    second sample away, so that the biases of both cancel."""
 
 
-class Initial(RegimeKind):
+class Initial(FromRho):
     """From the regime number ρ of the first batch; ρ grows in training."""
 
     kind = "initial"
 
     rho: Annotated[Positive, Traced()] = 0.05
     """Regime number ρ of the first batch."""
+    nudge: Nudge = "positive"
+    """Which way outputs are moved, as in the regime held."""
 
 
 class Fixed(RegimeKind):
@@ -125,6 +152,11 @@ class RuleKind(Kind):
         """Whether the precision is lowered in training to keep the regime."""
         return False
 
+    @property
+    def own_precisions(self) -> bool:
+        """Whether every sample of a batch has an output precision of its own."""
+        return False
+
     def regularisers(self) -> tuple[Regulariser, ...]:
         """Return the regularisers whose strength is not zero."""
         chosen = [
@@ -167,6 +199,7 @@ class PredictiveCodingRule(RuleKind):
             likelihood=self.likelihood.build(self._precision or 1.0),
             rho=self._rho,
             hold=self.holds,
+            nudge=self._nudge,
             regularisers=self.regularisers(),
             stopping=self.solver.stopping(),
             start=self.start.build(),
@@ -178,8 +211,17 @@ class PredictiveCodingRule(RuleKind):
         return isinstance(self.regime, Held)
 
     @property
+    def own_precisions(self) -> bool:
+        """Whether every sample of a batch has an output precision of its own."""
+        return self.holds or self._nudge != "positive"
+
+    @property
+    def _nudge(self) -> Nudge:
+        return self.regime.nudge if isinstance(self.regime, FromRho) else "positive"
+
+    @property
     def _rho(self) -> float | None:
-        return self.regime.rho if isinstance(self.regime, Held | Initial) else None
+        return self.regime.rho if isinstance(self.regime, FromRho) else None
 
     @property
     def _precision(self) -> float | None:

@@ -244,6 +244,11 @@ class LinearSolveSolver(SolverKind):
             raise ConfigError(
                 "`solver` linear-solve is for `likelihood` gaussian: use gauss-newton"
             )
+        if config.rule.own_precisions:
+            raise ConfigError(
+                "`solver` linear-solve is for one precision of all samples: choose `regime` "
+                "initial or fixed, and `nudge` positive"
+            )
 
 
 SOLVERS: tuple[type[SolverKind], ...] = (
