@@ -2,9 +2,10 @@
 
 λ, which grows in training, has a heavy tail over samples: one precision for the whole batch lets
 the samples of the largest λ go beyond ρ. One for each sample alone does not see that of others,
-whose steep region it may have to cross. Trains with the default of `mupc train` but for ρ and for
-how it is held; then compares, layer by layer, the weight gradient used with that at an accurately
-solved minimum of the same energy (L-BFGS in errors, at most 400 steps), in several batches of 64.
+whose steep region it may have to cross. Trains with the default of `mupc train` but for ρ, for how
+it is held, and for the nudge, which is positive; then compares, layer by layer, the weight gradient
+used with that at an accurately solved minimum of the same energy (L-BFGS in errors, at most 400
+steps), in several batches of 64.
 
     python experiments/held.py --dataset mnist --steps 900
 """
@@ -60,7 +61,7 @@ class Outcome(NamedTuple):
 
 def rule_of(way: str, rho: float, **options: Any) -> mupc.PredictiveCoding:
     """Return predictive coding whose ρ is held in one of the ways."""
-    rule = mupc.PredictiveCoding(rho=rho, **options)
+    rule = mupc.PredictiveCoding(rho=rho, nudge="positive", **options)
     return eqx.tree_at(lambda r: r.regime, rule, WAYS[way](jnp.asarray(rho), hold=True))
 
 

@@ -57,6 +57,7 @@ def _train(
         "activation": activation,
         "regime": "initial" if options.fixed_precision else "held",
         "rho": rho,
+        "nudge": "positive",  # away from its target there is no minimum from ρ = 1 on
         "steps": options.steps,
         "seed": seed,
         "out": str(options.out / name),

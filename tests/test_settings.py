@@ -456,20 +456,17 @@ def test_a_solver_that_is_not_enough_for_the_regime_is_named(settings, sentence)
 
 
 def test_a_kind_brings_defaults_for_others(tmp_path):
-    """Text is of classes, and near backpropagation; what is given, whenever, counts more."""
+    """Text is of classes; what is given, whenever, counts more."""
     text = {"dataset": str(tmp_path / "book.txt")}
     assert configured(**text).rule.likelihood.kind == "categorical"
     assert configured(**text, rule="backpropagation").rule.likelihood.kind == "categorical"
     assert configured(**text, likelihood="gaussian").rule.likelihood.kind == "gaussian"
     later = configured(**text).changed({"likelihood": "gaussian"})
     assert stored(later.tables()).rule.likelihood.kind == "gaussian"
-    ours = (configured(**text), configured(**text, rho=0.05), configured(rho=0.2).changed(text))
-    assert [config.flat()["rho"] for config in ours] == [0.01, 0.05, 0.2]
-    assert "rho" not in configured(**text, regime="fixed").flat()  # which has none
-    again = configured(**text, rho=0.05, likelihood="gaussian").changed({"dataset": "other.txt"})
-    assert (again.flat()["rho"], again.flat()["likelihood"]) == (0.05, "gaussian")
-    fixed = configured(regime="fixed").changed({**text, "regime": "held"})
-    assert fixed.flat()["rho"] == 0.01
+    other = configured(likelihood="gaussian", rho=0.2).changed(text)
+    assert (other.flat()["rho"], other.flat()["likelihood"]) == (0.2, "categorical")
+    again = configured(**text, likelihood="gaussian").changed({"dataset": "other.txt"})
+    assert again.flat()["likelihood"] == "gaussian"
 
 
 @pytest.mark.parametrize("length", [{"steps": 30}, {"epochs": 2.0}, {"steps": 0}])

@@ -143,8 +143,7 @@ class Npz(_Numbers):
 
 
 class _Characters(DatasetKind):
-    # The loss of text stays large, and with it the reward for a larger λ (see docs/text.md).
-    brings: ClassVar[Mapping[str, Any]] = {"likelihood": "categorical", "rho": 0.01}
+    brings: ClassVar[Mapping[str, Any]] = {"likelihood": "categorical"}
 
     context: Count = 64
     """Characters of a sample; each is predicted from those before it."""
