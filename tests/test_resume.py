@@ -16,6 +16,8 @@ from test_checkpoints import snapshot, timeless
 import mupc
 from mupc.commands.main import main
 from mupc.records import RunFolder
+from mupc.runs import resume, train
+from mupc.settings import Configuration
 
 RUN = "train --depth 3 --width 8 --steps 40 --validation 0.1 --evaluate-every 7 --log-every 1"
 RUN = [*RUN.split(), "--report-every", "10"]
@@ -209,3 +211,28 @@ def test_what_cannot_be_resumed_is_a_sentence(tmp_path, capsys):
     (out / "result.json").unlink()
     assert main(["train", "--resume", str(out)]) == 0
     assert figures(out) == before
+
+
+def test_ctrl_c_acts_in_a_script_once_the_run_is_saved(tmp_path, monkeypatch):
+    """A script that trains one run after another ends, and what it was training is resumed."""
+    small = {"depth": 2, "width": 8, "steps": 8, "log_every": 1, "report_every": 0}
+    of = lambda name: Configuration().changed({**small, "out": str(tmp_path / name)})
+    append = RunFolder.append
+
+    def stopping(self, record):
+        append(self, record)
+        if record["kind"] == "train" and record["step"] == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def script():
+        for name in ("first", "second"):
+            train(of(name))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "append", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            script()
+    assert not (tmp_path / "second").exists()
+    resumed, whole = resume(tmp_path / "first"), train(of("whole"))
+    assert resumed.result.steps == 8
+    assert resumed.test == whole.test

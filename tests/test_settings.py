@@ -68,7 +68,10 @@ FIELDS = {
     "solver": ({}, "l-bfgs"),
     "coordinates": ({"solver": "l-bfgs"}, "activities"),
     "cg_steps": ({}, 2),
-    "history": ({"solver": "l-bfgs", "rho": 2.0, "nudge": "positive", "max_steps": 6, "rtol": 0.0}, 1),
+    "history": (
+        {"solver": "l-bfgs", "rho": 2.0, "nudge": "positive", "max_steps": 6, "rtol": 0.0},
+        1,
+    ),
     "step_size": (DESCENT, "stable"),
     "momentum": (DESCENT, 0.5),
     "max_steps": (DESCENT, 5),

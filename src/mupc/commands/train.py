@@ -46,9 +46,9 @@ def run(words: Sequence[str]) -> int:
     keeping = config if options.resume is None else stored_config(options.resume)
     prepare_backend(keeping.run)
     run = (
-        train(config, begin=begin)
+        train(config, begin=begin, ending=True)
         if options.resume is None
-        else resume(options.resume, data=options.data, begin=begin)
+        else resume(options.resume, data=options.data, begin=begin, ending=True)
     )
     print(run.result.message)
     if run.test is not None:

@@ -36,7 +36,7 @@ from mupc.training.fit import train as train_sessions
 from mupc.training.plan import Schedule
 from mupc.training.results import FitResult
 from mupc.training.session import Member
-from mupc.training.signals import Ending
+from mupc.training.signals import Ending, Passed
 from mupc.training.tensorboard import TensorBoard
 
 
@@ -87,7 +87,13 @@ class Run(NamedTuple):
 Begin = Callable[[Start], Callable[[Record], None]]
 
 
-def train(config: Configuration, *, data: Dataset | None = None, begin: Begin | None = None) -> Run:
+def train(
+    config: Configuration,
+    *,
+    data: Dataset | None = None,
+    begin: Begin | None = None,
+    ending: bool = False,
+) -> Run:
     """Train as a configuration says, and leave a run folder.
 
     Args:
@@ -95,16 +101,22 @@ def train(config: Configuration, *, data: Dataset | None = None, begin: Begin | 
         data: its data set, if that has been loaded already.
         begin: is called before the first step with what is about to happen, and gives a callback
             for records.
+        ending: whether Ctrl-C and SIGTERM end the run, whose result says so, as the command has it;
+            else they act, once all is saved, as in any script: the run can be resumed.
 
     Raises:
         ConfigError, DataError, RunError: before anything is trained.
     """
-    (run,) = train_together([config], data=data, begin=begin)
+    (run,) = train_together([config], data=data, begin=begin, ending=ending)
     return run
 
 
 def train_together(
-    configs: Sequence[Configuration], *, data: Dataset | None = None, begin: Begin | None = None
+    configs: Sequence[Configuration],
+    *,
+    data: Dataset | None = None,
+    begin: Begin | None = None,
+    ending: bool = False,
 ) -> list[Run]:
     """Train several runs, each step of all of them at once, and leave a folder of each.
 
@@ -112,6 +124,7 @@ def train_together(
         configs: may differ in numbers alone, `Configuration.carrying(Traced)`.
         data: as for `train`.
         begin: as for `train`; it is called for each.
+        ending: as for `train`.
 
     Raises:
         ConfigError, DataError, RunError: before anything is trained.
@@ -133,10 +146,16 @@ def train_together(
     with ExitStack() as held:
         for start in starts:
             held.enter_context(start.folder.held())
-        return _train(starts, members, begin)
+        return _train(starts, members, begin, ending=ending)
 
 
-def resume(path: str | Path, *, data: str | None = None, begin: Begin | None = None) -> Run:
+def resume(
+    path: str | Path,
+    *,
+    data: str | None = None,
+    begin: Begin | None = None,
+    ending: bool = False,
+) -> Run:
     """Continue a run that was stopped, from its newest checkpoint, or else from its beginning.
 
     The result is that of a run that was never stopped: the same weights, the same records (but for
@@ -146,6 +165,7 @@ def resume(path: str | Path, *, data: str | None = None, begin: Begin | None = N
         path: the run folder.
         data: where its data lie now, if they were moved: an `.npz` file, or a folder of files.
         begin: as for `train`.
+        ending: as for `train`.
 
     Raises:
         ConfigError, DataError, RunError: before anything is trained or changed; RunError if the run
@@ -168,7 +188,7 @@ def resume(path: str | Path, *, data: str | None = None, begin: Begin | None = N
         member = setup.member._replace(saved=saved)
         prepare([member], loaded, schedule)  # is it of this run?
         folder.reopen(config.tables(), [] if saved is None else saved.progress["records"])
-        (run,) = _train([start], [member], begin)
+        (run,) = _train([start], [member], begin, ending=ending)
     return run
 
 
@@ -182,10 +202,13 @@ def _start(config: Configuration, data: Dataset, schedule: Schedule) -> tuple[St
     return Start(config, data, folder, regime, schedule), member
 
 
-def _train(starts: Sequence[Start], members: Sequence[Member], begin: Begin | None) -> list[Run]:
+def _train(
+    starts: Sequence[Start], members: Sequence[Member], begin: Begin | None, *, ending: bool
+) -> list[Run]:
     """Make the steps of runs whose folders are there, and end them."""
     kept = [_recorded(start, member, begin) for start, member in zip(starts, members, strict=True)]
-    results = train_sessions(prepare(kept, starts[0].data, starts[0].schedule), Ending())
+    signals = Ending() if ending else Passed()
+    results = train_sessions(prepare(kept, starts[0].data, starts[0].schedule), signals)
     return [_finish(start, result) for start, result in zip(starts, results, strict=True)]
 
 

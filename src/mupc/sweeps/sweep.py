@@ -209,7 +209,8 @@ def _begun(
     folder: SweepFolder, tasks: Sequence[_Task], data: Dataset, begin: Begin
 ) -> Sequence[Run]:
     """Train from the beginning."""
-    return train_together([folder.config(*task) for task in tasks], data=data, begin=begin)
+    configs = [folder.config(*task) for task in tasks]
+    return train_together(configs, data=data, begin=begin, ending=True)
 
 
 def _resumed(
@@ -223,7 +224,7 @@ def _resumed(
         return begin(start)
 
     try:
-        return [resume(path, begin=noted)]
+        return [resume(path, begin=noted, ending=True)]
     except RunError as error:
         if starts:
             raise
