@@ -73,7 +73,6 @@ CASES = {
         least=96.0,
     ),
 }
-"""By name: image sizes, batches and sizes of networks are those of the table in docs/results.md."""
 
 
 @dataclass(frozen=True)
@@ -160,12 +159,12 @@ def configuration(
         settings |= {"dataset": "npz", "path": str(options.cifar10), "scale": "standardise"}
     given = dict(pair.split("=", 1) for pair in options.set)
     chosen = {key.replace("-", "_"): value_of(value) for key, value in given.items()}
-    if rule == "backpropagation":
-        chosen = {key: value for key, value in chosen.items() if key not in _OF_INFERENCE}
+    if rule == "backpropagation":  # which has no inference, nor a regime
+        inferring = Configuration().changed({**settings, **chosen, "rule": "predictive-coding"})
+        known = Configuration().changed(settings).flat()
+        own = inferring.flat().keys() - (known.keys() - {"precision"})
+        chosen = {key: value for key, value in chosen.items() if key not in own}
     return Configuration().changed({**settings, "report_every": 1_000_000, **chosen})
-
-
-_OF_INFERENCE = ("rho", "nudge", "regime", "precision", "cg_steps", "max_steps", "rtol")
 
 
 def verdict(case: Case, yardstick: Row, ours: Row) -> str:

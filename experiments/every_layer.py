@@ -108,6 +108,7 @@ def compare(run: Run, first: int, size: int) -> Compared:
             used.likelihood,
             rho=run.config.flat()["rho"],
             hold=run.config.rule.holds,
+            nudge=cast(mupc.PredictiveCoding, used).nudge,
             stopping=mupc.Tolerance(1e-6),
         )
         return Compared(*map(np.asarray, _compare(network, batch, state, used, accurate)))

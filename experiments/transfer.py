@@ -112,7 +112,9 @@ def verdict(base: Scores, found: Scores) -> Verdict:
     if (seeds := len(base)) > 1:
         draws = np.random.default_rng(0).integers(seeds, size=(_RESAMPLES, seeds))
         drawn = [(np.mean(found[draw], axis=0), optimum(base[draw])) for draw in draws]
-        low, high = np.percentile([np.max(mean) - mean[place] for mean, place in drawn], _INTERVAL)
+        low, high = np.percentile(
+            [np.max(mean) - mean[place] for mean, place in drawn], _INTERVAL, method="nearest"
+        )
         interval = float(low), float(high)
     ends = [(place, n) for at in (at_base, best) for place, n in zip(at, means.shape, strict=True)]
     at_edge = any(n > 1 and place in (0, n - 1) for place, n in ends)
@@ -130,16 +132,20 @@ def measure(
     ]
     with Board() as board:
         outcomes = [result.outcome for result in sweep(folder, points, watch=board)]
-    if configs[0].dataset.kind in ("shakespeare", "text"):
+    if any(outcome.perplexity is not None for outcome in outcomes):
         unit = NATS
-        found = [-np.inf if o.ended in BADLY else -(o.loss or np.nan) for o in outcomes]
+        found = [-np.inf if o.ended in BADLY else _score(o.loss, -1) for o in outcomes]
     else:
         unit = POINTS
-        found = [0.0 if o.ended in BADLY else 100 * (o.accuracy or np.nan) for o in outcomes]
+        found = [0.0 if o.ended in BADLY else _score(o.accuracy, 100) for o in outcomes]
     if np.any(np.isnan(found)):
         raise SystemExit("transfer is judged by accuracy or nats: use classes or text")
     shape = len(configs), len(grid.seeds), len(grid.rates), len(grid.values)
     return np.array(found).reshape(shape), unit
+
+
+def _score(value: float | None, factor: float) -> float:
+    return np.nan if value is None else factor * value
 
 
 def transfer(
@@ -148,7 +154,8 @@ def transfer(
     """Return rows of the table, a sentence and a figure, of a case such as `mupc:raw`."""
     laws, rule = case.split(":")
     base = base.changed({"parameterisation": laws, "learning_rate_rule": rule})
-    names = _SIZES[base.network.kind]
+    if (names := _SIZES.get(base.network.kind)) is None:
+        raise SystemExit(f"a size AxB is known of {', '.join(_SIZES)}, not of {base.network.kind}")
     shapes = [dict(zip(names, map(int, size.split("x")), strict=True)) for size in sizes]
     scores, unit = measure(folder, [base.changed(shape) for shape in shapes], grid)
     found = list(scores)

@@ -324,13 +324,14 @@ def test_the_error_view_is_the_energy_of_the_pass_with_errors(likelihood, decay)
 @pytest.mark.few(2)
 @pytest.mark.parametrize("precisions", [None, 3.0, np.array([0.5, 2.0, 1.0, 4.0])])
 @pytest.mark.parametrize("likelihood", [mupc.Gaussian(0.7), mupc.Categorical(0.7)])
-def test_gauss_newton_factors_give_the_hessian_of_a_linear_network(likelihood, precisions):
-    """For a linear network the error Hessian is D + JᵀBBᵀJ exactly, whatever the likelihood."""
+@pytest.mark.parametrize("factor", [0.3, -0.3])
+def test_gauss_newton_factors_give_the_hessian_of_a_linear_network(likelihood, precisions, factor):
+    """For a linear network the error Hessian is D + sJᵀBBᵀJ exactly, whatever the likelihood."""
     network = mupc.residual_mlp(
         6, 3, width=5, depth=4, activation=mupc.identity, key=jax.random.key(0)
     )
     x, y = batch(6, 3, 1)
-    factors = jnp.array([0.3])
+    factors = jnp.array([factor])
     energy = mupc.FreeEnergy(network, x, y, likelihood, (), precisions, factors)
     view = ErrorView(energy)
     banks = lambda flat: network.in_banks(flat.reshape(4, 1, 5))
@@ -341,7 +342,8 @@ def test_gauss_newton_factors_give_the_hessian_of_a_linear_network(likelihood, p
     D = np.repeat(np.broadcast_to(1.0 if precisions is None else precisions, 4), 5)
     np.testing.assert_allclose(flat(maps.whiten(banks(jnp.ones(20)))), D**-0.5, rtol=1e-12)
     product = lambda v: flat(maps.down(maps.up(banks(v))))
-    whitened = np.eye(20) + jax.vmap(product)(jnp.eye(20)).T
+    np.testing.assert_array_equal(maps.sign, np.sign([factor]))
+    whitened = np.eye(20) + np.sign(factor) * jax.vmap(product)(jnp.eye(20)).T
     expected = np.sqrt(D)[:, None] * whitened * np.sqrt(D)
     np.testing.assert_allclose(hessian, expected, atol=1e-10)
 

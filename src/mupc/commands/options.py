@@ -89,7 +89,17 @@ def parse(
     mine = {name: given.pop(name) for name in own.model_fields if name in given}
     if rest:
         raise _stray(rest[0], config if base is not None else None, own)
+    if file is not None and not given:
+        config = _whole(config, file)
     return Parsed(own.checked(mine), config.changed(given), given, file)
+
+
+def _whole(config: Configuration, file: str) -> Configuration:
+    """Return what a file says, if it goes together."""
+    try:
+        return config.changed({})
+    except ConfigError as error:
+        raise ConfigError(f"in {file}: {error}") from error
 
 
 def _chosen(name: str, words: Sequence[str], base: Base) -> Configuration:

@@ -11,6 +11,7 @@ from mupc.settings import ConfigError, Configuration
 from mupc.settings.files import to_toml
 from mupc.settings.setting import MovedData, Setting
 from mupc.training.progress import Progress
+from mupc.training.signals import Ending
 
 
 class TrainOptions(Setting):
@@ -46,9 +47,9 @@ def run(words: Sequence[str]) -> int:
     keeping = config if options.resume is None else stored_config(options.resume)
     prepare_backend(keeping.run)
     run = (
-        train(config, begin=begin, ending=True)
+        train(config, begin=begin, signals=Ending)
         if options.resume is None
-        else resume(options.resume, data=options.data, begin=begin, ending=True)
+        else resume(options.resume, data=options.data, begin=begin, signals=Ending)
     )
     print(run.result.message)
     if run.test is not None:

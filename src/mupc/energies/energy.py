@@ -125,7 +125,7 @@ class GaussNewtonMaps(NamedTuple):
     whiten: Callable[[Activities], Activities]
     up: Callable[[Activities], Float[Array, "batch ..."]]
     down: Callable[[Float[Array, "batch ..."]], Activities]
-    sign: Float[Array, " batch"] | Float[Array, ""]
+    sign: Float[Array, " batch"]
 
 
 class ErrorEnergy(Energy):

@@ -40,7 +40,9 @@ class FreeEnergy(ErrorEnergy):
         precisions: $\pi_l$ of every hidden layer, from input to output, or one for all; 1 unless
             given.
         factors: f of every sample, by which its output has a precision of its own; 1 unless given.
-            Below zero the sample is nudged away from its target.
+            Below zero the sample is nudged away from its target, and its terms of regularisers on
+            activities have the other sign, too; a weight gradient then has f as its unit, or the
+            readout would unlearn.
     """
 
     network: Network
@@ -102,6 +104,10 @@ class FreeEnergy(ErrorEnergy):
         precision = self.likelihood.precision
         return precision if self.factors is None else precision * self.factors
 
+    @property
+    def _sign(self) -> float | Float[Array, " batch"]:
+        return 1.0 if self.factors is None else jnp.sign(self.factors)
+
     def times(self, factors: Float[Array, " batch"]) -> "FreeEnergy":
         """Return the energy with further factors of every sample."""
         factors = factors if self.factors is None else self.factors * factors
@@ -137,7 +143,7 @@ class FreeEnergy(ErrorEnergy):
         hidden = jax.vmap(lambda e, number: self.hidden(e, number))
         terms = [hidden(e, number) for e, number in banks]
         if (decay := activity_terms(self.regularisers, point.activities)) is not None:
-            terms = [a + b for a, b in zip(terms, decay, strict=True)]
+            terms = [a + self._sign * b for a, b in zip(terms, decay, strict=True)]
         output = self.of_output(self.output(point))
         return jnp.concatenate([self.network.in_order(terms), output[None]])
 
@@ -286,7 +292,8 @@ class FreeEnergy(ErrorEnergy):
 
         def decay(*activities: Float[Array, "_layer batch ..."]) -> Array:
             terms = activity_terms(self.regularisers, activities) or ()
-            return sum((jnp.sum(term, axis=0) for term in terms), jnp.zeros(len(self.x)))
+            total = sum((jnp.sum(term, axis=0) for term in terms), jnp.zeros(len(self.x)))
+            return self._sign * total
 
         return with_gradient(decay, *activities)
 

@@ -47,8 +47,9 @@ class GaussNewton(Solver):
     $B = \sqrt\pi I$, for a categorical one $B B^\top = \pi(\text{diag}\, p - p p^\top)$; nudged
     away from its target a sample has $\Lambda = -B B^\top$, and the products with $B^\top J$ change
     their sign), by `cg_steps` conjugate gradient steps. As many as there are outputs solve it
-    exactly; fewer still give a direction in which the energy falls. A step that does not lower a
-    sample's energy is shrunk until it does.
+    exactly; fewer still give a direction in which the energy falls, and where $I - B^\top J D^{-1}
+    J^\top B$ has no positive curvature the direction is that of steepest descent. A step that does
+    not lower a sample's energy is shrunk until it does.
 
     One iteration takes 2 + 2 · `cg_steps` sweeps, and one more whenever a step was shrunk.
 
@@ -115,7 +116,7 @@ class GaussNewton(Solver):
         def follow(carry: _Conjugate) -> tuple[_Conjugate, Activities, Array]:
             down = maps.down(carry.direction)
             curvature = _squares(carry.direction) + maps.sign * sample_norms(down) ** 2
-            size = ratio(carry.square, curvature)
+            size = jnp.where(curvature > 0, ratio(carry.square, curvature), 0)
             part = maps.sign * size
             total = jax.tree.map(lambda t, w: t + over_samples(part, w) * w, carry.total, down)
             return carry._replace(total=total), down, size

@@ -13,3 +13,4 @@ from mupc.learning.rule import Batch as Batch
 from mupc.learning.rule import Info as Info
 from mupc.learning.rule import LearningRule as LearningRule
 from mupc.learning.rule import first_gradients as first_gradients
+from mupc.learning.rule import taken_from_size as taken_from_size

@@ -14,7 +14,8 @@ from mupc.networks import Network, layer_scales
 # Under mupc activities are of order one at any size, and of order ten late in training.
 _LARGEST_SCALE = 1e4
 
-# Inference that multiplies the energy by this much, instead of lowering it, has gone wrong.
+# Inference that multiplies the size of the energy by this much has gone wrong: it should lower it,
+# and by less than all of it.
 _RISE = 10.0
 
 
@@ -43,13 +44,14 @@ def _feedforward(network: Network, x: Num[AnyArray, "batch ..."]) -> str | None:
 def _inference(info: Info) -> str | None:
     """Say in which layer energy ends highest, if inference raised it out of bounds."""
     before, after = (np.asarray(layers, float) for layers in (info.before, info.layers))
-    after = np.nan_to_num(after, nan=np.inf, posinf=np.inf)
-    if not info.phases or np.sum(after) <= _RISE * np.abs(np.sum(before)):
+    size = np.nan_to_num(np.abs(after), nan=np.inf, posinf=np.inf)
+    if not info.phases or np.sum(size) <= _RISE * np.abs(np.sum(before)):
         return None
     steps = int(max(jnp.max(solution.steps) for solution in info.phases.values()))
+    moves = "falls" if np.sum(after) < np.sum(before) else "rises"
     return (
-        f"in inference, whose energy rises from {np.sum(before):.3g} to {np.sum(after):.3g} "
-        f"within {steps} steps, most at layer {int(np.argmax(after)) + 1} of {len(after)}"
+        f"in inference, whose energy {moves} from {np.sum(before):.3g} to {np.sum(after):.3g} "
+        f"within {steps} steps, most at layer {int(np.argmax(size)) + 1} of {len(size)}"
     )
 
 

@@ -27,7 +27,7 @@ from mupc.inference import (
 )
 from mupc.kinds import check_kind
 from mupc.learning.regime import Held, Precisions, Regime, mean_regime_number
-from mupc.learning.rule import Batch, Info, LearningRule, check_terms
+from mupc.learning.rule import Batch, Info, LearningRule, check_terms, taken_from_size
 from mupc.likelihoods import Gaussian, Likelihood
 from mupc.networks import Network
 from mupc.regularisers import Regulariser
@@ -36,7 +36,7 @@ from mupc.regularisers import Regulariser
 _RHO = 0.05
 
 Nudge = Literal["positive", "negative", "alternating"]
-"""Which way outputs are moved: to the target, away from it, or every second sample away."""
+"""Which way outputs are nudged: to the target, away from it, or every second sample away."""
 
 
 class _Carry(NamedTuple):
@@ -65,14 +65,17 @@ class PredictiveCoding(LearningRule):
             unless a likelihood is given, whose own precision counts then.
         hold: whether the precision of a sample falls so that its regime number does not rise above
             what it was at first (see `mupc.learning.Regime`); true where there is a ρ, unless told.
-        nudge: which way outputs are moved. `positive` is to the target, as usual: the gradient is
+        nudge: which way outputs are nudged. `positive` is to the target, as usual: the gradient is
             that of the equilibrium energy $F^*$, whose bias is of order ρ and of one sign: it
             makes λ grow, at the expense of the loss. `negative` is away from it, with precision
-            −π: the bias has the other sign. `alternating` moves every second sample of a batch
-            away, so that both biases cancel up to order ρ², as with random signs in equilibrium
-            propagation (arXiv 1602.05179 and 2006.03824) and centred nudging (arXiv 2407.01163).
-            It is the default where ρ is held below 1; else `positive` is: from ρ = 1 on there is
-            no minimum away from the target.
+            −π: the bias has the other sign. `alternating` nudges every second sample of a batch
+            away, beginning with the first or the second at random, so that in expectation the
+            bias is of order ρ², as with random signs in equilibrium propagation (arXiv
+            1602.05179 and 2006.03824) and centred nudging (arXiv 2407.01163). It is the default
+            where ρ is held, and known to be below 1, and inference starts at the feedforward
+            pass; else `positive` is, and anything else is refused.
+            Away from its target a sample has a minimum if $\pi J J^\top$ has no eigenvalue of 1
+            or more, of which ρ is a mean: rather choose `positive` where ρ is large.
         regularisers: further terms of the energy.
         stopping: when inference is done with a sample; `mupc.FixedSteps()` unless given where there
             is one step, else `mupc.Tolerance()`.
@@ -126,7 +129,6 @@ class PredictiveCoding(LearningRule):
         hold = rho is not None if hold is None else hold
         target = None if rho is None else as_positive(rho)
         self.regime = Regime(target, hold) if hold or target is not None else None
-        self.nudge = _nudge(nudge, rho, hold=hold)
         self.regularisers = tuple(regularisers)
         fixed = isinstance(steps, int) and steps == 1
         self.stopping = stopping or (FixedSteps() if fixed else Tolerance())
@@ -134,6 +136,7 @@ class PredictiveCoding(LearningRule):
         check_kind("stopping", self.stopping, Stopping, "a mupc.Stopping, e.g. mupc.Tolerance()")
         check_kind("start", self.start, Start, "a mupc.Start, e.g. mupc.ZeroStart()")
         self.energy = energy
+        self.nudge = self._nudge(nudge)
 
     @property
     def limit(self) -> Int[Array, ""]:
@@ -158,7 +161,8 @@ class PredictiveCoding(LearningRule):
             energy = precisions.of(_free(energy))
             factors = factors if precisions.factors is None else precisions.factors
         if self.nudge != "positive":
-            signs = self._signs(len(x), key)
+            key, signs_key = jax.random.split(key)
+            signs = self._signs(len(x), signs_key)
             energy, factors = _free(energy).times(signs), signs * factors
         return _Carry(energy, self.start(energy, point, key), output, factors), state
 
@@ -178,11 +182,8 @@ class PredictiveCoding(LearningRule):
         solution = self._infer(carry, key, measure=measure)
         gradients = energy.weight_gradient(solution.point, unit=factors)
         _check_gradients(gradients, network)
-        before, after = energy.layers(start), energy.layers(solution.point)
-        # Of samples that are nudged away an output's energy is below zero; what inference takes
-        # from it is shown as taken from its size.
-        size = jnp.where(factors < 0, jnp.abs(before), before)
-        layers, before = jnp.mean(size + (after - before), axis=1), jnp.mean(size, axis=1)
+        ends = energy.layers(start), energy.layers(solution.point)
+        before, layers = (jnp.mean(each, axis=1) for each in taken_from_size(*ends))
         precision = unit = self.likelihood.precision
         if isinstance(energy, FreeEnergy):
             precision, unit = jnp.mean(jnp.abs(energy.precision)), energy.likelihood.precision
@@ -205,8 +206,24 @@ class PredictiveCoding(LearningRule):
         carry, _ = self.begin(network, batch, state, begin_key)
         return self._infer(carry, update_key, trace=True)
 
+    def _nudge(self, nudge: Nudge | None) -> Nudge:
+        """Return which way outputs are nudged: what was asked for, or what suits the rest."""
+        if nudge is not None and nudge not in get_args(Nudge):
+            raise ValueError(f"nudge must be one of {', '.join(get_args(Nudge))}, not {nudge!r}")
+        rho = None if self.regime is None else self.regime.rho
+        far = rho is not None and (isinstance(rho, Tracer) or float(rho) >= 1)
+        if self.regime is None or rho is None or not self.regime.hold or far:
+            needed = "a rho below 1 that is held"
+        elif not isinstance(self.start, FeedforwardStart):
+            needed = "inference that starts at the feedforward pass"
+        else:
+            return nudge or "alternating"
+        if nudge not in (None, "positive"):
+            raise ValueError(f"nudge {nudge} needs {needed}: leave it out, or make it positive")
+        return "positive"
+
     def _signs(self, size: int, key: PRNGKeyArray) -> Float[Array, " batch"]:
-        """Return 1 for samples that are moved to their targets, −1 for those moved away."""
+        """Return 1 for samples that are nudged to their targets, −1 for those nudged away."""
         if self.nudge == "negative":
             return jnp.full(size, -1.0)
         first = jax.random.rademacher(key, (), dtype=float)  # batches may be of odd size
@@ -237,19 +254,6 @@ class PredictiveCoding(LearningRule):
             measure=measure,
             trace=trace,
         )
-
-
-def _nudge(nudge: Nudge | None, rho: ArrayLike | None, *, hold: bool) -> Nudge:
-    """Return which way outputs are moved: what was asked for, or what suits ρ."""
-    if nudge is not None and nudge not in get_args(Nudge):
-        raise ValueError(f"nudge must be one of {', '.join(get_args(Nudge))}, not {nudge!r}")
-    far = rho is not None and not isinstance(rho, Tracer) and float(np.asarray(rho)) >= 1
-    if far and nudge not in (None, "positive"):
-        raise ValueError(
-            f"away from its target a sample has no minimum of energy from rho = 1 on: with rho "
-            f"{float(np.asarray(rho)):g} nudge must be positive"
-        )
-    return nudge or ("alternating" if hold and rho is not None and not far else "positive")
 
 
 def _is_one(precision: ArrayLike) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray, PyTree
 
 from mupc.arrays import AnyArray, Readable
@@ -24,8 +25,10 @@ class Info(NamedTuple):
 
     Attributes:
         output: the prediction, (batch, ...), before learning.
-        before: mean energy of each layer, (H + 1,), from input to output, where inference began.
-        layers: the same after inference.
+        before: mean size of the energy of each layer, (H + 1,), from input to output, where
+            inference began.
+        layers: the same, less what inference took: the mean energy after inference, unless an
+            energy is below zero, as that of outputs that are nudged away from their targets.
         precision: mean π of the energy that was used.
         phases: the outcome of each inference less its points, by name; none for rules without it.
         sweeps: what they cost each sample, in sweeps, (batch,); None where that is not known, as
@@ -41,6 +44,14 @@ class Info(NamedTuple):
     phases: Mapping[str, Solution]
     sweeps: Float[Array, " batch"] | None
     unit: Float[Array, ""] | None = None
+
+
+def taken_from_size(
+    before: Float[Array, "..."], after: Float[Array, "..."]
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Return the size of energies before inference, and that less what inference took from them."""
+    size = jnp.abs(before)
+    return size, size + (after - before)
 
 
 class LearningRule(Readable):

@@ -22,8 +22,9 @@ class TrainRecord:
 
     `loss` is that of one position where an output has several; `perplexity` is its exponential
     where these predict classes, as in text, and None elsewhere.
-    `energy_before` and `energy_after` are before and after inference; rules without inference
-    leave both equal. `residual` (relative to where inference started) and `converged` are of the
+    `energy_before` and `energy_after` are before and after inference (of samples nudged away from
+    their targets: the size, and that less what inference took); rules without inference leave both
+    equal. `residual` (relative to where inference started) and `converged` are of the
     last batch alone: measuring them costs sweeps. They are None without inference, and in a record
     of a run that was interrupted.
     """
@@ -74,7 +75,8 @@ class RegimeRecord:
         residual: relative to where inference began, median over samples.
         at_equilibrium: fraction of the samples whose residual is at most 1e-2.
         diverged: fraction of the samples whose inference diverged.
-        energy_before, energy_after: mean energy of each layer before and after inference.
+        energy_before, energy_after: mean energy of each layer before and after inference, as in
+            `TrainRecord`.
         scale: root mean square of the feedforward activities, and of the output.
         cosine: between the gradient used and backpropagation's, before the optimiser.
         ratio: of their norms, at one unit of energy.

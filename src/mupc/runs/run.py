@@ -36,7 +36,7 @@ from mupc.training.fit import train as train_sessions
 from mupc.training.plan import Schedule
 from mupc.training.results import FitResult
 from mupc.training.session import Member
-from mupc.training.signals import Ending, Passed
+from mupc.training.signals import Passed, Signals
 from mupc.training.tensorboard import TensorBoard
 
 
@@ -92,7 +92,7 @@ def train(
     *,
     data: Dataset | None = None,
     begin: Begin | None = None,
-    ending: bool = False,
+    signals: type[Signals] = Passed,
 ) -> Run:
     """Train as a configuration says, and leave a run folder.
 
@@ -101,13 +101,13 @@ def train(
         data: its data set, if that has been loaded already.
         begin: is called before the first step with what is about to happen, and gives a callback
             for records.
-        ending: whether Ctrl-C and SIGTERM end the run, whose result says so, as the command has it;
-            else they act, once all is saved, as in any script: the run can be resumed.
+        signals: what becomes of Ctrl-C and SIGTERM: `Passed`, they act as in any script once all
+            is saved, and the run can be resumed; or `Ending`, the result of the run says so.
 
     Raises:
         ConfigError, DataError, RunError: before anything is trained.
     """
-    (run,) = train_together([config], data=data, begin=begin, ending=ending)
+    (run,) = train_together([config], data=data, begin=begin, signals=signals)
     return run
 
 
@@ -116,7 +116,7 @@ def train_together(
     *,
     data: Dataset | None = None,
     begin: Begin | None = None,
-    ending: bool = False,
+    signals: type[Signals] = Passed,
 ) -> list[Run]:
     """Train several runs, each step of all of them at once, and leave a folder of each.
 
@@ -124,7 +124,7 @@ def train_together(
         configs: may differ in numbers alone, `Configuration.carrying(Traced)`.
         data: as for `train`.
         begin: as for `train`; it is called for each.
-        ending: as for `train`.
+        signals: as for `train`.
 
     Raises:
         ConfigError, DataError, RunError: before anything is trained.
@@ -146,7 +146,7 @@ def train_together(
     with ExitStack() as held:
         for start in starts:
             held.enter_context(start.folder.held())
-        return _train(starts, members, begin, ending=ending)
+        return _train(starts, members, begin, signals=signals)
 
 
 def resume(
@@ -154,7 +154,7 @@ def resume(
     *,
     data: str | None = None,
     begin: Begin | None = None,
-    ending: bool = False,
+    signals: type[Signals] = Passed,
 ) -> Run:
     """Continue a run that was stopped, from its newest checkpoint, or else from its beginning.
 
@@ -165,7 +165,7 @@ def resume(
         path: the run folder.
         data: where its data lie now, if they were moved: an `.npz` file, or a folder of files.
         begin: as for `train`.
-        ending: as for `train`.
+        signals: as for `train`.
 
     Raises:
         ConfigError, DataError, RunError: before anything is trained or changed; RunError if the run
@@ -188,7 +188,7 @@ def resume(
         member = setup.member._replace(saved=saved)
         prepare([member], loaded, schedule)  # is it of this run?
         folder.reopen(config.tables(), [] if saved is None else saved.progress["records"])
-        (run,) = _train([start], [member], begin, ending=ending)
+        (run,) = _train([start], [member], begin, signals=signals)
     return run
 
 
@@ -203,12 +203,15 @@ def _start(config: Configuration, data: Dataset, schedule: Schedule) -> tuple[St
 
 
 def _train(
-    starts: Sequence[Start], members: Sequence[Member], begin: Begin | None, *, ending: bool
+    starts: Sequence[Start],
+    members: Sequence[Member],
+    begin: Begin | None,
+    *,
+    signals: type[Signals],
 ) -> list[Run]:
     """Make the steps of runs whose folders are there, and end them."""
     kept = [_recorded(start, member, begin) for start, member in zip(starts, members, strict=True)]
-    signals = Ending() if ending else Passed()
-    results = train_sessions(prepare(kept, starts[0].data, starts[0].schedule), signals)
+    results = train_sessions(prepare(kept, starts[0].data, starts[0].schedule), signals())
     return [_finish(start, result) for start, result in zip(starts, results, strict=True)]
 
 

@@ -71,22 +71,7 @@ class RegimeKind(Kind):
     slot = "regime"
 
 
-class FromRho(RegimeKind, abc.ABC):
-    """What is made from a regime number."""
-
-    rho: Annotated[Positive, Traced()] = 0.05
-    nudge: Nudge = "positive"
-
-    def check(self, config: "Configuration") -> None:
-        """Refuse to move outputs away from targets where there is no equilibrium."""
-        if self.rho >= 1 and self.nudge != "positive":
-            raise ConfigError(
-                f"with `nudge` {self.nudge}, `rho` must be below 1, since a sample that is moved "
-                "away from its target has no equilibrium from there on: choose `nudge` positive"
-            )
-
-
-class Held(FromRho):
+class Held(RegimeKind):
     """From the regime number ρ, and lowered in training so that ρ does not rise above it."""
 
     kind = "held"
@@ -94,19 +79,17 @@ class Held(FromRho):
     rho: Annotated[Positive, Traced()] = 0.05
     """Regime number ρ: 0.02 is near backpropagation, 1 is far."""
     nudge: Nudge = "alternating"
-    """Which way outputs are moved: `positive` to their targets, `negative` away from them, or every
-    second sample away, so that the biases of both cancel."""
+    """Which way outputs are nudged: `positive` to their targets, `negative` away from them, or
+    every second sample away, so that the biases of both cancel."""
 
 
-class Initial(FromRho):
+class Initial(RegimeKind):
     """From the regime number ρ of the first batch; ρ grows in training."""
 
     kind = "initial"
 
     rho: Annotated[Positive, Traced()] = 0.05
     """Regime number ρ of the first batch."""
-    nudge: Nudge = "positive"
-    """Which way outputs are moved, as in the regime held."""
 
 
 class Fixed(RegimeKind):
@@ -199,7 +182,7 @@ class PredictiveCodingRule(RuleKind):
             likelihood=self.likelihood.build(self._precision or 1.0),
             rho=self._rho,
             hold=self.holds,
-            nudge=self._nudge,
+            nudge=self.regime.nudge if isinstance(self.regime, Held) else "positive",
             regularisers=self.regularisers(),
             stopping=self.solver.stopping(),
             start=self.start.build(),
@@ -213,19 +196,28 @@ class PredictiveCodingRule(RuleKind):
     @property
     def own_precisions(self) -> bool:
         """Whether every sample of a batch has an output precision of its own."""
-        return self.holds or self._nudge != "positive"
-
-    @property
-    def _nudge(self) -> Nudge:
-        return self.regime.nudge if isinstance(self.regime, FromRho) else "positive"
+        return self.holds
 
     @property
     def _rho(self) -> float | None:
-        return self.regime.rho if isinstance(self.regime, FromRho) else None
+        return self.regime.rho if isinstance(self.regime, Held | Initial) else None
 
     @property
     def _precision(self) -> float | None:
         return self.regime.precision if isinstance(self.regime, Fixed) else None
+
+    def check(self, config: "Configuration") -> None:
+        """Refuse to nudge outputs away from targets where that does not teach what it should."""
+        super().check(config)
+        if not isinstance(self.regime, Held) or self.regime.nudge == "positive":
+            return
+        if self.regime.rho >= 1:
+            reason = "`rho` must be below 1, or samples need not have an equilibrium"
+        elif not isinstance(self.start, FromFeedforward):
+            reason = "inference must have `start` feedforward"
+        else:
+            return
+        raise ConfigError(f"with `nudge` {self.regime.nudge}, {reason}: choose `nudge` positive")
 
     def measure(self, network: Network, batch: Batch) -> Regime:
         """Return the regime in which training begins: as the rule will measure it, in one sweep.

@@ -247,7 +247,7 @@ class LinearSolveSolver(SolverKind):
         if config.rule.own_precisions:
             raise ConfigError(
                 "`solver` linear-solve is for one precision of all samples: choose `regime` "
-                "initial or fixed, and `nudge` positive"
+                "initial or fixed"
             )
 
 

@@ -17,6 +17,7 @@ from mupc.settings.setting import Located
 from mupc.sweeps.claims import Claim
 from mupc.sweeps.folder import SweepFolder
 from mupc.sweeps.points import Point
+from mupc.training.signals import Ending
 
 _WAIT = 1.0  # seconds between looks at what other processes have done
 
@@ -210,7 +211,7 @@ def _begun(
 ) -> Sequence[Run]:
     """Train from the beginning."""
     configs = [folder.config(*task) for task in tasks]
-    return train_together(configs, data=data, begin=begin, ending=True)
+    return train_together(configs, data=data, begin=begin, signals=Ending)
 
 
 def _resumed(
@@ -224,7 +225,7 @@ def _resumed(
         return begin(start)
 
     try:
-        return [resume(path, begin=noted, ending=True)]
+        return [resume(path, begin=noted, signals=Ending)]
     except RunError as error:
         if starts:
             raise

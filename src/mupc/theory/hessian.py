@@ -195,8 +195,10 @@ def _inverse(
 ) -> Operator:
     r"""Invert A, or A shifted, by conjugate gradients preconditioned by its Gauss–Newton part.
 
-    $$G (I + C^\top C)^{-1} G^\top, \quad C = B^\top J, \quad
-      (I + C^\top C)^{-1} = I - C^\top (I + C C^\top)^{-1} C$$
+    $$G (I + C^\top S C)^{-1} G^\top, \quad C = B^\top J, \quad
+      (I + C^\top S C)^{-1} = I - C^\top (S + C C^\top)^{-1} C$$
+
+    S has the sign of every sample's precision.
     """
     energy = dataclasses.replace(energy, regularisers=())  # conjugate gradients put them right
     point = energy.at(z)
@@ -207,11 +209,12 @@ def _inverse(
     pull, down = jax.linear_transpose(push, z), maps.down
     units = jnp.eye(output.size).reshape(output.size, *output.shape)
     C = jax.lax.map(lambda unit: ravel_pytree(down(unit))[0], units)
-    inner = jax.scipy.linalg.cho_factor(jnp.eye(len(C)) + C @ C.T)
+    signs = jnp.repeat(maps.sign, output[0].size)
+    inner = jax.scipy.linalg.lu_factor(jnp.diag(signs) + C @ C.T)
 
     def precondition(v: Float[Array, " n"]) -> Float[Array, " n"]:
         errors = ravel_pytree(pull(shaped(v))[0])[0]
-        errors = errors - jax.scipy.linalg.cho_solve(inner, C @ errors) @ C
+        errors = errors - jax.scipy.linalg.lu_solve(inner, C @ errors) @ C
         return ravel_pytree(push(shaped(errors)))[0]
 
     # Errors of eigenvalues are of the order of the square.

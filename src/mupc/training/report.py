@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from mupc.inference import InferenceResult
-from mupc.learning import Batch, LearningRule, first_gradients
+from mupc.learning import Batch, LearningRule, first_gradients, taken_from_size
 from mupc.networks import Network
 from mupc.records import EQUILIBRIUM, RegimeRecord, TraceRecord
 from mupc.theory import (
@@ -61,6 +61,7 @@ def trace_report(model: Model, batch: Batch, key: PRNGKeyArray, *, step: int) ->
     residuals = jnp.concatenate([solution.trace.residual[:steps], solution.residual[None]])
     relative = residuals / jnp.where(start > 0, start, 1)
     energies = jnp.concatenate([solution.trace.energy[:steps], solution.energy[None]])
+    _, energies = taken_from_size(energies[0], energies)
     energy, residual = jnp.mean(energies, axis=1), jnp.median(relative, axis=1)
     return TraceRecord(step, short(np.asarray(energy)), short(np.asarray(residual)))
 
