@@ -1,10 +1,14 @@
 """Transfer of learning rates: verdicts on grids whose answer is known, and the experiment."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from test_scripts import script, table, words
+
+from mupc.records import Outcome
+from mupc.settings import Configuration
 
 __all__ = ["script"]
 
@@ -114,3 +118,28 @@ def test_the_experiment_trains_judges_and_draws_and_says_the_same_again(transfer
     assert (tmp_path / "transfer-mupc-raw.png").is_file()
     assert transfer.main(arguments) == parts
     assert "16 of 16 points have results already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_scores_are_per_cent_or_nats_and_what_diverged_is_the_worst(transfer, monkeypatch, text):
+    """Of a size of blocks and channels; an accuracy of zero is one."""
+    figures = [(0.0, 2.0), (0.5, 1.5), (None, None), (0.25, 1.0)]
+    outcomes = [
+        Outcome("", {}, "finished" if a is not None else "diverged", "", a, loss, loss)
+        if text or a is None
+        else Outcome("", {}, "finished", "", a, loss)
+        for a, loss in figures
+    ]
+    results = [SimpleNamespace(outcome=outcome) for outcome in outcomes]
+    monkeypatch.setattr(transfer, "sweep", lambda folder, points, watch: results)
+    grid = transfer.Grid([0.1, 0.2], "rho", [0.05], [0])
+    base = Configuration().changed({"network": "conv-resnet"})
+    configs = [base.changed({"blocks": n}) for n in (1, 2)]
+    scores, unit = transfer.measure(None, configs, grid)
+    expected = [-2.0, -1.5, -np.inf, -1.0] if text else [0.0, 50.0, 0.0, 25.0]
+    np.testing.assert_array_equal(scores.ravel(), expected)
+    assert unit is (transfer.NATS if text else transfer.POINTS)
+    rows, _ = transfer.transfer(None, base, ["1x4", "2x4"], "mupc:uniform", grid)
+    assert f"costs {'0.000 nats' if text else '0.0 points'}" in rows[-1]
+    with pytest.raises(SystemExit, match="not of vgg"):
+        transfer.transfer(None, base.changed({"network": "vgg"}), ["1x4"], "mupc:uniform", grid)
