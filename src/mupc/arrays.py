@@ -65,22 +65,26 @@ as_not_negative = scalar_that_is("of at least 0", lambda value: 0 <= value < np.
 
 def as_positive_array(value: ArrayLike | Sequence[float] | None) -> Float[Array, "..."] | None:
     """Convert positive numbers to an array of the default float type; None stays None."""
+    return _as_array(value, lambda numbers: numbers > 0, "above 0")
+
+
+def as_nonzero_array(value: ArrayLike | Sequence[float] | None) -> Float[Array, "..."] | None:
+    """Convert numbers other than zero to an array of the default float type; None stays None."""
+    return _as_array(value, lambda numbers: numbers != 0, "other than 0")
+
+
+def _as_array(
+    value: ArrayLike | Sequence[float] | None,
+    sound: Callable[[np.ndarray], np.ndarray],
+    which: str,
+) -> Float[Array, "..."] | None:
     if value is None:
         return None
     if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
         numbers = np.asarray(value, float)
-        if not np.all((numbers > 0) & np.isfinite(numbers)):
-            raise ValueError(f"expected finite numbers above 0, not {value}")
+        if not np.all(sound(numbers) & np.isfinite(numbers)):
+            raise ValueError(f"expected finite numbers {which}, not {value}")
     return jnp.asarray(value, dtype=jnp.result_type(float))
-
-
-def as_nonzero_array(value: ArrayLike | Sequence[float] | None) -> Float[Array, "..."] | None:
-    """Convert finite numbers other than zero, as `as_positive_array` does those above."""
-    if value is not None and not isinstance(value, Tracer):
-        numbers = np.asarray(value, float)
-        if not np.all((numbers != 0) & np.isfinite(numbers)):
-            raise ValueError(f"expected finite numbers other than 0, not {value}")
-    return None if value is None else jnp.asarray(value, dtype=jnp.result_type(float))
 
 
 def as_count(value: ArrayLike, least: int = 0) -> Int[Array, ""]:
