@@ -88,10 +88,6 @@ class AttentionBranch(ScaledBlock):
 
     def __call__(self, z: Sequence) -> Sequence:
         """Predict the next activity of one example."""
-        run = lambda block, z: block._predict(z)
-        return jax.checkpoint(run, prevent_cse=False)(self, z)
-
-    def _predict(self, z):
         first, last, *_ = self.multipliers
         length, width = z.shape
         query, key, value = jnp.split(first * (self.norm(z) @ self.qkv.T), 3, axis=-1)
@@ -156,10 +152,6 @@ class PerceptronBranch(ScaledBlock):
 
     def __call__(self, z: Sequence) -> Sequence:
         """Predict the next activity of one example."""
-        run = lambda block, z: block._predict(z)
-        return jax.checkpoint(run, prevent_cse=False)(self, z)
-
-    def _predict(self, z):
         first, last, *_ = self.multipliers
         inner = jax.nn.gelu(first * (self.norm(z) @ self.up.T))
         return z + self.branch * last * (inner @ self.down.T)
