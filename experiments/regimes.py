@@ -55,9 +55,9 @@ def _train(
         "depth": depth,
         "width": options.width,
         "activation": activation,
-        "regime": "initial" if options.fixed_precision else "held",
         "rho": rho,
-        "nudge": "positive",  # away from its target there is no minimum from ρ = 1 on
+        # From ρ = 1 on samples need not have a minimum away from their targets.
+        **({"regime": "initial"} if options.fixed_precision else {"nudge": "positive"}),
         "steps": options.steps,
         "seed": seed,
         "out": str(options.out / name),

@@ -95,6 +95,15 @@ def test_regimes_train_each_solver_in_each_regime(script, tmp_path, capsys):
     assert residuals["l-bfgs-30", "2"] < 2e-3 < residuals["gauss-newton-1x1", "2"]
 
 
+def test_regimes_may_keep_the_precision(script, tmp_path):
+    arguments = words(
+        "--depths 2 --width 8 --activations tanh --regimes 2 --steps 2 --fixed-precision "
+        "--solvers gauss-newton-1x1 --out"
+    )
+    (run,) = next(iter(script("experiments/regimes").main([*arguments, str(tmp_path)]).values()))
+    assert run.config.flat()["regime"] == "initial"
+
+
 def test_held_compares_precisions_of_samples_with_those_of_batches(script, capsys):
     held = script("experiments/held")
     arguments = words("--depth 3 --width 16 --regimes 0.2 --steps 12 --seeds 0 --batches 2")

@@ -236,7 +236,7 @@ class FreeEnergy(ErrorEnergy):
                 0
             ],
             down=lambda v: self.whiten(self.network.pullback(self.x, activities, root(v))),
-            sign=jnp.sign(self.precision) * jnp.ones_like(self.x, output.dtype, shape=len(self.x)),
+            sign=jnp.broadcast_to(jnp.sign(self.precision), (len(self.x),)),
         )
 
     def of_sample(self, i: int | Int[Array, ""]) -> "FreeEnergy":

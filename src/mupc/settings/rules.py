@@ -135,11 +135,6 @@ class RuleKind(Kind):
         """Whether the precision is lowered in training to keep the regime."""
         return False
 
-    @property
-    def own_precisions(self) -> bool:
-        """Whether every sample of a batch has an output precision of its own."""
-        return False
-
     def regularisers(self) -> tuple[Regulariser, ...]:
         """Return the regularisers whose strength is not zero."""
         chosen = [
@@ -192,11 +187,6 @@ class PredictiveCodingRule(RuleKind):
     def holds(self) -> bool:
         """Whether the precision is lowered in training to keep the regime."""
         return isinstance(self.regime, Held)
-
-    @property
-    def own_precisions(self) -> bool:
-        """Whether every sample of a batch has an output precision of its own."""
-        return self.holds
 
     @property
     def _rho(self) -> float | None:

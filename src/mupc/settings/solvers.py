@@ -244,7 +244,7 @@ class LinearSolveSolver(SolverKind):
             raise ConfigError(
                 "`solver` linear-solve is for `likelihood` gaussian: use gauss-newton"
             )
-        if config.rule.own_precisions:
+        if config.rule.holds:  # each sample has its own
             raise ConfigError(
                 "`solver` linear-solve is for one precision of all samples: choose `regime` "
                 "initial or fixed"
