@@ -1,5 +1,6 @@
 """Blocks of transformers: branches of attention and of perceptrons, and a readout."""
 
+from functools import partial
 from typing import ClassVar
 
 import equinox as eqx
@@ -11,6 +12,14 @@ from mupc.networks.block import ScaledBlock
 from mupc.parameterisations import Parameterisation, Role, Scale, Shape
 
 Sequence = Float[Array, "positions width"]
+
+_computed_again = partial(jax.checkpoint, prevent_cse=False)
+"""What a branch has in between is computed again for its derivatives, not kept for every branch.
+
+A branch of attention has some eight arrays of an activity's size in between and one of perceptrons
+nine, beside which weights and activities would be the smaller part. Inside of a loop over branches
+XLA does not merge the two computations, so nothing need prevent it.
+"""
 
 
 class Norm(eqx.Module):
@@ -86,6 +95,7 @@ class AttentionBranch(ScaledBlock):
             causal=causal,
         )
 
+    @_computed_again
     def __call__(self, z: Sequence) -> Sequence:
         """Predict the next activity of one example."""
         first, last, *_ = self.multipliers
@@ -150,6 +160,7 @@ class PerceptronBranch(ScaledBlock):
             branch=laws.branch_multiplier(shape.length),
         )
 
+    @_computed_again
     def __call__(self, z: Sequence) -> Sequence:
         """Predict the next activity of one example."""
         first, last, *_ = self.multipliers
