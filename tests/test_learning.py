@@ -18,6 +18,7 @@ RULES = {
     "held regime": mupc.PredictiveCoding(likelihood=mupc.Gaussian(), hold=True),
     "default": mupc.PredictiveCoding(),
     "backpropagation": mupc.Backpropagation(),
+    "equilibrium propagation": mupc.EquilibriumPropagation(),
 }
 
 

@@ -21,6 +21,7 @@ RULES = {
     ),
     "gauss-newton": mupc.PredictiveCoding(mupc.GaussNewton(2)),
     "backpropagation": mupc.Backpropagation(),
+    "equilibrium propagation": mupc.EquilibriumPropagation(),
 }
 
 

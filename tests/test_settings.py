@@ -24,9 +24,11 @@ SIZES = {
     "vgg": {"layers": "2p 3p"},
     "transformer": {"pairs": 1, "width": 8, "context": 4},
     "vision-transformer": {"pairs": 1, "width": 8},
+    "residual-hopfield": {"depth": 3, "width": 8},
 }
 CONVOLUTIONS = {"network": "conv-resnet"}
 TOKENS = {"network": "transformer", "dataset": "text", "likelihood": "categorical"}
+SETTLING = {"rule": "equilibrium-propagation"}
 SGD = {"optimiser": "sgd", "learning_rate": 0.3}
 DESCENT = {"solver": "gradient-descent"}
 FIXED = {"regime": "fixed"}
@@ -64,6 +66,9 @@ FIELDS = {
     "regime": ({"steps": 40, "width": 16, "activation": "tanh"}, "initial"),
     "rho": ({}, 0.2),
     "nudge": ({}, "positive"),
+    "beta": (SETTLING, 0.5),
+    "phases": (SETTLING, "one-sided"),
+    "nudged_steps": (SETTLING, 1),
     "precision": (FIXED, 0.5),
     "solver": ({}, "l-bfgs"),
     "coordinates": ({"solver": "l-bfgs"}, "activities"),

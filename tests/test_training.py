@@ -81,7 +81,12 @@ def fit(data=None, rule=PC, optimiser=None, **kwargs):
     return mupc.fit(network(), data or toy(), rule, optimiser, **options)
 
 
-RULES = {"unheld": PC, "default": mupc.PredictiveCoding(), "exact": mupc.Backpropagation()}
+RULES = {
+    "unheld": PC,
+    "default": mupc.PredictiveCoding(),
+    "exact": mupc.Backpropagation(),
+    "settling": mupc.EquilibriumPropagation(),
+}
 
 
 def parted(key):

@@ -8,6 +8,8 @@ from mupc import theory as theory
 from mupc.energies import Energy as Energy
 from mupc.energies import ErrorEnergy as ErrorEnergy
 from mupc.energies import FreeEnergy as FreeEnergy
+from mupc.energies import HopfieldEnergy as HopfieldEnergy
+from mupc.energies import NudgedEnergy as NudgedEnergy
 from mupc.energies import Point as Point
 from mupc.hyperparameters import traced as traced
 from mupc.inference import LBFGS as LBFGS
@@ -35,6 +37,7 @@ from mupc.inference import ZeroStart as ZeroStart
 from mupc.inference import infer as infer
 from mupc.learning import Backpropagation as Backpropagation
 from mupc.learning import Batch as Batch
+from mupc.learning import EquilibriumPropagation as EquilibriumPropagation
 from mupc.learning import Info as Info
 from mupc.learning import LearningRule as LearningRule
 from mupc.learning import PredictiveCoding as PredictiveCoding
@@ -45,6 +48,7 @@ from mupc.networks import Block as Block
 from mupc.networks import Chain as Chain
 from mupc.networks import Dense as Dense
 from mupc.networks import Feedforward as Feedforward
+from mupc.networks import Hopfield as Hopfield
 from mupc.networks import Network as Network
 from mupc.networks import Scaled as Scaled
 from mupc.networks import Stage as Stage
@@ -52,6 +56,7 @@ from mupc.networks import chain_from_mlp as chain_from_mlp
 from mupc.networks import chain_from_modules as chain_from_modules
 from mupc.networks import conv_resnet as conv_resnet
 from mupc.networks import identity as identity
+from mupc.networks import residual_hopfield as residual_hopfield
 from mupc.networks import residual_mlp as residual_mlp
 from mupc.networks import scale_adam as scale_adam
 from mupc.networks import scale_sgd as scale_sgd
@@ -63,6 +68,7 @@ from mupc.parameterisations import Base as Base
 from mupc.parameterisations import Parameterisation as Parameterisation
 from mupc.parameterisations import Scale as Scale
 from mupc.parameterisations import Shape as Shape
+from mupc.parameterisations import hopfield as hopfield
 from mupc.parameterisations import mupc as mupc
 from mupc.parameterisations import normal as normal
 from mupc.parameterisations import ntk as ntk

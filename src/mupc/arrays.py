@@ -73,6 +73,11 @@ def as_nonzero_array(value: ArrayLike | Sequence[float] | None) -> Float[Array, 
     return _as_array(value, lambda numbers: numbers != 0, "other than 0")
 
 
+def as_array(value: ArrayLike | Sequence[float] | None) -> Float[Array, "..."] | None:
+    """Convert finite numbers to an array of the default float type; None stays None."""
+    return _as_array(value, np.isfinite, "of any size")
+
+
 def _as_array(
     value: ArrayLike | Sequence[float] | None,
     sound: Callable[[np.ndarray], np.ndarray],

@@ -16,6 +16,7 @@ Source: μPC (arXiv 2505.13124), Table 1; Depth-μP (arXiv 2310.02244) for the r
 (arXiv 2505.01618), Table 1, for branches with another depth exponent.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -131,6 +132,9 @@ class Parameterisation:
         input, branch, plain, readout: the rows.
         beside: laws of a bias that is added beside a branch, not multiplied with it.
         depth: law of the branch multiplier b, in L.
+        reach: the power of L by which what one branch adds is multiplied along depth, besides what
+            the other branches add: 0 where a layer acts on those above it, 1 where each acts on
+            its neighbours both ways.
         gamma: $\gamma$.
         base: the shape at which the rate factors of *mup* are 1.
         initialise: draws the weights.
@@ -143,6 +147,7 @@ class Parameterisation:
     readout: Row
     beside: Laws = field(default=Laws())
     depth: Law = field(default=_ONE)
+    reach: float = 0.0
     gamma: float = 1.0
     base: Base = field(default=Base())
     initialise: Initialiser = field(default=normal)
@@ -191,7 +196,7 @@ class Parameterisation:
         summed = own if role == "hidden" else whole
         # L branches of L^−α change the output by L^(1−α) times what one of them changes; at the
         # base shape, whose α is ½, that is √L₀.
-        along = 1 + self.depth.depth if self.depth.depth else 0.5
+        along = 1 + self.reach + self.depth.depth if self.depth.depth else 0.5
         deep, wide = self.base.length**0.5 * shape.length**-along, summed[0] ** -0.5
         hidden = min(wide * min(deep, _LARGEST_OF_DEPTH), _LARGEST_HIDDEN)
         outer = min(max(wide * deep, 1.0), _LARGEST_OUTER)
@@ -272,3 +277,23 @@ def mupc(
         base=base or Base(),
         initialise=initialise,
     )
+
+
+def hopfield(
+    gamma: float = 1.0, *, base: Base | None = None, initialise: Initialiser = normal
+) -> Parameterisation:
+    r"""`mupc` for layers coupled both ways (`mupc.residual_hopfield`): branches $L^{-3/2}$.
+
+    The energy $\sum_l \tfrac12 \|s_l - s_{l-1}\|^2$ of a chain has the Green's function
+    $\min(l, j)$: a force on any layer moves all of them, those above it by L times itself. Forces
+    of L random couplings then add up to $L^{3/2}$, where those of a feedforward chain add up to
+    $L^{1/2}$. A change of all weights along their gradients adds up to $L^2$, so that Adam's rate
+    factors are those of `mupc`: $L^{-1/2}$, and $1/\sqrt{\text{fan-in}}$.
+
+    Args:
+        gamma: $\gamma$, by which the readout is divided.
+        base: the shape at which the rate factors of *mup* are 1.
+        initialise: draws the weights; `normal` or `orthogonal`.
+    """
+    laws = mupc(gamma, base=base, initialise=initialise)
+    return dataclasses.replace(laws, name="hopfield", depth=Law(depth=-1.5), reach=1.0)

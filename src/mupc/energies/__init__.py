@@ -3,6 +3,8 @@
 from mupc.energies.energy import Energy as Energy
 from mupc.energies.energy import ErrorEnergy as ErrorEnergy
 from mupc.energies.energy import GaussNewtonMaps as GaussNewtonMaps
+from mupc.energies.energy import NudgedEnergy as NudgedEnergy
 from mupc.energies.energy import Point as Point
 from mupc.energies.error_view import ErrorView as ErrorView
+from mupc.energies.hopfield import HopfieldEnergy as HopfieldEnergy
 from mupc.energies.prediction import FreeEnergy as FreeEnergy

@@ -131,6 +131,7 @@ class GaussNewtonMaps(NamedTuple):
 class ErrorEnergy(Energy):
     r"""An energy that can be written in hidden errors, $e_l = z_l - u_l(z_{l-1})$.
 
+    Or in other coordinates that tell layers apart, such as what each adds to the one below.
     Solvers that move errors (`mupc.InErrors`, `mupc.GaussNewton`) need one.
     """
 
@@ -149,3 +150,28 @@ class ErrorEnergy(Energy):
         Raises:
             ValueError: if the hidden energy is not one of the errors alone.
         """
+
+
+class NudgedEnergy(ErrorEnergy):
+    r"""An energy of a network's activities, and a cost of its output: $E(z) + f\,C(y, \hat y(z))$.
+
+    The factor f, of each sample its own, is how strongly the output is nudged to its target: away
+    from it below zero, and not at all at zero.
+    """
+
+    @property
+    @abstractmethod
+    def rests(self) -> bool:
+        """Whether activities are known without inference that minimise E: those of `run()`."""
+
+    @abstractmethod
+    def times(self, factors: Float[Array, " batch"]) -> "NudgedEnergy":
+        """Return the energy with further factors f of every sample."""
+
+    @abstractmethod
+    def with_parameters(self, parameters: PyTree[Any]) -> "NudgedEnergy":
+        """Return the energy with other parameters."""
+
+    @abstractmethod
+    def output(self, point: Point) -> Float[Array, "batch ..."]:
+        """Return ŷ."""

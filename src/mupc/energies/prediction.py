@@ -15,13 +15,13 @@ from mupc.arrays import (
     over_rows,
     over_samples,
 )
-from mupc.energies.energy import ErrorEnergy, GaussNewtonMaps, Point
+from mupc.energies.energy import GaussNewtonMaps, NudgedEnergy, Point
 from mupc.likelihoods import Likelihood, losses
 from mupc.networks import Activities, Network, with_gradient
 from mupc.regularisers import Regulariser, activity_terms, weight_terms
 
 
-class FreeEnergy(ErrorEnergy):
+class FreeEnergy(NudgedEnergy):
     r"""The predictive coding energy of a clamped input and target (arXiv 2505.13124, Eq. 2).
 
     $$F(z) = \sum_{l=1}^{H} \tfrac{\pi_l}{2} \|z_l - u_l(z_{l-1})\|^2 + f\,\ell(y, \hat y),
@@ -107,6 +107,11 @@ class FreeEnergy(ErrorEnergy):
     @property
     def _sign(self) -> float | Float[Array, " batch"]:
         return 1.0 if self.factors is None else jnp.sign(self.factors)
+
+    @property
+    def rests(self) -> bool:
+        """Whether hidden errors of zero are a minimum without a target: without activity decay."""
+        return activity_terms(self.regularisers, ()) is None
 
     def times(self, factors: Float[Array, " batch"]) -> "FreeEnergy":
         """Return the energy with further factors of every sample."""

@@ -1,6 +1,8 @@
 """Learning rules: how a batch becomes weight gradients."""
 
 from mupc.learning.backpropagation import Backpropagation as Backpropagation
+from mupc.learning.equilibrium_propagation import EquilibriumPropagation as EquilibriumPropagation
+from mupc.learning.equilibrium_propagation import Phases as Phases
 from mupc.learning.explain import explain as explain
 from mupc.learning.predictive_coding import Nudge as Nudge
 from mupc.learning.predictive_coding import PredictiveCoding as PredictiveCoding

@@ -27,7 +27,14 @@ from mupc.inference import (
 )
 from mupc.kinds import check_kind
 from mupc.learning.regime import Held, Precisions, Regime, mean_regime_number
-from mupc.learning.rule import Batch, Info, LearningRule, check_terms, taken_from_size
+from mupc.learning.rule import (
+    Batch,
+    Info,
+    LearningRule,
+    alternating,
+    check_terms,
+    taken_from_size,
+)
 from mupc.likelihoods import Gaussian, Likelihood
 from mupc.networks import Network
 from mupc.regularisers import Regulariser
@@ -226,8 +233,7 @@ class PredictiveCoding(LearningRule):
         """Return 1 for samples that are nudged to their targets, −1 for those nudged away."""
         if self.nudge == "negative":
             return jnp.full(size, -1.0)
-        first = jax.random.rademacher(key, (), dtype=float)  # batches may be of odd size
-        return first * (1.0 - 2.0 * (jnp.arange(size) % 2))
+        return alternating(size, key)
 
     def _measured(self, energy: Energy, point: Point, state: Any) -> tuple[Any, Precisions]:
         if state is None or self.regime is None:

@@ -54,6 +54,12 @@ def taken_from_size(
     return size, size + (after - before)
 
 
+def alternating(size: int, key: PRNGKeyArray) -> Float[Array, " batch"]:
+    """Return 1 and −1 in turn, beginning with either at random: batches may be of odd size."""
+    first = jax.random.rademacher(key, (), dtype=float)
+    return first * (1.0 - 2.0 * (jnp.arange(size) % 2))
+
+
 class LearningRule(Readable):
     """Turns a batch into weight gradients.
 

@@ -16,6 +16,8 @@ from mupc.networks.convolutional import PooledDense as PooledDense
 from mupc.networks.convolutional import conv_resnet as conv_resnet
 from mupc.networks.from_modules import chain_from_mlp as chain_from_mlp
 from mupc.networks.from_modules import chain_from_modules as chain_from_modules
+from mupc.networks.hopfield import Hopfield as Hopfield
+from mupc.networks.hopfield import residual_hopfield as residual_hopfield
 from mupc.networks.mlp import residual_mlp as residual_mlp
 from mupc.networks.network import Feedforward as Feedforward
 from mupc.networks.network import Layer as Layer

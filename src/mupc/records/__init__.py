@@ -26,6 +26,7 @@ from mupc.records.sweep import score as score
 from mupc.records.sweep import without_seed as without_seed
 from mupc.records.sweep import write_outcome as write_outcome
 from mupc.records.types import EQUILIBRIUM as EQUILIBRIUM
+from mupc.records.types import NUDGE_OVER_RESIDUAL as NUDGE_OVER_RESIDUAL
 from mupc.records.types import Record as Record
 from mupc.records.types import RegimeRecord as RegimeRecord
 from mupc.records.types import TheoryRecord as TheoryRecord

@@ -15,6 +15,12 @@ _LEARNS = 0.1
 EQUILIBRIUM = 1e-2
 """Relative residual up to which one may speak of equilibrium."""
 
+NUDGE_OVER_RESIDUAL = "nudge over residual"
+"""What equilibrium propagation measures of its phases: how much one goes beyond the other."""
+
+# At 2 the cosine with the exact gradient was .68 to .78, at 9 .94 (32 layers of width 64).
+_LEAST_NUDGE = 5.0
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainRecord:
@@ -153,6 +159,11 @@ class RegimeRecord:
             rho = figure(self.rho, ".2g")
             parts.append(f"gradient-weighted ρ {rho} (precision {figure(self.precision, '.2g')})")
         parts += [f"{name} {span(value)}" for name, value in self.diagnostics.items()]
+        if self.noisy:
+            parts.append(
+                "the nudge hardly exceeds what the free phase left to do, so that its gradients "
+                "are in large part noise: give that more steps, or take a larger nudge"
+            )
         if self.at_equilibrium is not None:
             residual = figure(self.residual, ".2g") or "not finite"
             sweeps = "" if self.sweeps is None else f" ({self.sweeps:.0f} sweeps)"
@@ -172,6 +183,12 @@ class RegimeRecord:
             if self.learning and not (rest := self.unlearned or ["1"])[0].isdigit():
                 parts.append(f"not learning: {listed(rest)}")
         return "; ".join(parts)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether phases differ too little to tell their difference from what they lack."""
+        nudge = self.diagnostics.get(NUDGE_OVER_RESIDUAL)
+        return isinstance(nudge, float) and nudge < _LEAST_NUDGE
 
     def cosines(self) -> str:
         """Return the median and the minimum over the layers in words; empty without a gradient."""

@@ -1,31 +1,35 @@
-"""The residual multilayer perceptron."""
+"""Fully connected networks: the residual multilayer perceptron, and the Hopfield network."""
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxtyping import PRNGKeyArray
 
 from mupc.data import Dataset
-from mupc.networks import Chain, residual_mlp
-from mupc.settings.network import ACTIVATIONS, Activation, NetworkKind, OfActivation
-from mupc.settings.setting import Count, unheeded
+from mupc.networks import Network, residual_hopfield, residual_mlp
+from mupc.settings.network import (
+    ACTIVATIONS,
+    Activation,
+    HopfieldLaws,
+    NetworkKind,
+    OfActivation,
+    ParameterisationKind,
+)
+from mupc.settings.setting import ConfigError, Count, unheeded
 
 if TYPE_CHECKING:
     from mupc.settings.configuration import Configuration
 
 
-class ResidualMLP(OfActivation, NetworkKind):
-    """Fully connected residual layers (arXiv 2505.13124, Eq. 1)."""
-
-    kind = "residual-mlp"
+class _FullyConnected(NetworkKind):
     sizes = ("depth", "width")
+    make: ClassVar[Callable[..., Network]]
 
     depth: Count = 128
     """Number of hidden layers H."""
     width: Count = 128
     """Width N of every hidden layer."""
-    activation: Activation = "relu"
-    """Activation function φ."""
     skips: bool = True
     """Residual (skip) connections."""
     biases: bool = False
@@ -35,14 +39,15 @@ class ResidualMLP(OfActivation, NetworkKind):
         """Return the data with samples as rows."""
         return data.flattened()
 
-    def build(self, shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> Chain:
+    def build(self, shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> Network:
         """Return a new network."""
-        return residual_mlp(
+        own: Any = self
+        return type(self).make(
             math.prod(shape),
             outputs,
             width=self.width,
             depth=self.depth,
-            activation=ACTIVATIONS[self.activation],
+            activation=ACTIVATIONS[own.activation],
             skips=self.skips,
             biases=self.biases,
             parameterisation=self.parameterisation.build(),
@@ -63,3 +68,34 @@ class ResidualMLP(OfActivation, NetworkKind):
         """Refuse the absence of skips where there is nothing to skip."""
         if self.depth == 1 and not self.skips:
             raise unheeded("skips", "a `depth` of 1 has no hidden block")
+
+
+class ResidualMLP(OfActivation, _FullyConnected):
+    """Fully connected residual layers (arXiv 2505.13124, Eq. 1)."""
+
+    kind = "residual-mlp"
+    make = residual_mlp
+
+    activation: Activation = "relu"
+    """Activation function φ."""
+
+
+class ResidualHopfield(_FullyConnected):
+    """Fully connected layers, coupled both ways, that settle together."""
+
+    kind = "residual-hopfield"
+    brings: ClassVar[Mapping[str, Any]] = {"rule": "equilibrium-propagation"}
+    make = residual_hopfield
+
+    activation: Activation = "tanh"
+    """Activation function φ of the states."""
+    parameterisation: ParameterisationKind = HopfieldLaws()
+
+    def check(self, config: "Configuration") -> None:
+        """Refuse rules and methods that are for predictions."""
+        super().check(config)
+        if config.rule.kind == "predictive-coding":
+            raise ConfigError(
+                "`network` residual-hopfield makes no predictions, which `rule` predictive-coding "
+                "needs: choose equilibrium-propagation, or backpropagation through its relaxation"
+            )

@@ -57,6 +57,20 @@ class MuPC(ParameterisationKind):
         return parameterisations.mupc(self.gamma, exponent=self.exponent, initialise=initialise)
 
 
+class HopfieldLaws(ParameterisationKind):
+    """`mupc` for layers that are coupled both ways: branches of 1/√(L³)."""
+
+    kind = "hopfield"
+
+    gamma: Positive = 1.0
+    """γ: divides the readout's multiplier."""
+
+    def build(self) -> Parameterisation:
+        """Return the parameterisation."""
+        initialise = getattr(parameterisations, self.initialisation)
+        return parameterisations.hopfield(self.gamma, initialise=initialise)
+
+
 class NTK(ParameterisationKind):
     """The neural tangent parameterisation, with 1/√L on branches."""
 
@@ -148,4 +162,4 @@ class OfActivation:
         return self.activation == "relu"
 
 
-PARAMETERISATIONS: tuple[type[ParameterisationKind], ...] = (MuPC, NTK, Standard)
+PARAMETERISATIONS: tuple[type[ParameterisationKind], ...] = (MuPC, HopfieldLaws, NTK, Standard)

@@ -10,8 +10,10 @@ from mupc.energies import FreeEnergy
 from mupc.learning import (
     Backpropagation,
     Batch,
+    EquilibriumPropagation,
     LearningRule,
     Nudge,
+    Phases,
     PredictiveCoding,
     sensitivity,
 )
@@ -21,6 +23,7 @@ from mupc.records import Regime
 from mupc.regularisers import ActivityDecay, Regulariser, SpectralPenalty, WeightDecay
 from mupc.settings.setting import (
     ConfigError,
+    Count,
     Kind,
     NotNegative,
     Positive,
@@ -28,7 +31,7 @@ from mupc.settings.setting import (
     Traced,
     unheeded,
 )
-from mupc.settings.solvers import GaussNewtonSolver, SolverKind
+from mupc.settings.solvers import GaussNewtonSolver, LBFGSSolver, SolverKind
 from mupc.settings.starts import FromFeedforward, StartKind
 
 if TYPE_CHECKING:
@@ -231,6 +234,52 @@ class PredictiveCodingRule(RuleKind):
         return None if regime.rho is None else self.solver.warning(regime.rho, config)
 
 
+class EquilibriumPropagationRule(RuleKind):
+    """Equilibrium propagation: two equilibria, apart by a nudge, and their contrast."""
+
+    kind = "equilibrium-propagation"
+
+    beta: Annotated[Positive, Traced()] = 0.1
+    """Nudge β: the factor of the output's cost in the energy."""
+    phases: Phases = "centred"
+    """Which equilibria are compared: those of β and −β, of β and 0, or of 0 and one of ±β."""
+    nudged_steps: Count = 10
+    """Largest number of steps of a nudged phase."""
+    solver: SolverKind = LBFGSSolver()
+
+    def build(self, depth: int) -> LearningRule:
+        """Return the rule, for a network of so many hidden layers."""
+        return EquilibriumPropagation(
+            solver=self.solver.build(),
+            max_steps=self.solver.steps(depth),
+            likelihood=self.likelihood.build(),
+            beta=self.beta,
+            phases=self.phases,
+            nudged_steps=self.nudged_steps,
+            regularisers=self.regularisers(),
+            stopping=self.solver.stopping(),
+        )
+
+    def measure(self, network: Network, batch: Batch) -> Regime:
+        """Return the regime: β, and no ρ."""
+        return Regime(self.beta, None)
+
+    def check(self, config: "Configuration") -> None:
+        """Refuse what its energy does not have."""
+        super().check(config)
+        settles = config.network.kind == "residual-hopfield"
+        if settles and self.solver.kind in ("gauss-newton", "linear-solve"):
+            raise ConfigError(
+                f"`solver` {self.solver.kind} is for errors of predictions, and `network` "
+                "residual-hopfield makes none: use l-bfgs"
+            )
+        if not settles and self.activity_decay:
+            raise ConfigError(
+                "`rule` equilibrium-propagation takes no `activity_decay` with a network of "
+                "predictions, whose free phase would not be the feedforward pass"
+            )
+
+
 class BackpropagationRule(RuleKind):
     """Backpropagation, the yardstick."""
 
@@ -254,6 +303,10 @@ def _unit_regime(network: Network, batch: Batch, likelihood: Likelihood) -> Floa
     return sensitivity(energy, energy.run()).mean()
 
 
-RULES: tuple[type[RuleKind], ...] = (PredictiveCodingRule, BackpropagationRule)
+RULES: tuple[type[RuleKind], ...] = (
+    PredictiveCodingRule,
+    EquilibriumPropagationRule,
+    BackpropagationRule,
+)
 LIKELIHOODS: tuple[type[LikelihoodKind], ...] = (GaussianLikelihood, CategoricalLikelihood)
 REGIMES: tuple[type[RegimeKind], ...] = (Held, Initial, Fixed)

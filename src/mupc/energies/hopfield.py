@@ -1,0 +1,126 @@
+"""The energy of layers that are coupled both ways, and the cost of their output."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Num
+
+from mupc.arrays import as_array, layer_square_norms
+from mupc.energies.energy import GaussNewtonMaps, NudgedEnergy, Point
+from mupc.kinds import check_kind
+from mupc.likelihoods import Likelihood, losses
+from mupc.networks import Activities, Hopfield
+from mupc.regularisers import Regulariser, activity_terms, weight_terms
+
+
+class HopfieldEnergy(NudgedEnergy):
+    r"""The energy of a Hopfield network, and a cost outside of it (arXiv 1602.05179, Eqs. 1 and 4).
+
+    $$F(s) = E(s; x) + f\,\ell(y, \hat y(s_H))$$
+
+    per sample, with E as `mupc.Hopfield` says, plus regularisers. Its coordinates besides states
+    are increments $s_l - s_{l-1}$, which stand where a predictive coding energy has errors: in them
+    the Hessian of a residual chain is the identity and what couplings add, so that solvers in
+    errors (`mupc.InErrors`) move all its layers at once.
+
+    Args:
+        network: gives E and the output ŷ.
+        x: the input, (batch, ...).
+        y: the target, (batch, ...), shaped like the output.
+        likelihood: ℓ.
+        regularisers: further terms, on weights or on activities.
+        factors: f of every sample, 0 for a free phase; 1 unless given.
+
+    Raises:
+        TypeError: if the network is no `mupc.Hopfield`.
+    """
+
+    network: Hopfield
+    x: Num[Array, "batch ..."] = eqx.field(converter=jnp.asarray)
+    y: Float[Array, "batch ..."] = eqx.field(converter=lambda y: jnp.asarray(y, float))
+    likelihood: Likelihood
+    regularisers: tuple[Regulariser, ...] = eqx.field(default=(), converter=tuple)
+    factors: Float[Array, " batch"] | None = eqx.field(default=None, converter=as_array)
+
+    def __check_init__(self) -> None:
+        example = "a mupc.Hopfield, e.g. mupc.residual_hopfield(…)"
+        check_kind("network", self.network, Hopfield, example)
+
+    @property
+    def parameters(self) -> Hopfield:
+        """The network."""
+        return self.network
+
+    def with_parameters(self, parameters: Hopfield) -> "HopfieldEnergy":
+        """Return the energy of another network."""
+        return eqx.tree_at(lambda energy: energy.network, self, parameters)
+
+    @property
+    def rests(self) -> bool:
+        """Never: states are to be inferred even without a target."""
+        return False
+
+    def times(self, factors: Float[Array, " batch"]) -> "HopfieldEnergy":
+        """Return the energy with further factors of every sample."""
+        factors = factors if self.factors is None else self.factors * factors
+        where = lambda energy: energy.factors  # noqa: E731
+        return eqx.tree_at(where, self, factors, is_leaf=lambda leaf: leaf is None)
+
+    def at(self, activities: Activities) -> Point:
+        """Return the point of these states, with their increments."""
+        return Point(activities, self.network.increments(activities))
+
+    def run(self, errors: Activities | None = None) -> Point:
+        """Return the point of these increments; unless given, where nothing couples the states."""
+        increments = self.network.rest(self.x) if errors is None else errors
+        return Point(self.network.states(increments), increments)
+
+    def output(self, point: Point) -> Float[Array, "batch ..."]:
+        """Return what the readout makes of the last state."""
+        return self.network.output(point.activities)
+
+    def layers(self, point: Point) -> Float[Array, "layers batch"]:
+        """Return each layer's energy of each sample, (H + 1, batch), from input to output."""
+        squares = [0.5 * layer_square_norms(e) for e in point.errors]
+        own = self._besides(point.activities)
+        return own.at[:-1].add(self.network.in_order(squares))
+
+    def of_weights(self) -> Float[Array, ""]:
+        """Return the sum of the regularisers' terms on the weights."""
+        return weight_terms(self.regularisers, self.network)
+
+    def error_gradient(self, point: Point) -> Activities:
+        """Return the gradient of the batch sum by the increments."""
+        slopes = self.network.by_increments(self._forces(point))
+        return jax.tree.map(jnp.add, point.errors, slopes)
+
+    def _besides(self, activities: Activities) -> Float[Array, "layers batch"]:
+        """Return all parts of the energy but the half squares of increments."""
+        hidden = self.network.couplings(self.x, activities)
+        if (decay := activity_terms(self.regularisers, activities)) is not None:
+            hidden = hidden + self.network.in_order(decay)
+        output = self.network.output(activities)
+        cost = self.likelihood.precision * losses(self.likelihood, self.y, output)
+        cost = cost if self.factors is None else self.factors * cost
+        return jnp.concatenate([hidden, cost[None]])
+
+    def _forces(self, point: Point) -> Activities:
+        """Return the gradient of these by the states."""
+        return jax.grad(lambda states: jnp.sum(self._besides(states)))(point.activities)
+
+    def gauss_newton(self, point: Point) -> GaussNewtonMaps:
+        """Refuse: couplings are no sum of squares.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "GaussNewton is for energies that are a sum of squares of errors, and a Hopfield "
+            "energy is none: use mupc.InErrors(mupc.LBFGS())"
+        )
+
+    def of_sample(self, i: int | Int[Array, ""]) -> "HopfieldEnergy":
+        """Return the energy of sample i alone, as a batch of one."""
+        one = jax.tree.map(lambda v: v[i][None], (self.x, self.y, self.factors))
+        where = lambda energy: (energy.x, energy.y, energy.factors)  # noqa: E731
+        return eqx.tree_at(where, self, one, is_leaf=lambda leaf: leaf is None)

@@ -1,0 +1,282 @@
+"""Equilibrium propagation: two equilibria of one energy, apart by a nudge, and their contrast."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num, PRNGKeyArray
+
+from mupc.arrays import AnyArray, as_count, as_positive, ratio, sample_norms
+from mupc.energies import FreeEnergy, HopfieldEnergy, NudgedEnergy, Point
+from mupc.inference import (
+    LBFGS,
+    InErrors,
+    Schedule,
+    Solution,
+    Solver,
+    Stopping,
+    Tolerance,
+    infer,
+    step_limit,
+)
+from mupc.kinds import check_kind
+from mupc.learning.rule import (
+    Batch,
+    Info,
+    LearningRule,
+    alternating,
+    check_terms,
+    taken_from_size,
+)
+from mupc.likelihoods import Gaussian, Likelihood
+from mupc.networks import Hopfield, Network
+from mupc.records import NUDGE_OVER_RESIDUAL
+from mupc.regularisers import Regulariser, weight_terms
+
+Phases = Literal["centred", "one-sided", "random-sign"]
+"""Which equilibria are compared: of β and −β, of β and 0, or of one of ±β and 0."""
+
+
+class _Carry(NamedTuple):
+    """A batch before its update: its energy without a target, and where that was minimal last."""
+
+    energy: NudgedEnergy
+    free: Point
+
+
+class EquilibriumPropagation(LearningRule):
+    r"""Equilibrium propagation (arXiv 1602.05179), centred unless told (arXiv 2006.03824, Eq. 8).
+
+    With a cost C of the output, $z^\beta$ minimises $F_\beta = E + \beta C$, and
+
+    $$\hat g = \frac{1}{2\beta} \left( \frac{\partial F_\beta}{\partial W}(z^{\beta})
+      - \frac{\partial F_{-\beta}}{\partial W}(z^{-\beta}) \right)
+      = \frac{d}{dW} C(z^0) + O(\beta^2)$$
+
+    which is local to each layer. `one-sided` compares $z^\beta$ with the free phase $z^0$, with a
+    bias of order β; `random-sign` does so with −β for every second sample, in expectation of order
+    β². Every nudged phase starts where the free one ended, so that what the free phase left to do
+    is done in both, and is not taken for a difference.
+
+    On the energy of a predictive coding network the free phase is its feedforward pass, and the
+    rule is predictive coding with outputs nudged both ways, at one precision β for all samples; one
+    that follows each sample's sensitivity is `mupc.PredictiveCoding(nudge="alternating")`.
+
+    Args:
+        solver: how activities settle, or a schedule of solvers; `mupc.InErrors(mupc.LBFGS())`
+            unless given.
+        max_steps: the largest number of solver steps of the free phase, 30 unless given.
+        likelihood: C, the output's cost; `mupc.Gaussian()` unless given.
+        beta: β.
+        phases: which equilibria are compared.
+        nudged_steps: the largest number of steps of a nudged phase.
+        regularisers: further terms of the energy.
+        stopping: when a phase is done with a sample; `mupc.Tolerance()` unless given.
+        energy: builds E, of network, x, y, likelihood and regularisers: `mupc.HopfieldEnergy` for a
+            `mupc.Hopfield` and `mupc.FreeEnergy` for other networks unless given.
+
+    Raises:
+        ValueError: if an argument is impossible.
+        TypeError: if one is not what it should be.
+    """
+
+    solver: Solver | Schedule
+    max_steps: Int[Array, ""]
+    nudged_steps: Int[Array, ""]
+    likelihood: Likelihood
+    beta: Float[Array, ""]
+    regularisers: tuple[Regulariser, ...]
+    stopping: Stopping
+    energy: Callable[..., NudgedEnergy]
+    phases: Phases = eqx.field(static=True)
+
+    def __init__(
+        self,
+        solver: Solver | Schedule | None = None,
+        max_steps: Int[ArrayLike, ""] | None = None,
+        likelihood: Likelihood | None = None,
+        *,
+        beta: ArrayLike = 0.1,
+        phases: Phases = "centred",
+        nudged_steps: Int[ArrayLike, ""] = 10,
+        regularisers: Sequence[Regulariser] = (),
+        stopping: Stopping | None = None,
+        energy: Callable[..., NudgedEnergy] | None = None,
+    ) -> None:
+        self.solver = InErrors(LBFGS()) if solver is None else solver
+        own = isinstance(self.solver, Schedule) and max_steps is None
+        self.max_steps = step_limit(self.solver, None if own else max_steps or 30)
+        self.nudged_steps = as_count(nudged_steps, least=1)
+        self.likelihood = Gaussian() if likelihood is None else likelihood
+        check_terms(self.likelihood, regularisers)
+        self.beta = as_positive(beta)
+        if phases not in get_args(Phases):
+            raise ValueError(f"phases must be one of {', '.join(get_args(Phases))}, not {phases!r}")
+        self.phases = phases
+        self.regularisers = tuple(regularisers)
+        self.stopping = stopping or Tolerance()
+        check_kind("stopping", self.stopping, Stopping, "a mupc.Stopping, e.g. mupc.Tolerance()")
+        self.energy = energy_of if energy is None else energy
+
+    def begin(
+        self, network: Network, batch: Batch, state: None, key: PRNGKeyArray
+    ) -> tuple[_Carry, None]:
+        """Return the energy, and where its free phase begins."""
+        energy = self.energy(network, *batch, self.likelihood, self.regularisers)
+        if isinstance(energy, FreeEnergy) and not energy.rests:
+            raise ValueError(
+                "equilibrium propagation of a predictive coding energy takes no activity decay, "
+                "with which its free phase would not be the feedforward pass"
+            )
+        return _Carry(energy, energy.run()), state
+
+    def gradients(
+        self,
+        network: Network,
+        batch: Batch,
+        carry: _Carry,
+        key: PRNGKeyArray,
+        *,
+        measure: bool | Bool[Array, ""] = True,
+    ) -> tuple[Network, _Carry, Info]:
+        """Settle freely and nudged, and compare what the weights would lower in each."""
+        energy = carry.energy.with_parameters(network)
+        free_key, nudged_key, signs_key = jax.random.split(key, 3)
+        start = energy.run() if energy.rests else carry.free
+        solutions = {} if energy.rests else {"free": self.settle(energy, start, free_key, measure)}
+        free = solutions["free"].point if solutions else start
+        signs = self._signs(len(batch[0]), signs_key)
+        first = energy.times(self.beta * signs)
+        solutions["nudged"] = self._nudged(first, free, nudged_key, measure)
+        ends = [(first, solutions["nudged"].point, signs)]
+        if self.phases == "centred":
+            second = energy.times(-self.beta * signs)
+            solutions["opposite"] = self._nudged(second, free, nudged_key, measure)
+            ends = [
+                (first, ends[0][1], 2 * signs),
+                (second, solutions["opposite"].point, -2 * signs),
+            ]
+        elif not energy.rests:
+            ends.append((energy.times(jnp.zeros_like(signs)), free, -signs))
+        gradients = self._contrast(network, ends)
+        before, after = (jnp.mean(first.layers(p), axis=1) for p in (free, ends[0][1]))
+        before, layers = taken_from_size(before, after)
+        phases = {name: one._replace(point=Point((), ())) for name, one in solutions.items()}
+        costs = [self.solver.cost(one.steps) for one in solutions.values()]
+        known = [cost for cost in costs if cost is not None]
+        sweeps = sum(known, jnp.zeros(())) if len(known) == len(costs) else None
+        info = Info(
+            energy.output(free),
+            before,
+            layers,
+            self.beta * self.likelihood.precision,
+            phases,
+            sweeps,
+            self.likelihood.precision,
+        )
+        return gradients, carry, info
+
+    def predict(self, network: Network, x: Num[AnyArray, "batch ..."]) -> Float[Array, "batch ..."]:
+        """Return the output of the free phase."""
+        shape = jax.eval_shape(lambda x: network.feedforward(x).output, x)
+        y = jnp.zeros(shape.shape, shape.dtype)
+        energy = self.energy(network, x, y, self.likelihood, self.regularisers)
+        if energy.rests:
+            return energy.output(energy.run())
+        return energy.output(self.settle(energy, energy.run(), jax.random.key(0), False).point)
+
+    def diagnostics(
+        self, network: Network, batch: Batch, state: None, key: PRNGKeyArray
+    ) -> Mapping[str, Float[Array, "..."]]:
+        r"""Return by how much the nudge exceeds what the free phase left to do.
+
+        The median over samples of $\|\beta\, \partial C / \partial e\| / \|\partial E / \partial
+        e\|$ where the free phase ended. Where it is not well above 1, what is compared is mostly
+        how far phases are from their ends.
+        """
+        carry, _ = self.begin(network, batch, state, key)
+        energy = carry.energy
+        if energy.rests:
+            return {}
+        free = self.settle(energy, carry.free, key, False).point
+        here = energy.times(jnp.zeros(len(batch[0])))
+        nudged = energy.times(jnp.full(len(batch[0]), self.beta))
+        left, pull = here.error_gradient(free), nudged.error_gradient(free)
+        pull = jax.tree.map(jnp.subtract, pull, left)
+        return {NUDGE_OVER_RESIDUAL: jnp.median(ratio(sample_norms(pull), sample_norms(left)))}
+
+    def trace(
+        self, network: Network, batch: Batch, state: None, key: PRNGKeyArray
+    ) -> Solution | None:
+        """Settle freely, or nudged if that is known, with a record of every step."""
+        carry, _ = self.begin(network, batch, state, key)
+        factor = self.beta if carry.energy.rests else 0.0
+        energy = carry.energy.times(jnp.full(len(batch[0]), factor))
+        return self._infer(energy, carry.free, self.max_steps, key, True, trace=True)
+
+    def settle(
+        self,
+        energy: NudgedEnergy,
+        start: Point,
+        key: PRNGKeyArray,
+        measure: bool | Bool[Array, ""],
+    ) -> Solution:
+        """Settle without a target."""
+        free = energy.times(jnp.zeros(start.activities[0].shape[1]))
+        return self._infer(free, start, self.max_steps, key, measure)
+
+    def _nudged(
+        self,
+        energy: NudgedEnergy,
+        start: Point,
+        key: PRNGKeyArray,
+        measure: bool | Bool[Array, ""],
+    ) -> Solution:
+        return self._infer(energy, start, self.nudged_steps, key, measure)
+
+    def _infer(
+        self,
+        energy: NudgedEnergy,
+        start: Point,
+        steps: Int[Array, ""],
+        key: PRNGKeyArray,
+        measure: bool | Bool[Array, ""],
+        *,
+        trace: bool = False,
+    ) -> Solution:
+        return infer(
+            energy,
+            self.solver,
+            start,
+            max_steps=steps,
+            stopping=self.stopping,
+            key=key,
+            measure=measure,
+            trace=trace,
+        )
+
+    def _signs(self, size: int, key: PRNGKeyArray) -> Float[Array, " batch"]:
+        """Return 1, or −1 for samples whose one nudge is away from their target."""
+        return alternating(size, key) if self.phases == "random-sign" else jnp.ones(size)
+
+    def _contrast(
+        self, network: Network, ends: Sequence[tuple[NudgedEnergy, Point, Float[Array, " batch"]]]
+    ) -> Network:
+        """Sum the phases' gradients, each divided by β and by its own number for every sample."""
+        parts = [e.weight_gradient(point, unit=self.beta * n) for e, point, n in ends]
+        gradients = jax.tree.map(lambda *one: sum(one), *parts)
+        if not self.regularisers:
+            return gradients
+        # Each part has the terms on the weights, which count once.
+        terms = eqx.filter_grad(lambda n: weight_terms(self.regularisers, n))(network)
+        extra = len(ends) - 1
+        return jax.tree.map(lambda g, t: g - extra * t, gradients, terms)
+
+
+def energy_of(network: Network, *terms: Any) -> NudgedEnergy:
+    """Return the energy of a network, of x, y, a likelihood and regularisers."""
+    if isinstance(network, Hopfield):
+        return HopfieldEnergy(network, *terms)
+    return FreeEnergy(network, *terms)

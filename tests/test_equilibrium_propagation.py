@@ -1,0 +1,345 @@
+"""Equilibrium propagation: energies, the order of the bias, and what its increments are."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from programs import step_equations
+from reference import Reference, batch
+
+import mupc
+from mupc.commands.main import main
+from mupc.energies import ErrorView, HopfieldEnergy
+from mupc.learning import first_gradients
+from mupc.parameterisations import Law
+from mupc.settings import ConfigError, Configuration
+from mupc.training.report import Model, regime_report
+
+KEY = jax.random.key(0)
+
+
+def hopfield(width=8, depth=5, **more):
+    network = mupc.residual_hopfield(6, 3, width=width, depth=depth, key=KEY, **more)
+    return network, *map(jnp.asarray, batch(6, 3, 4))
+
+
+def dense():
+    network = mupc.residual_mlp(6, 3, width=5, depth=4, activation=jnp.tanh, key=KEY)
+    return network, *map(jnp.asarray, batch(6, 3, 4))
+
+
+def convolutional():
+    network = mupc.conv_resnet(
+        (6, 6, 2), 3, blocks=(1, 1), channels=3, activation=jnp.tanh, key=KEY
+    )
+    x = np.random.default_rng(0).normal(size=(4, 6, 6, 2))
+    return network, jnp.asarray(x), jnp.asarray(batch(6, 3, 4)[1])
+
+
+def states_of(network, x, seed=3):
+    shapes = network.feedforward(x).activities
+    keys = jax.random.split(jax.random.key(seed), len(shapes))
+    return tuple(jax.random.normal(k, z.shape, z.dtype) for k, z in zip(keys, shapes, strict=True))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("skips", [True, False])
+def test_the_energy_and_its_gradients_are_those_of_a_loop_over_layers(skips):
+    """E = Σ ½‖s_l − s_{l−1}‖² − ⟨φ(s_l), a W_l φ(s_{l−1})⟩ + f ℓ, and its derivatives by hand."""
+    network, x, y = hopfield(skips=skips)
+    factors = np.array([0.3, -0.3, 0.0, 2.0])
+    energy = HopfieldEnergy(network, x, y, mupc.Gaussian(0.8), factors=factors)
+    point = energy.at(states_of(network, x))
+    s = np.asarray(network.in_order(point.activities))
+    *weights, readout = Reference(network.chain, "tanh").weights
+    zero, phi, slope = np.zeros_like(s[0]), np.tanh, lambda s: 1 - np.tanh(s) ** 2
+    above, forces = [*s[1:], zero], []
+    parts = [np.sum(0.5 * s[0] ** 2 - s[0] * (x @ weights[0].T), axis=-1)]
+    for i, w in enumerate(weights):
+        below = s[i - 1] if skips and i else zero
+        drive = phi(s[i - 1]) @ w.T if i else x @ w.T
+        if i:
+            quadratic = 0.5 * np.sum((s[i] - below) ** 2, axis=-1)
+            parts.append(quadratic - np.sum(phi(s[i]) * drive, axis=-1))
+        force = s[i] - below - (slope(s[i]) * drive if i else drive)
+        if i + 1 < len(weights):
+            force -= slope(s[i]) * (phi(above[i]) @ weights[i + 1])
+            force -= (above[i] - s[i]) if skips else 0
+        forces.append(force)
+    output = phi(s[-1]) @ readout.T
+    parts.append(0.8 * factors * 0.5 * np.sum((y - output) ** 2, axis=-1))
+    forces[-1] -= 0.8 * factors[:, None] * ((y - output) @ readout) * slope(s[-1])
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+    close(energy.layers(point), np.stack(parts))
+    close(network.in_order(energy.activity_gradient(point)), np.stack(forces))
+    summed = np.cumsum(np.stack(forces)[::-1], axis=0)[::-1] if skips else np.stack(forces)
+    close(network.in_order(energy.error_gradient(point)), summed)
+    viewed = ErrorView(energy).samples_and_gradient(point.errors)
+    close(viewed[0], energy.samples(point))
+    close(network.in_order(viewed[1]), summed)
+    jax.tree.map(close, energy.run(point.errors).activities, point.activities)
+    gradient = energy.weight_gradient(point).chain.stages[0].blocks[0].weights
+    a = weights[1][0, 0] / network.chain.stages[0].blocks[0].weights[0, 0, 0]
+    for i in range(1, len(weights)):
+        close(gradient[i - 1], -a * phi(s[i]).T @ phi(s[i - 1]) / len(x))
+
+
+def flat(tree):
+    return jnp.concatenate([v.ravel() for v in jax.tree.leaves(tree)])
+
+
+@eqx.filter_jit
+def implicit(network, x, y):
+    """The gradient of the cost at the free equilibrium, by a dense solve with the Hessian."""
+    free = HopfieldEnergy(network, x, y, mupc.Gaussian(), factors=jnp.zeros(len(x)))
+    start = free.run()
+    settled = mupc.infer(free, mupc.InErrors(mupc.LBFGS()), start, max_steps=400,
+                         stopping=mupc.Tolerance(1e-13, patience=50)).point.activities  # fmt: skip
+    flat_states, unflatten = jax.flatten_util.ravel_pytree(settled)
+
+    def force(network, s):
+        energy = free.with_parameters(network)
+        return jax.grad(lambda s: jnp.sum(energy.samples(energy.at(unflatten(s)))))(s)
+
+    def cost(network, s):
+        return jnp.mean(0.5 * jnp.sum((y - network.output(unflatten(s))) ** 2, axis=-1))
+
+    hessian = jax.jacobian(lambda s: force(network, s))(flat_states)
+    direct, by_states = eqx.filter_grad(lambda both: cost(*both))((network, flat_states))
+    adjoint = jnp.linalg.solve(hessian, by_states)
+    through = eqx.filter_grad(lambda n: -jnp.vdot(adjoint, force(n, flat_states)))(network)
+    return flat(direct) + flat(through), network.output(settled)
+
+
+def exactly(network, *batch):
+    if isinstance(network, mupc.Hopfield):
+        return implicit(network, *batch)[0]
+    return flat(first_gradients(mupc.Backpropagation(), network, batch, None, KEY)[0])
+
+
+def rule_of(phases, beta, **more):
+    options = {"max_steps": 400, "nudged_steps": 400, **more}
+    return mupc.EquilibriumPropagation(
+        beta=beta, phases=phases, stopping=mupc.Tolerance(1e-12, patience=50), **options
+    )
+
+
+@pytest.mark.few(4)
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("problem", [dense, convolutional, hopfield])
+@pytest.mark.parametrize("phases", ["one-sided", "centred", "random-sign"])
+def test_the_bias_is_of_first_order_one_sided_and_of_second_order_centred(problem, phases):
+    network, *data = problem()
+    wanted = exactly(network, *data)
+    betas = np.array([0.05, 0.02, 0.008])
+    key = jax.random.key(1)
+
+    def biased(beta):
+        rule = rule_of(phases, beta)
+        if phases != "random-sign":
+            return jnp.linalg.norm(
+                flat(first_gradients(rule, network, data, None, key)[0]) - wanted
+            )
+        # In expectation: the mean of a key that begins with 1, and of one that begins with −1.
+        both = [flat(first_gradients(rule, network, data, None, k)[0]) for k in _either_sign(rule)]
+        return jnp.linalg.norm((both[0] + both[1]) / 2 - wanted)
+
+    order = np.polyfit(np.log(betas), np.log([biased(beta) for beta in betas]), 1)[0]
+    first, second = (0.85, 1.15), (1.8, 2.2)
+    low, high = first if phases == "one-sided" else second
+    assert low < order < high
+
+
+def _either_sign(rule):
+    """Keys with which the first sample is nudged to its target, and away from it."""
+    found = {}
+    for seed in range(20):
+        key = jax.random.key(seed)
+        signs_key = jax.random.split(jax.random.split(key)[1], 3)[2]
+        found.setdefault(float(rule._signs(4, signs_key)[0]), key)
+    return found[1.0], found[-1.0]
+
+
+@pytest.mark.usefixtures("float64")
+def test_one_sided_with_the_readout_inside_is_predictive_coding_over_beta():
+    """A free output with unit precision, nudged by β: π = β/(1 + β)."""
+    network, *data = dense()
+
+    class Output(mupc.Block):
+        linear = True
+
+        def __call__(self, z):
+            return z
+
+    inside = mupc.Chain((*network.stages, mupc.Stage(network.readout)), Output())
+    for beta in (0.1, 0.7):
+        rule = rule_of("one-sided", beta)
+        got, _ = first_gradients(rule, inside, data, None, KEY)
+        coding = mupc.PredictiveCoding(
+            mupc.InErrors(mupc.LBFGS()), 400, mupc.Gaussian(beta / (1 + beta)),
+            stopping=mupc.Tolerance(1e-12, patience=50),
+        )  # fmt: skip
+        wanted, _ = first_gradients(coding, network, data, None, KEY)
+        np.testing.assert_allclose(flat(got), flat(wanted) / beta, atol=1e-8)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("skips", [True, False])
+def test_nudged_increments_are_truncated_backpropagation_through_time(skips):
+    """From the free equilibrium, t nudged steps give the gradient through the last t steps."""
+    network, x, y = hopfield(width=4, depth=3, skips=skips)
+    step_size, beta = 0.2, 1e-5
+    solver = mupc.GradientDescent(step_size)
+    free = HopfieldEnergy(network, x, y, mupc.Gaussian(), factors=jnp.zeros(len(x)))
+    settled = mupc.infer(free, solver, free.run(), max_steps=4000, stopping=mupc.FixedSteps())
+
+    def unrolled(network, steps):
+        energy, s = free.with_parameters(network), settled.point.activities
+        for _ in range(steps):
+            slopes = energy.samples_and_gradient(s)[1]
+            s = jax.tree.map(lambda z, g: z - step_size * g, s, slopes)
+        return jnp.mean(0.5 * jnp.sum((y - network.output(s)) ** 2, axis=-1))
+
+    for steps in (1, 2, 5, 12):
+        rule = mupc.EquilibriumPropagation(
+            solver, 4000, beta=beta, nudged_steps=steps, stopping=mupc.FixedSteps()
+        )
+        got, _ = first_gradients(rule, network, (x, y), None, KEY)
+        wanted = eqx.filter_grad(unrolled)(network, steps)
+        np.testing.assert_allclose(flat(got), flat(wanted), atol=1e-8)
+    # And they are not the same at every length.
+    assert jnp.linalg.norm(flat(wanted) - flat(eqx.filter_grad(unrolled)(network, 1))) > 1e-4
+
+
+@pytest.mark.usefixtures("float64")
+def test_it_predicts_by_settling_and_its_terms_on_weights_count_once():
+    network, x, y = hopfield()
+    rule = rule_of("centred", 0.1)
+    np.testing.assert_allclose(rule.predict(network, x), implicit(network, x, y)[1], atol=1e-9)
+    # The network's own relaxation ends there too, by another method.
+    longer = dataclasses.replace(network, steps=300)
+    np.testing.assert_allclose(longer.feedforward(x).output, rule.predict(network, x), atol=1e-9)
+    plain, _ = first_gradients(rule, network, (x, y), None, KEY)
+    decayed = rule_of("centred", 0.1, regularisers=[mupc.WeightDecay(0.3)])
+    more, _ = first_gradients(decayed, network, (x, y), None, KEY)
+    np.testing.assert_allclose(flat(more), flat(plain) + 0.3 * flat(network), atol=1e-9)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_sample_settles_alone_as_in_its_batch():
+    network, x, y = hopfield()
+    energy = HopfieldEnergy(network, x, y, mupc.Gaussian(), factors=jnp.array([0.1, -0.1, 0, 1.0]))
+    whole = mupc.infer(energy, mupc.InErrors(mupc.LBFGS(2)), energy.run(), max_steps=7)
+    for i in range(4):
+        one = energy.of_sample(i)
+        alone = mupc.infer(one, mupc.InErrors(mupc.LBFGS(2)), one.run(), max_steps=7)
+        for a, b in zip(alone.point.activities, whole.point.activities, strict=True):
+            np.testing.assert_allclose(a[:, 0], b[:, i], atol=1e-11)
+
+
+def test_a_step_has_as_many_equations_at_any_depth():
+    """But for the sums along depth, which take a logarithm of the depth of passes."""
+    make = lambda depth: mupc.residual_hopfield(6, 3, width=3, depth=depth, key=KEY)
+    rule = mupc.EquilibriumPropagation()
+    x, y = map(jnp.asarray, batch(6, 3, 4))
+    few, many = (len(step_equations(rule, make(depth), (x, y))) for depth in (8, 512))
+    assert many < 2 * few
+
+
+def scales_of(width, depth, exponent=-1.5):
+    laws = dataclasses.replace(mupc.hopfield(), depth=Law(depth=exponent))
+    network = mupc.residual_hopfield(
+        64, 10, width=width, depth=depth, parameterisation=laws, key=KEY
+    )
+    x = jax.random.normal(jax.random.key(1), (16, 64))
+    states = eqx.filter_jit(lambda n: n.feedforward(x).activities)(network)
+    return np.asarray(jnp.sqrt(jnp.mean(network.in_order(states) ** 2, axis=(1, 2))))
+
+
+@pytest.mark.parametrize("depth", [8, 128])
+@pytest.mark.parametrize("width", [64, 256])
+def test_states_have_one_size_at_any_width_and_depth(width, depth):
+    scales = scales_of(width, depth)
+    assert np.min(scales) > 0.9
+    assert np.max(scales) < 1.2
+
+
+@pytest.mark.parametrize("exponent", [-0.5, -1.0])
+def test_with_other_exponents_of_depth_they_have_not(exponent):
+    scales = scales_of(64, 128, exponent)
+    assert not np.all((scales > 0.9) & (scales < 1.2))
+
+
+def test_rate_factors_are_those_of_a_feedforward_network():
+    ours = mupc.hopfield().scale("hidden", mupc.Shape(64, 1025), skip=True)
+    theirs = mupc.mupc().scale("hidden", mupc.Shape(64, 1025), skip=True)
+    assert (ours.adam, ours.uniform) == (theirs.adam, theirs.uniform)
+
+
+def test_the_command_trains_evaluates_and_reports_it(tmp_path, capsys):
+    out = str(tmp_path / "run")
+    own = ["--network", "residual-hopfield", "--depth", "6", "--width", "16", "--steps", "60"]
+    assert main(["train", *own, "--out", out, "--report-every", "60"]) == 0
+    told = capsys.readouterr().out
+    assert "6 layers of width 16, hopfield, equilibrium-propagation" in told
+    assert "nudge over residual " in told
+    assert "5 of 5 hidden weight matrices learning" in told
+    assert main(["evaluate", out]) == 0
+    accuracy = float(capsys.readouterr().out.split("accuracy ")[1].split(" %")[0])
+    assert accuracy > 70
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"rule": "predictive-coding"}, "makes no predictions, which rule predictive-coding needs"),
+        ({"solver": "gauss-newton"}, "solver gauss-newton is for errors of predictions"),
+        ({"network": "residual-mlp", "activity_decay": 0.1}, "takes no activity_decay"),
+        ({"beta": -0.1}, "beta must be above 0"),
+        ({"phases": "both"}, "phases must be one of centred, one-sided or random-sign"),
+    ],
+)
+def test_what_makes_no_sense_with_it_is_refused(given, sentence):
+    config = {"network": "residual-hopfield", "rule": "equilibrium-propagation", **given}
+    with pytest.raises(ConfigError, match=sentence):
+        Configuration().changed(config)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_library_refuses_it_too():
+    network, x, y = hopfield()
+    predicting, *data = dense()
+    learn = lambda rule, network, data: first_gradients(
+        rule, network, data, rule.init(network, KEY), KEY
+    )
+    with pytest.raises(TypeError, match=r"train it by mupc\.EquilibriumPropagation"):
+        learn(mupc.PredictiveCoding(), network, (x, y))
+    with pytest.raises(ValueError, match=r"a Hopfield energy is none: use mupc\.InErrors"):
+        learn(mupc.EquilibriumPropagation(mupc.GaussNewton()), network, (x, y))
+    decaying = mupc.EquilibriumPropagation(regularisers=[mupc.ActivityDecay(0.1)])
+    with pytest.raises(ValueError, match="takes no activity decay"):
+        learn(decaying, predicting, data)
+    with pytest.raises(ValueError, match="phases must be one of"):
+        mupc.EquilibriumPropagation(phases="both")
+    with pytest.raises(TypeError, match=r"a mupc\.Hopfield, e\.g\. mupc\.residual_hopfield"):
+        HopfieldEnergy(predicting, x, y, mupc.Gaussian())
+    with pytest.raises(ValueError, match="the skips of its layers itself"):
+        mupc.Hopfield(predicting, jnp.tanh)
+
+
+def test_a_report_says_when_the_nudge_is_lost_in_what_the_free_phase_left():
+    """One step of the free phase is far from its end; many are not."""
+    network, x, y = hopfield(width=16, depth=20)
+    state = mupc.EquilibriumPropagation().init(network, KEY)
+
+    def report(rule):
+        model = Model(network, network, rule, state)
+        return regime_report(model, (x, y), KEY, step=0, seconds=0.0).sentence()
+
+    assert "are in large part noise" in report(mupc.EquilibriumPropagation(max_steps=1, beta=0.01))
+    settled = report(mupc.EquilibriumPropagation(stopping=mupc.Tolerance(1e-4)))
+    assert "noise" not in settled
+    assert float(settled.split("cosine with backprop: median ")[1][:5]) > 0.99
