@@ -215,6 +215,23 @@ def test_nudged_increments_are_truncated_backpropagation_through_time(skips):
 
 
 @pytest.mark.usefixtures("float64")
+def test_rho_gives_every_sample_a_nudge_of_its_own():
+    """β_i = ρ / max(λ_i, λ̄), λ_i = ‖∂C/∂e‖² / ‖∂C/∂ŷ‖² by dense Jacobians in increments."""
+    network, x, y = hopfield(width=4, depth=3)
+    rule = mupc.EquilibriumPropagation(rho=0.2, likelihood=mupc.Gaussian(0.5))
+    energy = HopfieldEnergy(network, x, y, mupc.Gaussian(0.5))
+    point = energy.at(states_of(network, x))
+    flat_increments, unflatten = jax.flatten_util.ravel_pytree(point.errors)
+    run = lambda e: network.output(network.states(unflatten(e)))
+    J, g = jax.jacobian(run)(flat_increments), np.asarray(run(flat_increments) - y)
+    pulled = [np.sum(np.asarray(g[i] @ J[i]) ** 2) for i in range(4)]
+    each = np.array([p / np.sum(g[i] ** 2) for i, p in enumerate(pulled)])
+    mean = np.sum(each * pulled) / np.sum(pulled)
+    expected = 0.2 / 0.5 / np.maximum(each, mean)
+    np.testing.assert_allclose(rule._strength(energy, point), expected, rtol=1e-10)
+
+
+@pytest.mark.usefixtures("float64")
 def test_it_predicts_by_settling_and_its_terms_on_weights_count_once():
     network, x, y = hopfield()
     rule = rule_of("centred", 0.1)
@@ -298,7 +315,9 @@ def test_the_command_trains_evaluates_and_reports_it(tmp_path, capsys):
         ({"rule": "predictive-coding"}, "makes no predictions, which rule predictive-coding needs"),
         ({"solver": "gauss-newton"}, "solver gauss-newton is for errors of predictions"),
         ({"network": "residual-mlp", "activity_decay": 0.1}, "takes no activity_decay"),
-        ({"beta": -0.1}, "beta must be above 0"),
+        ({"beta": -0.1}, "beta must be above 0 or rho"),
+        ({"beta": 0.1, "rho": 0.2}, "rho would have no effect, since beta is given"),
+        ({"beta": "big"}, "beta must be a number or rho, not big"),
         ({"phases": "both"}, "phases must be one of centred, one-sided or random-sign"),
     ],
 )
@@ -322,6 +341,8 @@ def test_the_library_refuses_it_too():
     decaying = mupc.EquilibriumPropagation(regularisers=[mupc.ActivityDecay(0.1)])
     with pytest.raises(ValueError, match="takes no activity decay"):
         learn(decaying, predicting, data)
+    with pytest.raises(ValueError, match="rho sets beta"):
+        mupc.EquilibriumPropagation(beta=0.1, rho=0.1)
     with pytest.raises(ValueError, match="phases must be one of"):
         mupc.EquilibriumPropagation(phases="both")
     with pytest.raises(TypeError, match=r"a mupc\.Hopfield, e\.g\. mupc\.residual_hopfield"):
@@ -339,7 +360,7 @@ def test_a_report_says_when_the_nudge_is_lost_in_what_the_free_phase_left():
         model = Model(network, network, rule, state)
         return regime_report(model, (x, y), KEY, step=0, seconds=0.0).sentence()
 
-    assert "are in large part noise" in report(mupc.EquilibriumPropagation(max_steps=1, beta=0.01))
-    settled = report(mupc.EquilibriumPropagation(stopping=mupc.Tolerance(1e-4)))
+    assert "are in large part noise" in report(mupc.EquilibriumPropagation(max_steps=1, rho=1e-3))
+    settled = report(mupc.EquilibriumPropagation(rho=0.02, stopping=mupc.Tolerance(1e-4)))
     assert "noise" not in settled
     assert float(settled.split("cosine with backprop: median ")[1][:5]) > 0.99

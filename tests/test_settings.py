@@ -66,7 +66,7 @@ FIELDS = {
     "regime": ({"steps": 40, "width": 16, "activation": "tanh"}, "initial"),
     "rho": ({}, 0.2),
     "nudge": ({}, "positive"),
-    "beta": (SETTLING, 0.5),
+    "beta": (SETTLING, 0.5),  # else from `rho`
     "phases": (SETTLING, "one-sided"),
     "nudged_steps": (SETTLING, 1),
     "precision": (FIXED, 0.5),

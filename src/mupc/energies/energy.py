@@ -175,3 +175,15 @@ class NudgedEnergy(ErrorEnergy):
     @abstractmethod
     def output(self, point: Point) -> Float[Array, "batch ..."]:
         """Return ŷ."""
+
+    @abstractmethod
+    def output_loss(self, output: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
+        """Return C of each sample at unit precision, from ŷ."""
+
+    @abstractmethod
+    def adjoint(self, point: Point) -> Activities:
+        r"""Return the gradient of C by the errors at unit precision, $J^\top g$."""
+
+    def whiten(self, errors: Activities) -> Activities:
+        r"""Return $D^{-1/2}$ e, D the curvature of E by the errors where these are zero."""
+        return errors

@@ -79,6 +79,15 @@ class HopfieldEnergy(NudgedEnergy):
         """Return what the readout makes of the last state."""
         return self.network.output(point.activities)
 
+    def output_loss(self, output: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
+        """Return ℓ of each sample at unit precision."""
+        return losses(self.likelihood, self.y, output)
+
+    def adjoint(self, point: Point) -> Activities:
+        r"""Return the gradient of ℓ by the increments at unit precision, $J^\top g$."""
+        cost = lambda states: jnp.sum(self.output_loss(self.network.output(states)))  # noqa: E731
+        return self.network.by_increments(jax.grad(cost)(point.activities))
+
     def layers(self, point: Point) -> Float[Array, "layers batch"]:
         """Return each layer's energy of each sample, (H + 1, batch), from input to output."""
         squares = [0.5 * layer_square_norms(e) for e in point.errors]
@@ -99,8 +108,7 @@ class HopfieldEnergy(NudgedEnergy):
         hidden = self.network.couplings(self.x, activities)
         if (decay := activity_terms(self.regularisers, activities)) is not None:
             hidden = hidden + self.network.in_order(decay)
-        output = self.network.output(activities)
-        cost = self.likelihood.precision * losses(self.likelihood, self.y, output)
+        cost = self.likelihood.precision * self.output_loss(self.network.output(activities))
         cost = cost if self.factors is None else self.factors * cost
         return jnp.concatenate([hidden, cost[None]])
 

@@ -22,6 +22,7 @@ from mupc.inference import (
     step_limit,
 )
 from mupc.kinds import check_kind
+from mupc.learning.regime import sensitivity
 from mupc.learning.rule import (
     Batch,
     Info,
@@ -34,6 +35,10 @@ from mupc.likelihoods import Gaussian, Likelihood
 from mupc.networks import Hopfield, Network
 from mupc.records import NUDGE_OVER_RESIDUAL
 from mupc.regularisers import Regulariser, weight_terms
+
+# How strong a nudge is, unless given: far from 1, where samples nudged away have no equilibrium,
+# and as far from what the free phase leaves to do.
+_RHO = 0.3
 
 Phases = Literal["centred", "one-sided", "random-sign"]
 """Which equilibria are compared: of β and −β, of β and 0, or of one of ±β and 0."""
@@ -61,15 +66,18 @@ class EquilibriumPropagation(LearningRule):
     is done in both, and is not taken for a difference.
 
     On the energy of a predictive coding network the free phase is its feedforward pass, and the
-    rule is predictive coding with outputs nudged both ways, at one precision β for all samples; one
-    that follows each sample's sensitivity is `mupc.PredictiveCoding(nudge="alternating")`.
+    rule is predictive coding with outputs nudged both ways, each sample twice.
 
     Args:
         solver: how activities settle, or a schedule of solvers; `mupc.InErrors(mupc.LBFGS())`
             unless given.
         max_steps: the largest number of solver steps of the free phase, 30 unless given.
         likelihood: C, the output's cost; `mupc.Gaussian()` unless given.
-        beta: β.
+        beta: β, for all samples; set by ρ unless given.
+        rho: ρ, how strongly each sample is nudged, $\beta_i = \rho / \max(\lambda_i,
+            \bar\lambda)$ with λ the sensitivity of its output where the free phase ended and
+            $\bar\lambda$ the batch's (`mupc.learning.sensitivity`): the same at any width and
+            depth, where a β is not. 0.3 unless given.
         phases: which equilibria are compared.
         nudged_steps: the largest number of steps of a nudged phase.
         regularisers: further terms of the energy.
@@ -86,7 +94,8 @@ class EquilibriumPropagation(LearningRule):
     max_steps: Int[Array, ""]
     nudged_steps: Int[Array, ""]
     likelihood: Likelihood
-    beta: Float[Array, ""]
+    beta: Float[Array, ""] | None
+    rho: Float[Array, ""] | None
     regularisers: tuple[Regulariser, ...]
     stopping: Stopping
     energy: Callable[..., NudgedEnergy]
@@ -98,7 +107,8 @@ class EquilibriumPropagation(LearningRule):
         max_steps: Int[ArrayLike, ""] | None = None,
         likelihood: Likelihood | None = None,
         *,
-        beta: ArrayLike = 0.1,
+        beta: ArrayLike | None = None,
+        rho: ArrayLike | None = None,
         phases: Phases = "centred",
         nudged_steps: Int[ArrayLike, ""] = 10,
         regularisers: Sequence[Regulariser] = (),
@@ -111,7 +121,10 @@ class EquilibriumPropagation(LearningRule):
         self.nudged_steps = as_count(nudged_steps, least=1)
         self.likelihood = Gaussian() if likelihood is None else likelihood
         check_terms(self.likelihood, regularisers)
-        self.beta = as_positive(beta)
+        if beta is not None and rho is not None:
+            raise ValueError("rho sets beta, so that another would have no effect: give one")
+        self.beta = None if beta is None else as_positive(beta)
+        self.rho = as_positive(_RHO if rho is None else rho) if beta is None else None
         if phases not in get_args(Phases):
             raise ValueError(f"phases must be one of {', '.join(get_args(Phases))}, not {phases!r}")
         self.phases = phases
@@ -147,12 +160,12 @@ class EquilibriumPropagation(LearningRule):
         start = energy.run() if energy.rests else carry.free
         solutions = {} if energy.rests else {"free": self.settle(energy, start, free_key, measure)}
         free = solutions["free"].point if solutions else start
-        signs = self._signs(len(batch[0]), signs_key)
-        first = energy.times(self.beta * signs)
+        signs, beta = self._signs(len(batch[0]), signs_key), self._strength(energy, free)
+        first = energy.times(beta * signs)
         solutions["nudged"] = self._nudged(first, free, nudged_key, measure)
         ends = [(first, solutions["nudged"].point, signs)]
         if self.phases == "centred":
-            second = energy.times(-self.beta * signs)
+            second = energy.times(-beta * signs)
             solutions["opposite"] = self._nudged(second, free, nudged_key, measure)
             ends = [
                 (first, ends[0][1], 2 * signs),
@@ -160,7 +173,7 @@ class EquilibriumPropagation(LearningRule):
             ]
         elif not energy.rests:
             ends.append((energy.times(jnp.zeros_like(signs)), free, -signs))
-        gradients = self._contrast(network, ends)
+        gradients = self._contrast(network, beta, ends)
         before, after = (jnp.mean(first.layers(p), axis=1) for p in (free, ends[0][1]))
         before, layers = taken_from_size(before, after)
         phases = {name: one._replace(point=Point((), ())) for name, one in solutions.items()}
@@ -171,7 +184,7 @@ class EquilibriumPropagation(LearningRule):
             energy.output(free),
             before,
             layers,
-            self.beta * self.likelihood.precision,
+            jnp.mean(beta) * self.likelihood.precision,
             phases,
             sweeps,
             self.likelihood.precision,
@@ -202,7 +215,7 @@ class EquilibriumPropagation(LearningRule):
             return {}
         free = self.settle(energy, carry.free, key, False).point
         here = energy.times(jnp.zeros(len(batch[0])))
-        nudged = energy.times(jnp.full(len(batch[0]), self.beta))
+        nudged = energy.times(self._strength(energy, free))
         left, pull = here.error_gradient(free), nudged.error_gradient(free)
         pull = jax.tree.map(jnp.subtract, pull, left)
         return {NUDGE_OVER_RESIDUAL: jnp.median(ratio(sample_norms(pull), sample_norms(left)))}
@@ -212,8 +225,8 @@ class EquilibriumPropagation(LearningRule):
     ) -> Solution | None:
         """Settle freely, or nudged if that is known, with a record of every step."""
         carry, _ = self.begin(network, batch, state, key)
-        factor = self.beta if carry.energy.rests else 0.0
-        energy = carry.energy.times(jnp.full(len(batch[0]), factor))
+        beta = self._strength(carry.energy, carry.free)
+        energy = carry.energy.times(beta if carry.energy.rests else jnp.zeros_like(beta))
         return self._infer(energy, carry.free, self.max_steps, key, True, trace=True)
 
     def settle(
@@ -261,11 +274,22 @@ class EquilibriumPropagation(LearningRule):
         """Return 1, or −1 for samples whose one nudge is away from their target."""
         return alternating(size, key) if self.phases == "random-sign" else jnp.ones(size)
 
+    def _strength(self, energy: NudgedEnergy, free: Point) -> Float[Array, " batch"]:
+        """Return β of each sample."""
+        seen = sensitivity(energy, free)
+        if self.rho is None:
+            return jnp.broadcast_to(jnp.asarray(self.beta), seen.each.shape)
+        level = jnp.maximum(seen.each, seen.mean())
+        return jnp.where(level > 0, ratio(self.rho / self.likelihood.precision, level), 1.0)
+
     def _contrast(
-        self, network: Network, ends: Sequence[tuple[NudgedEnergy, Point, Float[Array, " batch"]]]
+        self,
+        network: Network,
+        beta: Float[Array, " batch"],
+        ends: Sequence[tuple[NudgedEnergy, Point, Float[Array, " batch"]]],
     ) -> Network:
         """Sum the phases' gradients, each divided by β and by its own number for every sample."""
-        parts = [e.weight_gradient(point, unit=self.beta * n) for e, point, n in ends]
+        parts = [e.weight_gradient(point, unit=beta * n) for e, point, n in ends]
         gradients = jax.tree.map(lambda *one: sum(one), *parts)
         if not self.regularisers:
             return gradients

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mupc.arrays import Readable, as_positive, over_rows, ratio, sample_norms
-from mupc.energies import FreeEnergy, Point
+from mupc.energies import FreeEnergy, NudgedEnergy, Point
 from mupc.networks import with_gradient
 
 # Of the last sixteen batches, about: one has few samples that are still wrong.
@@ -33,7 +33,7 @@ class Sensitivity(NamedTuple):
         return ratio(jnp.sum(values * weights), jnp.sum(weights))
 
 
-def sensitivity(energy: FreeEnergy, point: Point) -> Sensitivity:
+def sensitivity(energy: NudgedEnergy, point: Point) -> Sensitivity:
     r"""Measure $\lambda = \|\Pi^{-1/2} J^\top g\|^2 / \|g\|^2$ of each sample.
 
     g is the gradient of the output's loss at unit precision, J the Jacobian of the output by the

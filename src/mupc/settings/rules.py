@@ -239,8 +239,10 @@ class EquilibriumPropagationRule(RuleKind):
 
     kind = "equilibrium-propagation"
 
-    beta: Annotated[Positive, Traced()] = 0.1
-    """Nudge β: the factor of the output's cost in the energy."""
+    beta: Annotated[Positive | Literal["rho"], Traced()] = "rho"
+    """Nudge β, the factor of the output's cost in the energy; `rho`: of each sample, from ρ."""
+    rho: Annotated[Positive, Traced()] = 0.3
+    """Regime number ρ of each sample, which sets its β: the same at any width and depth."""
     phases: Phases = "centred"
     """Which equilibria are compared: those of β and −β, of β and 0, or of 0 and one of ±β."""
     nudged_steps: Count = 10
@@ -253,7 +255,8 @@ class EquilibriumPropagationRule(RuleKind):
             solver=self.solver.build(),
             max_steps=self.solver.steps(depth),
             likelihood=self.likelihood.build(),
-            beta=self.beta,
+            beta=None if self.beta == "rho" else self.beta,
+            rho=self.rho if self.beta == "rho" else None,
             phases=self.phases,
             nudged_steps=self.nudged_steps,
             regularisers=self.regularisers(),
@@ -261,12 +264,14 @@ class EquilibriumPropagationRule(RuleKind):
         )
 
     def measure(self, network: Network, batch: Batch) -> Regime:
-        """Return the regime: β, and no ρ."""
-        return Regime(self.beta, None)
+        """Return the regime: the precision of a cost of β times it, and no ρ."""
+        return Regime(1.0, None)
 
     def check(self, config: "Configuration") -> None:
         """Refuse what its energy does not have."""
         super().check(config)
+        if self.beta != "rho" and self.rho != type(self).default("rho"):
+            raise unheeded("rho", "`beta` is given")
         settles = config.network.kind == "residual-hopfield"
         if settles and self.solver.kind in ("gauss-newton", "linear-solve"):
             raise ConfigError(
