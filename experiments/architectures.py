@@ -68,7 +68,10 @@ CASES = {
     "shakespeare": Case(_text(4, 128, 2000), 0.02, least=7.0),
     "shakespeare-96": Case(_text(48, 64, 300), 0.02),
     "vision-transformer": Case(
-        {"network": "vision-transformer", "dataset": "mnist", "width": 64, "steps": 900},
+        {
+            **{"network": "vision-transformer", "patch": 7, "width": 128},
+            **{"dataset": "mnist", "steps": 900},
+        },
         1.0,
         least=96.0,
     ),
