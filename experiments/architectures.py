@@ -69,8 +69,11 @@ CASES = {
     "shakespeare-96": Case(_text(48, 64, 300), 0.02),
     "vision-transformer": Case(
         {
-            **{"network": "vision-transformer", "patch": 7, "width": 128},
-            **{"dataset": "mnist", "steps": 900},
+            "network": "vision-transformer",
+            "patch": 7,
+            "width": 128,
+            "dataset": "mnist",
+            "steps": 900,
         },
         1.0,
         least=96.0,

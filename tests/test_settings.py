@@ -198,7 +198,10 @@ WRONG = [
     ({"seed": -1}, "seed must be at least 0"),
     ({"seed": 2**32}, "seed must be below 4294967296, not 4294967296"),
     ({"rule": "backpropagation", "step_size": 0.1}, "the rule backpropagation has no solver"),
-    ({"rule": "backpropagation", "solver": "adam"}, "solver is a setting of the rule predictive"),
+    (
+        {"rule": "backpropagation", "solver": "adam"},
+        "solver is a setting of the rules predictive-coding, equilibrium-prop",
+    ),
     ({"parameterisation": "ntk", "gamma": 2.0}, "choose parameterisation mupc, or leave it out"),
     ({"optimiser": "sgd", "eps": 1e-3}, "eps is a setting of the optimisers adam, adamw, and the"),
     ({"sgd_momentum": 0.5}, "sgd_momentum is a setting of the optimiser sgd"),
