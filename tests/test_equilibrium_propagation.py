@@ -287,7 +287,7 @@ def test_states_have_one_size_at_any_width_and_depth(width, depth):
 @pytest.mark.parametrize("exponent", [-0.5, -1.0])
 def test_with_other_exponents_of_depth_they_have_not(exponent):
     scales = scales_of(64, 128, exponent)
-    assert not np.all((scales > 0.9) & (scales < 1.2))
+    assert np.max(scales) > 2
 
 
 def test_rate_factors_are_those_of_a_feedforward_network():

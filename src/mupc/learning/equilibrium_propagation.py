@@ -45,7 +45,7 @@ Phases = Literal["centred", "one-sided", "random-sign"]
 
 
 class _Carry(NamedTuple):
-    """A batch before its update: its energy without a target, and where that was minimal last."""
+    """A batch before its update: its energy, and where the free phase begins."""
 
     energy: NudgedEnergy
     free: Point
@@ -157,9 +157,11 @@ class EquilibriumPropagation(LearningRule):
         """Settle freely and nudged, and compare what the weights would lower in each."""
         energy = carry.energy.with_parameters(network)
         free_key, nudged_key, signs_key = jax.random.split(key, 3)
-        start = energy.run() if energy.rests else carry.free
-        solutions = {} if energy.rests else {"free": self.settle(energy, start, free_key, measure)}
-        free = solutions["free"].point if solutions else start
+        solutions: dict[str, Solution] = {}
+        free = carry.free
+        if not energy.rests:
+            solutions["free"] = self.settle(energy, free, free_key, measure)
+            free = solutions["free"].point
         signs, beta = self._signs(len(batch[0]), signs_key), self._strength(energy, free)
         first = energy.times(beta * signs)
         solutions["nudged"] = self._nudged(first, free, nudged_key, measure)
@@ -214,11 +216,10 @@ class EquilibriumPropagation(LearningRule):
         if energy.rests:
             return {}
         free = self.settle(energy, carry.free, key, False).point
-        here = energy.times(jnp.zeros(len(batch[0])))
-        nudged = energy.times(self._strength(energy, free))
-        left, pull = here.error_gradient(free), nudged.error_gradient(free)
-        pull = jax.tree.map(jnp.subtract, pull, left)
-        return {NUDGE_OVER_RESIDUAL: jnp.median(ratio(sample_norms(pull), sample_norms(left)))}
+        left = energy.times(jnp.zeros(len(batch[0]))).error_gradient(free)
+        strength = self._strength(energy, free) * self.likelihood.precision
+        pull = strength * sample_norms(energy.adjoint(free))
+        return {NUDGE_OVER_RESIDUAL: jnp.median(ratio(pull, sample_norms(left)))}
 
     def trace(
         self, network: Network, batch: Batch, state: None, key: PRNGKeyArray
