@@ -12,7 +12,7 @@ from mupc.training import evaluate
 
 
 class EvaluateOptions(Setting):
-    """Evaluate the trained network of a run: the feedforward pass, over all samples of a split."""
+    """Evaluate the trained network of a run, as its rule predicts, over all samples of a split."""
 
     folder: Annotated[str, Positional()]
     """Run folder."""
@@ -26,7 +26,7 @@ def run(words: Sequence[str]) -> int:
     options = parse("evaluate", words, EvaluateOptions).own
     prepare_backend(RunKeeping())
     config, data, network = load_run(options.folder, options.data)
-    likelihood = config.rule.likelihood.build()
-    seen = evaluate(network, split_of(data, options.split), likelihood=likelihood)
+    rule, likelihood = config.rule.build(config.network.hidden), config.rule.likelihood.build()
+    seen = evaluate(network, split_of(data, options.split), rule=rule, likelihood=likelihood)
     print(f"{options.folder}: {options.split} {figures(seen)}")
     return 0
