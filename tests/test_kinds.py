@@ -17,7 +17,7 @@ from mupc.settings import ConfigError, Configuration
 from mupc.settings.configuration import KINDS
 from mupc.settings.datasets import DatasetKind
 from mupc.settings.network import NetworkKind
-from mupc.settings.rules import RuleKind
+from mupc.settings.rule import RuleKind
 from mupc.settings.setting import Count, Positive
 from mupc.settings.solvers import SolverKind
 from mupc.sklearn import PCClassifier

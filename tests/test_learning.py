@@ -19,6 +19,10 @@ RULES = {
     "default": mupc.PredictiveCoding(),
     "backpropagation": mupc.Backpropagation(),
     "equilibrium propagation": mupc.EquilibriumPropagation(),
+    "incremental": mupc.IncrementalPredictiveCoding(),
+    "zero divergence": mupc.ZeroDivergence(),
+    "augmented Lagrangian": mupc.AugmentedLagrangian(rounds=4),
+    "Monte Carlo": mupc.MonteCarloPredictiveCoding(burn_in=5, samples=2),
 }
 
 

@@ -42,6 +42,7 @@ ALIKE = {
         "runs/survey.py",
         "training/report.py",
     },
+    "samples": {"runs/survey.py"},
     "scale": {"plots/layers.py", "plots/report.py", "training/report.py"},
     "validation": {
         "commands/evaluate.py",

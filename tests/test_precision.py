@@ -22,6 +22,10 @@ RULES = {
     "gauss-newton": mupc.PredictiveCoding(mupc.GaussNewton(2)),
     "backpropagation": mupc.Backpropagation(),
     "equilibrium propagation": mupc.EquilibriumPropagation(),
+    "incremental": mupc.IncrementalPredictiveCoding(),
+    "zero divergence": mupc.ZeroDivergence(),
+    "augmented Lagrangian": mupc.AugmentedLagrangian(rounds=4),
+    "Monte Carlo": mupc.MonteCarloPredictiveCoding(burn_in=5, samples=2),
 }
 
 

@@ -29,6 +29,8 @@ SIZES = {
 CONVOLUTIONS = {"network": "conv-resnet"}
 TOKENS = {"network": "transformer", "dataset": "text", "likelihood": "categorical"}
 SETTLING = {"rule": "equilibrium-propagation"}
+SAMPLED = {"rule": "monte-carlo"}
+MULTIPLIED = {"rule": "augmented-lagrangian"}
 SGD = {"optimiser": "sgd", "learning_rate": 0.3}
 DESCENT = {"solver": "gradient-descent"}
 FIXED = {"regime": "fixed"}
@@ -70,6 +72,12 @@ FIELDS = {
     "phases": (SETTLING, "one-sided"),
     "nudged_steps": (SETTLING, 1),
     "precision": (FIXED, 0.5),
+    "updates": ({"rule": "incremental"}, 2),
+    "rounds": (MULTIPLIED, 3),
+    "multiplier_rate": (MULTIPLIED, 0.5),
+    "temperature": (SAMPLED, 0.5),
+    "samples": (SAMPLED, 2),
+    "thinning": (SAMPLED, 2),
     "solver": ({}, "l-bfgs"),
     "coordinates": ({"solver": "l-bfgs"}, "activities"),
     "cg_steps": ({}, 2),
@@ -200,7 +208,7 @@ WRONG = [
     ({"rule": "backpropagation", "step_size": 0.1}, "the rule backpropagation has no solver"),
     (
         {"rule": "backpropagation", "solver": "adam"},
-        "solver is a setting of the rules predictive-coding, equilibrium-prop",
+        "solver is a setting of the rules predictive-coding, incremental, augmented-lagrangian",
     ),
     ({"parameterisation": "ntk", "gamma": 2.0}, "choose parameterisation mupc, or leave it out"),
     ({"optimiser": "sgd", "eps": 1e-3}, "eps is a setting of the optimisers adam, adamw, and the"),

@@ -86,6 +86,9 @@ RULES = {
     "default": mupc.PredictiveCoding(),
     "exact": mupc.Backpropagation(),
     "settling": mupc.EquilibriumPropagation(),
+    "zero divergence": mupc.ZeroDivergence(),
+    "augmented Lagrangian": mupc.AugmentedLagrangian(rounds=4),
+    "Monte Carlo": mupc.MonteCarloPredictiveCoding(burn_in=5, samples=2),
 }
 
 

@@ -21,6 +21,7 @@ from mupc.inference import GradientDescent as GradientDescent
 from mupc.inference import GradientFlow as GradientFlow
 from mupc.inference import InErrors as InErrors
 from mupc.inference import InferenceResult as InferenceResult
+from mupc.inference import Langevin as Langevin
 from mupc.inference import LinearSolve as LinearSolve
 from mupc.inference import NormalStart as NormalStart
 from mupc.inference import Optax as Optax
@@ -35,12 +36,16 @@ from mupc.inference import Stopping as Stopping
 from mupc.inference import Tolerance as Tolerance
 from mupc.inference import ZeroStart as ZeroStart
 from mupc.inference import infer as infer
+from mupc.learning import AugmentedLagrangian as AugmentedLagrangian
 from mupc.learning import Backpropagation as Backpropagation
 from mupc.learning import Batch as Batch
 from mupc.learning import EquilibriumPropagation as EquilibriumPropagation
+from mupc.learning import IncrementalPredictiveCoding as IncrementalPredictiveCoding
 from mupc.learning import Info as Info
 from mupc.learning import LearningRule as LearningRule
+from mupc.learning import MonteCarloPredictiveCoding as MonteCarloPredictiveCoding
 from mupc.learning import PredictiveCoding as PredictiveCoding
+from mupc.learning import ZeroDivergence as ZeroDivergence
 from mupc.likelihoods import Categorical as Categorical
 from mupc.likelihoods import Gaussian as Gaussian
 from mupc.likelihoods import Likelihood as Likelihood

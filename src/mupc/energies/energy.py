@@ -6,7 +6,7 @@ asked for in another unit of the energy.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -187,3 +187,20 @@ class NudgedEnergy(ErrorEnergy):
     def whiten(self, errors: Activities) -> Activities:
         r"""Return $D^{-1/2}$ e, D the curvature of E by the errors where these are zero."""
         return errors
+
+
+def check_overrides(derived: type[Energy], base: type[Energy], terms: Collection[str]) -> None:
+    """Check that a class overrides no more of an energy than its terms.
+
+    Raises:
+        TypeError: if it does.
+    """
+    given = {name for one in base.__mro__ for name in vars(one)} - set(terms)
+    fields = {name for one in derived.__mro__ for name in vars(one).get("__annotations__", {})}
+    own = {name for name in vars(derived) if name[0] != "_" or name == "__call__"}
+    if changed := sorted(own & (given - fields)):
+        raise TypeError(
+            f"{derived.__name__} overrides {', '.join(changed)}, which mupc.{base.__name__} "
+            "derives from its terms: override hidden or of_weights, write a mupc.Likelihood for "
+            "the output, or subclass mupc.Energy, whose one term is layers"
+        )

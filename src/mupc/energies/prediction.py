@@ -1,6 +1,6 @@
 """The energy of predictive coding, made of predictions: a function of errors and of activities."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,10 +15,17 @@ from mupc.arrays import (
     over_rows,
     over_samples,
 )
-from mupc.energies.energy import GaussNewtonMaps, NudgedEnergy, Point
+from mupc.energies.energy import GaussNewtonMaps, NudgedEnergy, Point, check_overrides
 from mupc.likelihoods import Likelihood, losses
 from mupc.networks import Activities, Network, with_gradient
 from mupc.regularisers import Regulariser, activity_terms, weight_terms
+
+
+class _Own(NamedTuple):
+    """What a layer's term depends on besides its errors: π and λ."""
+
+    precision: Array | None
+    multiplier: Array | None
 
 
 class FreeEnergy(NudgedEnergy):
@@ -43,6 +50,8 @@ class FreeEnergy(NudgedEnergy):
             Below zero the sample is nudged away from its target, and its terms of regularisers on
             activities have the other sign, too; a weight gradient then has f as its unit, or the
             readout would unlearn.
+        multipliers: $\lambda$, shaped like the activities: a layer's term has
+            $\lambda_l^\top e_l$ besides (arXiv 2605.31022); none unless given.
     """
 
     network: Network
@@ -54,6 +63,7 @@ class FreeEnergy(NudgedEnergy):
         default=None, converter=as_positive_array
     )
     factors: Float[Array, " batch"] | None = eqx.field(default=None, converter=as_nonzero_array)
+    multipliers: Activities | None = None
 
     def __check_init__(self) -> None:
         if self.factors is not None and self.factors.shape != self.x.shape[:1]:
@@ -64,15 +74,7 @@ class FreeEnergy(NudgedEnergy):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        derived = {name for base in FreeEnergy.__mro__ for name in vars(base)} - _TERMS
-        fields = {name for base in cls.__mro__ for name in vars(base).get("__annotations__", {})}
-        own = {n for n in vars(cls) if n[0] != "_" or n == "__call__"}
-        if changed := sorted(own & (derived - fields)):
-            raise TypeError(
-                f"{cls.__name__} overrides {', '.join(changed)}, which mupc.FreeEnergy derives "
-                "from its terms: override hidden or of_weights, write a mupc.Likelihood for the "
-                "output, or subclass mupc.Energy, whose one term is layers"
-            )
+        check_overrides(cls, FreeEnergy, _TERMS)
 
     # The terms. All else is derived from these.
 
@@ -144,9 +146,8 @@ class FreeEnergy(NudgedEnergy):
 
     def layers(self, point: Point) -> Float[Array, "layers batch"]:
         """Return each layer's energy of each sample, (H + 1, batch), from input to output."""
-        banks = zip(point.errors, self._numbers(point.errors), strict=True)
-        hidden = jax.vmap(lambda e, number: self.hidden(e, number))
-        terms = [hidden(e, number) for e, number in banks]
+        banks = zip(point.errors, self._own(point.errors), strict=True)
+        terms = [jax.vmap(self._term)(e, own) for e, own in banks]
         if (decay := activity_terms(self.regularisers, point.activities)) is not None:
             terms = [a + self._sign * b for a, b in zip(terms, decay, strict=True)]
         output = self.of_output(self.output(point))
@@ -156,9 +157,9 @@ class FreeEnergy(NudgedEnergy):
         self, activities: Activities
     ) -> tuple[Float[Array, " batch"], Activities]:
         """Return each sample's energy, and the activity gradient of their sum, in one pass."""
-        term = lambda u, z, number: self.hidden(z - u, number)  # noqa: E731
+        term = lambda u, z, own: self._term(z - u, own)  # noqa: E731
         samples, gradient = self.network.local_gradient(
-            term, self.of_output, self.x, activities, self._numbers(activities)
+            term, self.of_output, self.x, activities, self._own(activities)
         )
         if (decay := self._decay(activities)) is None:
             return samples, gradient
@@ -247,8 +248,21 @@ class FreeEnergy(NudgedEnergy):
     def of_sample(self, i: int | Int[Array, ""]) -> "FreeEnergy":
         """Return the energy of sample i alone, as a batch of one."""
         one = jax.tree.map(lambda v: v[i][None], (self.x, self.y, self.factors))
-        where = lambda energy: (energy.x, energy.y, energy.factors)  # noqa: E731
-        return eqx.tree_at(where, self, one, is_leaf=lambda leaf: leaf is None)
+        own = jax.tree.map(lambda v: v[:, i][:, None], self.multipliers)
+        where = lambda energy: (energy.x, energy.y, energy.factors, energy.multipliers)  # noqa: E731
+        return eqx.tree_at(where, self, (*one, own), is_leaf=lambda leaf: leaf is None)
+
+    def _term(self, e: Float[Array, "batch ..."], own: "_Own") -> Float[Array, " batch"]:
+        """Return all of a layer's own energy of each sample."""
+        term = self.hidden(e, own.precision)
+        if own.multiplier is None:
+            return term
+        return term + jnp.sum(own.multiplier * e, axis=tuple(range(1, e.ndim)))
+
+    def _own(self, banks: Activities) -> tuple["_Own", ...]:
+        """Return what every layer has of its own, by bank."""
+        multipliers = self.multipliers or (None,) * len(banks)
+        return tuple(map(_Own, self._numbers(banks), multipliers))
 
     def _numbers(self, banks: Activities) -> tuple[Float[Array, " _layer"] | None, ...]:
         """Return the precisions of every bank's layers."""
@@ -282,9 +296,9 @@ class FreeEnergy(NudgedEnergy):
 
     def _slopes(self, point: Point) -> tuple[Activities, Float[Array, "batch ..."]]:
         """Return the gradients of the layers' own terms: by the errors, and by the output."""
-        of_layer = jax.grad(lambda e, number: jnp.sum(self.hidden(e, number)))
-        banks = zip(point.errors, self._numbers(point.errors), strict=True)
-        slopes = tuple(jax.vmap(of_layer)(e, number) for e, number in banks)
+        of_layer = jax.grad(lambda e, own: jnp.sum(self._term(e, own)))
+        banks = zip(point.errors, self._own(point.errors), strict=True)
+        slopes = tuple(jax.vmap(of_layer)(e, own) for e, own in banks)
         return slopes, with_gradient(self.of_output, self.output(point))[1][0]
 
     def _decay(self, activities: Activities) -> tuple[Float[Array, " batch"], Activities] | None:

@@ -6,6 +6,7 @@ from mupc.inference.gradient_descent import FixedStep as FixedStep
 from mupc.inference.gradient_descent import GradientDescent as GradientDescent
 from mupc.inference.gradient_descent import StepSize as StepSize
 from mupc.inference.in_errors import InErrors as InErrors
+from mupc.inference.langevin import Langevin as Langevin
 from mupc.inference.linear import LinearSolve as LinearSolve
 from mupc.inference.loop import infer as infer
 from mupc.inference.optax_solver import Optax as Optax

@@ -93,6 +93,8 @@ def check_closed_form(energy: FreeEnergy) -> None:
             "the closed form is for the terms of mupc.FreeEnergy, with one output precision for "
             "all samples; use mupc.GaussNewton for others"
         )
+    if energy.multipliers is not None:
+        raise ValueError("the closed form knows no multipliers; use mupc.GaussNewton with them")
     decay_strengths(energy.regularisers, network.depth)
 
 

@@ -1,9 +1,12 @@
 """Learning rules: how a batch becomes weight gradients."""
 
+from mupc.learning.augmented_lagrangian import AugmentedLagrangian as AugmentedLagrangian
 from mupc.learning.backpropagation import Backpropagation as Backpropagation
 from mupc.learning.equilibrium_propagation import EquilibriumPropagation as EquilibriumPropagation
 from mupc.learning.equilibrium_propagation import Phases as Phases
 from mupc.learning.explain import explain as explain
+from mupc.learning.incremental import IncrementalPredictiveCoding as IncrementalPredictiveCoding
+from mupc.learning.monte_carlo import MonteCarloPredictiveCoding as MonteCarloPredictiveCoding
 from mupc.learning.predictive_coding import Nudge as Nudge
 from mupc.learning.predictive_coding import PredictiveCoding as PredictiveCoding
 from mupc.learning.regime import Regime as Regime
@@ -16,3 +19,4 @@ from mupc.learning.rule import Info as Info
 from mupc.learning.rule import LearningRule as LearningRule
 from mupc.learning.rule import first_gradients as first_gradients
 from mupc.learning.rule import taken_from_size as taken_from_size
+from mupc.learning.zero_divergence import ZeroDivergence as ZeroDivergence

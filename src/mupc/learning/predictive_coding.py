@@ -46,7 +46,7 @@ Nudge = Literal["positive", "negative", "alternating"]
 """Which way outputs are nudged: to the target, away from it, or every second sample away."""
 
 
-class _Carry(NamedTuple):
+class Carry(NamedTuple):
     """A batch before its update: the energy that is minimised, and where inference begins."""
 
     energy: Energy
@@ -156,7 +156,7 @@ class PredictiveCoding(LearningRule):
 
     def begin(
         self, network: Network, batch: Batch, state: Held | None, key: PRNGKeyArray
-    ) -> tuple[_Carry, Held | None]:
+    ) -> tuple[Carry, Held | None]:
         """Run forwards, set every sample's precision, and start inference."""
         x, y = batch
         activities, output = network.feedforward(x)
@@ -171,23 +171,22 @@ class PredictiveCoding(LearningRule):
             key, signs_key = jax.random.split(key)
             signs = self._signs(len(x), signs_key)
             energy, factors = _free(energy).times(signs), signs * factors
-        return _Carry(energy, self.start(energy, point, key), output, factors), state
+        return Carry(energy, self.start(energy, point, key), output, factors), state
 
     def gradients(
         self,
         network: Network,
         batch: Batch,
-        carry: _Carry,
+        carry: Carry,
         key: PRNGKeyArray,
         *,
         measure: bool | Bool[Array, ""] = True,
-    ) -> tuple[Network, _Carry, Info]:
+    ) -> tuple[Network, Carry, Info]:
         """Infer, then differentiate with respect to the weights."""
         if isinstance(carry.energy, FreeEnergy):
             carry = carry._replace(energy=carry.energy.with_parameters(network))
-        energy, start, output, factors = carry
-        solution = self._infer(carry, key, measure=measure)
-        gradients = energy.weight_gradient(solution.point, unit=factors)
+        energy, start, output, _ = carry
+        solution, gradients = self.learn(carry, key, measure=measure)
         _check_gradients(gradients, network)
         ends = energy.layers(start), energy.layers(solution.point)
         before, layers = (jnp.mean(each, axis=1) for each in taken_from_size(*ends))
@@ -196,7 +195,15 @@ class PredictiveCoding(LearningRule):
             precision, unit = jnp.mean(jnp.abs(energy.precision)), energy.likelihood.precision
         phases = {"inference": solution._replace(point=Point((), ()))}
         sweeps = self.solver.cost(solution.steps)
-        return gradients, carry, Info(output, before, layers, precision, phases, sweeps, unit)
+        info = Info(output, before, layers, precision, phases, sweeps, unit)
+        return gradients, carry._replace(start=solution.point), info
+
+    def learn(
+        self, carry: Carry, key: PRNGKeyArray, *, measure: bool | Bool[Array, ""] = True
+    ) -> tuple[Solution, Network]:
+        """Return where inference ended, and what the weights would lower there."""
+        solution = self._infer(carry, key, measure=measure)
+        return solution, carry.energy.weight_gradient(solution.point, unit=carry.factors)
 
     def diagnostics(
         self, network: Network, batch: Batch, state: Any, key: PRNGKeyArray
@@ -244,7 +251,7 @@ class PredictiveCoding(LearningRule):
 
     def _infer(
         self,
-        carry: _Carry,
+        carry: Carry,
         key: PRNGKeyArray,
         *,
         measure: bool | Bool[Array, ""] = True,

@@ -10,7 +10,9 @@ from mupc.settings.mlp import ResidualMLP
 from mupc.settings.network import PARAMETERISATIONS, NetworkKind
 from mupc.settings.networks import NETWORKS
 from mupc.settings.optimisers import OPTIMISERS, SCHEDULES, AdamOptimiser, OptimiserKind
-from mupc.settings.rules import LIKELIHOODS, REGIMES, RULES, PredictiveCodingRule, RuleKind
+from mupc.settings.predictive_coding import PredictiveCodingRule
+from mupc.settings.rule import LIKELIHOODS, REGIMES, RuleKind
+from mupc.settings.rules import RULES
 from mupc.settings.setting import ConfigError, Kept, Kind, Section, Setting, group_of
 from mupc.settings.solvers import SOLVERS
 from mupc.settings.starts import STARTS

@@ -94,8 +94,8 @@ class ResidualHopfield(_FullyConnected):
     def check(self, config: "Configuration") -> None:
         """Refuse rules and methods that are for predictions."""
         super().check(config)
-        if config.rule.kind == "predictive-coding":
+        if (rule := config.rule.kind) not in ("equilibrium-propagation", "backpropagation"):
             raise ConfigError(
-                "`network` residual-hopfield makes no predictions, which `rule` predictive-coding "
-                "needs: choose equilibrium-propagation, or backpropagation through its relaxation"
+                f"`network` residual-hopfield makes no predictions, which `rule` {rule} needs: "
+                "choose equilibrium-propagation, or backpropagation through its relaxation"
             )

@@ -9,11 +9,13 @@ from pydantic import Field
 from mupc.hyperparameters import traced
 from mupc.inference import (
     LBFGS,
+    Endless,
     FixedSteps,
     GaussNewton,
     GradientDescent,
     GradientFlow,
     InErrors,
+    Langevin,
     LinearSolve,
     Optax,
     Solver,
@@ -205,6 +207,38 @@ class AdamSolver(_StepsOnActivities):
         return Optax(traced(optax.adam, learning_rate=self.step_size))
 
 
+class LangevinSolver(SolverKind):
+    """Langevin dynamics on activities, which sample instead of settling."""
+
+    kind = "langevin"
+
+    max_steps: Count | Literal["depth"] = 50
+    """Steps T; those of `rule` monte-carlo before its first sample."""
+    step_size: Annotated[Positive, Traced()] = 0.05
+    """Step η, per sample."""
+    temperature: Annotated[NotNegative, Traced()] = 1.0
+    """Temperature T: what is sampled is exp(−F/T)."""
+
+    def build(self) -> Solver:
+        """Return the method."""
+        return Langevin(self.step_size, self.temperature)
+
+    def stopping(self) -> Stopping:
+        """Return what says when inference is done: never, before all steps are made."""
+        return Endless()
+
+    def check(self, config: "Configuration") -> None:
+        """Refuse tolerances, where nothing is stopped, and rules that compare where samples end."""
+        for name in ("rtol", "atol", "patience"):
+            if getattr(self, name) != type(self).default(name):
+                raise unheeded(name, f"`solver` is {self.kind}")
+        if config.rule.kind == "equilibrium-propagation":
+            raise ConfigError(
+                "`rule` equilibrium-propagation compares equilibria, and `solver` langevin never "
+                "comes to rest: use l-bfgs"
+            )
+
+
 class GradientFlowSolver(MovingSolver):
     """The gradient flow, followed to its end."""
 
@@ -256,6 +290,7 @@ SOLVERS: tuple[type[SolverKind], ...] = (
     LBFGSSolver,
     GradientDescentSolver,
     AdamSolver,
+    LangevinSolver,
     GradientFlowSolver,
     LinearSolveSolver,
 )

@@ -1,0 +1,102 @@
+"""Monte Carlo predictive coding: activities are sampled, not settled."""
+
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Int, PRNGKeyArray
+
+from mupc.arrays import as_count
+from mupc.energies import Energy, FreeEnergy, Point
+from mupc.inference import Endless, Langevin, Solution, Solver, Start, infer
+from mupc.kinds import check_sizes
+from mupc.learning.predictive_coding import Carry, PredictiveCoding
+from mupc.likelihoods import Gaussian, Likelihood
+from mupc.networks import Network
+from mupc.regularisers import Regulariser
+
+
+class MonteCarloPredictiveCoding(PredictiveCoding):
+    r"""Monte Carlo predictive coding (doi 10.1371/journal.pcbi.1012532).
+
+    The energy is a negative log probability, $p(z \mid x, y) \propto \exp(-F(z))$, and activities
+    are drawn from it. Learning averages the weight gradient over S samples of a batch,
+
+    $$\hat g = \frac1S \sum_{s=1}^{S} \frac{\partial F}{\partial W}(z^{(s)})
+      \approx -\frac{\partial}{\partial W} \log p(y \mid x)$$
+
+    by Fisher's identity: the gradient of the marginal likelihood, not of its largest summand, as at
+    an equilibrium.
+
+    Args:
+        solver: draws; `mupc.Langevin(0.05)` unless given.
+        burn_in: steps before the first sample.
+        samples: S.
+        thinning: steps from one sample to the next.
+        likelihood: the output's; `mupc.Gaussian()` unless given.
+        regularisers: further terms of the energy.
+        start: where the dynamics start; `mupc.FeedforwardStart()` unless given.
+        energy: builds F, of network, x, y, likelihood and regularisers: `mupc.FreeEnergy` unless
+            given.
+
+    Raises:
+        ValueError: if an argument is impossible.
+        TypeError: if one is not what it should be.
+    """
+
+    samples: int = eqx.field(static=True)
+    thinning: Int[Array, ""]
+
+    def __init__(
+        self,
+        solver: Solver | None = None,
+        burn_in: Int[ArrayLike, ""] = 50,
+        samples: int = 10,
+        thinning: Int[ArrayLike, ""] = 5,
+        likelihood: Likelihood | None = None,
+        *,
+        regularisers: Sequence[Regulariser] = (),
+        start: Start | None = None,
+        energy: Callable[..., Energy] = FreeEnergy,
+    ) -> None:
+        check_sizes(samples=samples)
+        self.samples = samples
+        self.thinning = as_count(thinning, least=1)
+        super().__init__(
+            Langevin(0.05) if solver is None else solver,
+            burn_in,
+            Gaussian() if likelihood is None else likelihood,
+            regularisers=regularisers,
+            stopping=Endless(),
+            start=start,
+            energy=energy,
+        )
+
+    def learn(
+        self, carry: Carry, key: PRNGKeyArray, *, measure: bool | Bool[Array, ""] = True
+    ) -> tuple[Solution, Network]:
+        """Return where the dynamics ended, and what the weights would lower on average."""
+        burn_key, keys = jax.random.split(key)
+        begun = self._infer(carry, burn_key, measure=measure)
+
+        def draw(point: Point, key: PRNGKeyArray) -> tuple[Point, tuple[Solution, Network]]:
+            solution = infer(
+                carry.energy,
+                self.solver,
+                point,
+                max_steps=self.thinning,
+                stopping=self.stopping,
+                key=key,
+                measure=measure,
+            )
+            gradient = carry.energy.weight_gradient(solution.point, unit=carry.factors)
+            return solution.point, (solution._replace(point=Point((), ())), gradient)
+
+        end, (drawn, gradients) = jax.lax.scan(
+            draw, begun.point, jax.random.split(keys, self.samples)
+        )
+        last = jax.tree.map(lambda v: v[-1], drawn)
+        steps = begun.steps + jnp.sum(drawn.steps, axis=0)
+        solution = last._replace(point=end, steps=steps, initial=begun.initial)
+        return solution, jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
