@@ -16,6 +16,7 @@ from mupc.energies import ErrorView, HopfieldEnergy
 from mupc.learning import first_gradients
 from mupc.parameterisations import Law
 from mupc.settings import ConfigError, Configuration
+from mupc.theory import yardstick
 from mupc.training.report import Model, regime_report
 
 KEY = jax.random.key(0)
@@ -151,6 +152,27 @@ def test_the_bias_is_of_first_order_one_sided_and_of_second_order_centred(proble
     first, second = (0.85, 1.15), (1.8, 2.2)
     low, high = first if phases == "one-sided" else second
     assert low < order < high
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("problem", [dense, convolutional, hopfield])
+def test_what_it_is_compared_with_is_the_exact_gradient(problem):
+    """By conjugate gradients and one derivative along them, against a dense solve."""
+    network, *data = problem()
+    decay = mupc.WeightDecay(0.1)
+    ours = yardstick(rule_of("centred", None, rho=0.2, regularisers=[decay]))
+    gradient = flat(first_gradients(ours, network, data, None, KEY)[0])
+    wanted = exactly(network, *data) + 0.1 * flat(network)
+    assert jnp.linalg.norm(gradient - wanted) < 1e-5 * jnp.linalg.norm(wanted)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_report_compares_with_it():
+    network, *data = hopfield()
+    rule = rule_of("centred", 1e-3)
+    report = regime_report(Model(network, network, rule, None), data, KEY, step=0, seconds=0.0)
+    assert min(report.cosine) > 1 - 1e-6
+    np.testing.assert_allclose(report.ratio, 1, atol=1e-3)
 
 
 def _either_sign(rule):
@@ -290,10 +312,10 @@ def test_with_other_exponents_of_depth_they_have_not(exponent):
     assert np.max(scales) > 2
 
 
-def test_rate_factors_are_those_of_a_feedforward_network():
+def test_rate_factors_scale_as_those_of_a_feedforward_network():
     ours = mupc.hopfield().scale("hidden", mupc.Shape(64, 1025), skip=True)
     theirs = mupc.mupc().scale("hidden", mupc.Shape(64, 1025), skip=True)
-    assert (ours.adam, ours.uniform) == (theirs.adam, theirs.uniform)
+    assert (ours.adam, ours.uniform) == (theirs.adam, theirs.uniform / 4)
 
 
 def test_the_command_trains_and_evaluates_it(tmp_path, capsys):

@@ -220,19 +220,35 @@ def test_default_command_passes_on_the_commands_own_words(script, tmp_path):
         script("experiments/default_command").main(arguments)
 
 
-def test_equilibrium_propagation_measures_states_and_trains_chains(script, tmp_path, capsys):
+def test_equilibrium_propagation_measures_states(script, capsys):
     module = script("experiments/equilibrium_propagation")
-    found = module.main(words("states --sizes 4x8 16x8 --exponents 1.5 0.5"))
+    found = module.main(words("--sizes 4x8 16x8 --exponents 1.5 0.5"))
     rows = table(capsys.readouterr().out)
     assert [float(row["largest rms"]) for row in rows] == [
         pytest.approx(np.max(scales), rel=5e-3) for scales in found.values()
     ]
-    trained = module.main(
-        [*words("accuracy --sizes 3x16 --seeds 0 1 --epochs 3"), "--out", str(tmp_path)]
+
+
+def test_rules_are_trained_side_by_side(script, tmp_path, capsys):
+    module = script("experiments/rules")
+    found = module.main(
+        [
+            *words("backpropagation hopfield incremental --sizes 3x16 --seeds 0 1 --epochs 3"),
+            *words("--settings rho=0.1 updates=2 --out"),
+            str(tmp_path),
+        ]
     )
     rows = table(capsys.readouterr().out)
-    assert [row["rule"] for row in rows] == [rule for rule, *_ in trained]
-    for row, runs in zip(rows, trained.values(), strict=True):
+    assert [row["case"] for row in rows] == [case for case, _ in found]
+    for row, runs in zip(rows, found.values(), strict=True):
         mean = np.mean([100 * run.test.accuracy for run in runs])
         assert row["test accuracy %"].startswith(f"{mean:.1f}")
         assert mean > 75  # chance is 10
+        assert row["layers learning"] == "2/2, 2/2"
+    own = [run.config.flat() for run in found["incremental", (3, 16)]]
+    assert [(each["rho"], each["updates"], each["seed"]) for each in own] == [
+        (0.1, 2, 0),
+        (0.1, 2, 1),
+    ]
+    with pytest.raises(SystemExit):
+        module.main(["backprop"])

@@ -5,6 +5,7 @@ from mupc.learning.backpropagation import Backpropagation as Backpropagation
 from mupc.learning.equilibrium_propagation import EquilibriumPropagation as EquilibriumPropagation
 from mupc.learning.equilibrium_propagation import Phases as Phases
 from mupc.learning.explain import explain as explain
+from mupc.learning.implicit import ImplicitGradient as ImplicitGradient
 from mupc.learning.incremental import IncrementalPredictiveCoding as IncrementalPredictiveCoding
 from mupc.learning.monte_carlo import MonteCarloPredictiveCoding as MonteCarloPredictiveCoding
 from mupc.learning.predictive_coding import Nudge as Nudge

@@ -110,6 +110,10 @@ class LearningRule(Readable):
         """Return what the network predicts: the output of its feedforward pass."""
         return network.feedforward(x).output
 
+    def exact(self) -> "LearningRule | None":
+        """Return the rule of the gradient that this one tends to; None for backpropagation."""
+        return None
+
     def diagnostics(
         self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray
     ) -> Mapping[str, Float[Array, "..."]]:

@@ -27,13 +27,13 @@ class EquilibriumPropagationRule(RuleKind):
 
     beta: Annotated[Positive | Literal["rho"], Traced()] = "rho"
     """Nudge β, the factor of the output's cost in the energy; `rho`: of each sample, from ρ."""
-    rho: Annotated[Positive, Traced()] = 0.3
+    rho: Annotated[Positive, Traced()] = 0.15
     """Regime number ρ of each sample, which sets its β: the same at any width and depth."""
     phases: Phases = "centred"
     """Which equilibria are compared: those of β and −β, of β and 0, or of 0 and one of ±β."""
-    nudged_steps: Count = 10
+    nudged_steps: Count = 8
     """Largest number of steps of a nudged phase."""
-    solver: SolverKind = LBFGSSolver()
+    solver: SolverKind = LBFGSSolver(max_steps=20, history=4)
 
     def build(self, depth: int) -> LearningRule:
         """Return the rule, for a network of so many hidden layers."""

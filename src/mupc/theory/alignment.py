@@ -46,13 +46,18 @@ def relative_change(before: Network, after: Network) -> Float[Array, " layers"]:
     return jnp.sqrt(layer_products(change, change) / jnp.where(sizes > 0, sizes, 1))
 
 
-def yardstick(rule: LearningRule, unit: Float[Array, ""] | None = None) -> Backpropagation:
-    """Return backpropagation with a rule's own likelihood and regularisers.
+def yardstick(rule: LearningRule, unit: Float[Array, ""] | None = None) -> LearningRule:
+    """Return what a rule's gradient is compared with.
+
+    That is backpropagation with the rule's own likelihood and regularisers, unless the rule tends
+    to another gradient.
 
     Args:
         rule: the rule.
         unit: the output's precision, `Info.unit`; the likelihood's own unless given.
     """
+    if (own := rule.exact()) is not None:
+        return own
     likelihood = rule.likelihood
     if unit is not None:
         likelihood = eqx.tree_at(lambda one: one.precision, likelihood, unit)
@@ -69,7 +74,7 @@ def gradient_alignment(
         network: where to compare.
         batch: inputs and targets.
         rule: the rule, as at the start of a run: its state is new.
-        other: the yardstick; backpropagation with the rule's own likelihood unless given.
+        other: the yardstick; `yardstick(rule)` unless given.
     """
     key = jax.random.key(0)
 
