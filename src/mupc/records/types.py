@@ -84,7 +84,8 @@ class RegimeRecord:
         energy_before, energy_after: mean energy of each layer before and after inference, as in
             `TrainRecord`.
         scale: root mean square of the feedforward activities, and of the output.
-        cosine: between the gradient used and backpropagation's, before the optimiser.
+        cosine: between the gradient used and backpropagation's, before the optimiser; of a network
+            that settles, through a relaxation without end (`mupc.theory.yardstick`).
         ratio: of their norms, at one unit of energy.
         change: ‖ΔW‖/‖W‖ since the first step.
         seconds: since training began.
