@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import mupc
+from mupc.learning import first_gradients
 
 pytestmark = pytest.mark.full
 
@@ -100,6 +101,23 @@ def test_bare_products_are_the_two_products_of_a_step(script):
     W = np.asarray(jax.random.normal(w_key, (3, 8, 8)), np.float64) / (2 * 8**0.5)
     expected = [row @ w.T @ w for row, w in zip(z, W, strict=True)]
     np.testing.assert_allclose(once, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_plain_gradient_of_equilibrium_propagation_is_the_rules(script, tmp_path, capsys):
+    module, path = script("benchmarks/equilibrium_step"), tmp_path / "report.json"
+    arguments = words("--sizes 4x8 --rounds 1 --batch 3 --json")
+    report = module.main([*arguments, str(path)])
+    check_report(report, path, capsys.readouterr().out, "plain")
+    network = mupc.residual_hopfield(6, 3, width=8, depth=4, key=jax.random.key(0))
+    data = jnp.asarray(np.random.default_rng(0).normal(size=(5, 6))), jnp.eye(3)[jnp.arange(5) % 3]
+    plain, left = module.plain(network, data, 60)()
+    rule = mupc.EquilibriumPropagation(max_steps=60, nudged_steps=60, beta=0.3,
+                                       stopping=mupc.Tolerance(1e-6))  # fmt: skip
+    ours, _ = first_gradients(rule, network, data, None, jax.random.key(0))
+    assert left < 1e-5
+    pairs = zip(plain[:2], jax.tree.leaves(ours)[:2], strict=True)
+    for theirs, own in pairs:
+        np.testing.assert_allclose(own, theirs, atol=1e-4)
 
 
 def test_inference_that_ends_early_is_not_timed(script):
