@@ -33,3 +33,9 @@ def percent(values: Sequence[float]) -> str:
     """Return the mean of fractions in per cent, with the standard deviation of several."""
     spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{100 * statistics.mean(values):.1f}{spread}"
+
+
+def size(text: str) -> tuple[int, int]:
+    """Read "128x64" (depth × width)."""
+    depth, width = map(int, text.split("x"))
+    return depth, width

@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _tables import header, line
+from _tables import header, line, size
 
 import mupc
 from mupc.parameterisations import Law
@@ -46,18 +46,13 @@ def _scales(exponent: float, depth: int, width: int) -> np.ndarray:
     return np.asarray(jnp.sqrt(jnp.mean(network.in_order(settled) ** 2, axis=(1, 2))))
 
 
-def _size(text: str) -> tuple[int, int]:
-    depth, width = map(int, text.split("x"))
-    return depth, width
-
-
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     sizes = [(8, 64), (8, 512), (128, 64), (128, 512)]
-    parser.add_argument("--sizes", type=_size, nargs="+", default=sizes, help="DEPTHxWIDTH")
+    parser.add_argument("--sizes", type=size, nargs="+", default=sizes, help="DEPTHxWIDTH")
     parser.add_argument("--exponents", type=float, nargs="+", default=[1.5, 1.0, 0.5, 2.0])
     return parser.parse_args(argv)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from _tables import header, line, percent
+from _tables import header, line, percent, size
 
 from mupc.runs import Run, train
 from mupc.settings import Configuration
@@ -35,13 +35,13 @@ CASES: dict[str, dict[str, Any]] = {
 
 _COLUMNS = (
     *("case", "data", "size", "test accuracy %", "training s", "ms a step"),
-    *("layers learning", "least cosine to backpropagation's", "median"),
+    *("layers learning", "least cosine to the exact gradient", "median"),
 )
 
 
-def measure(case: str, size: tuple[int, int], options: argparse.Namespace) -> list[Run]:
+def measure(case: str, shape: tuple[int, int], options: argparse.Namespace) -> list[Run]:
     """Train one case at one size with every seed, with a report of the last batch."""
-    depth, width = size
+    depth, width = shape
     runs: list[Run] = []
     for seed in options.seeds:
         name = f"{options.dataset}-{depth}x{width}-{case}-seed{seed}"
@@ -61,7 +61,7 @@ def measure(case: str, size: tuple[int, int], options: argparse.Namespace) -> li
     return runs
 
 
-def row(case: str, size: tuple[int, int], runs: Sequence[Run], dataset: str) -> str:
+def row(case: str, shape: tuple[int, int], runs: Sequence[Run], dataset: str) -> str:
     """Return a row of the table."""
     accuracies = [run.test.accuracy for run in runs if run.test is not None]
     seconds = median(run.training_seconds for run in runs)
@@ -72,7 +72,7 @@ def row(case: str, size: tuple[int, int], runs: Sequence[Run], dataset: str) -> 
     typical = f"{median(median(each) for each in cosines):.3f}" if cosines else ""
     return line(
         [
-            *(case, dataset, "x".join(map(str, size))),
+            *(case, dataset, "x".join(map(str, shape))),
             percent([value for value in accuracies if value is not None]),
             *(f"{seconds:.0f}", f"{1e3 * seconds / runs[0].result.steps:.0f}"),
             *(learning, least, typical),
@@ -85,16 +85,11 @@ def main(argv: Sequence[str] | None = None) -> dict[tuple[str, tuple[int, int]],
     options = _options(argv)
     print(header(_COLUMNS), flush=True)
     found: dict[tuple[str, tuple[int, int]], list[Run]] = {}
-    for size in options.sizes:
+    for shape in options.sizes:
         for case in options.cases:
-            found[case, size] = measure(case, size, options)
-            print(row(case, size, found[case, size], options.dataset), flush=True)
+            found[case, shape] = measure(case, shape, options)
+            print(row(case, shape, found[case, shape], options.dataset), flush=True)
     return found
-
-
-def _size(text: str) -> tuple[int, int]:
-    depth, width = map(int, text.split("x"))
-    return depth, width
 
 
 def _pair(text: str) -> tuple[str, Any]:
@@ -108,7 +103,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("cases", nargs="*", default=list(CASES), help=", ".join(CASES))
-    parser.add_argument("--sizes", type=_size, nargs="+", default=[(8, 64), (32, 64), (128, 64)])
+    parser.add_argument("--sizes", type=size, nargs="+", default=[(8, 64), (32, 64), (128, 64)])
     parser.add_argument("--dataset", default="digits")
     parser.add_argument("--epochs", type=float, default=5)
     parser.add_argument("--steps", type=int, help="batches, in place of epochs")
@@ -126,6 +121,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     if unknown := [case for case in options.cases if case not in CASES]:
         parser.error(f"there is no case {unknown[0]}: choose of {', '.join(CASES)}")
     options.settings = dict(options.settings)
+    known = {name for case in options.cases for name in Configuration().changed(CASES[case]).flat()}
+    if unknown := sorted(options.settings.keys() - known):
+        parser.error(f"none of these cases has a setting {unknown[0]}")
     return options
 
 

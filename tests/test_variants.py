@@ -11,8 +11,10 @@ from scipy.stats import norm
 
 import mupc
 from mupc.learning import first_gradients
+from mupc.records import Regime
 from mupc.runs import train
 from mupc.settings import ConfigError, Configuration
+from mupc.training.report import Model, regime_report, trace_report
 
 KEY = jax.random.key(0)
 pytestmark = pytest.mark.usefixtures("float64")
@@ -130,6 +132,10 @@ def test_a_round_is_what_the_source_says():
     assert largest(gradients(rule, network, (x, y)), plain) < 1e-14
     trace = rule.trace(network, (x, y), None, KEY).trace
     assert trace.energy.shape == trace.residual.shape == (rounds, len(x))
+    record = trace_report(Model(network, network, rule, None), (x, y), KEY, step=0)
+    assert len(record.residual) == rounds + 1
+    assert record.residual[0] == 1
+    np.testing.assert_allclose(record.energy[0], np.mean(trace.energy[0]), rtol=1e-3)
 
 
 @pytest.mark.parametrize("factors", [None, [1.0, -0.5, 2.0, 1.0, -1.0, 0.3, 1.0]])
@@ -169,6 +175,61 @@ def test_the_closed_form_refuses_multipliers():
     rule = mupc.AugmentedLagrangian(mupc.LinearSolve(), 1, 2)
     with pytest.raises(ValueError, match="multipliers"):
         gradients(rule, network, (x, y))
+
+
+def test_a_schedule_counts_batches_however_many_updates_each_has(tmp_path):
+    """Late in a run, too, a batch changes the weights; with the last one the rate is zero."""
+    settings = {"rule": "incremental", "updates": 4, "depth": 2, "width": 8, "steps": 8}
+    config = Configuration().changed({**settings, "out": str(tmp_path / "run")})
+    network = mlp(2, 8)
+    optimiser = config.optimiser.build(network, 8, config.rule.build(2).updates)
+    ones = jax.tree.map(jnp.ones_like, eqx.filter(network, eqx.is_inexact_array))
+    state, sizes = optimiser.init(ones), []
+    for _ in range(32):
+        updates, state = optimiser.update(ones, state, ones)
+        sizes.append(float(-updates.readout.weights[0, 0]))
+    plain = config.optimiser.build(network, 8)
+    state, wanted = plain.init(ones), []
+    for _ in range(8):
+        updates, state = plain.update(ones, state, ones)
+        wanted.append(float(-updates.readout.weights[0, 0]))
+    np.testing.assert_allclose(sizes, np.repeat(wanted, 4), rtol=1e-5)
+    assert sizes[24] > 0
+
+
+def test_a_report_compares_zero_divergence_with_backpropagation():
+    network, data = of_rows(mlp())
+    rule = mupc.ZeroDivergence()
+    report = regime_report(Model(network, network, rule, None), data, KEY, step=0, seconds=0.0)
+    np.testing.assert_allclose(report.cosine, 1)
+    assert report.residual is None
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "rule",
+    [
+        mupc.IncrementalPredictiveCoding,
+        mupc.AugmentedLagrangian,
+        mupc.MonteCarloPredictiveCoding,
+    ],
+)
+def test_a_schedule_of_solvers_is_refused(rule):
+    with pytest.raises(TypeError, match=r"solver must be a mupc\.Solver"):
+        rule(mupc.Schedule([(mupc.GaussNewton(), 1)]))
+
+
+def test_too_few_rounds_for_the_depth_are_warned_of():
+    deep = {"rule": "augmented-lagrangian", "depth": 80}
+    sentence = "64 steps on activities do not carry the error through 80 layers"
+    for settings, warned in (
+        (deep, True),
+        ({**deep, "rounds": 160}, False),
+        ({**deep, "solver": "gauss-newton"}, False),
+    ):
+        config = Configuration().changed(settings)
+        said = config.rule.warning(Regime(1.0, 0.1), config)
+        assert (sentence in (said or "")) == warned
 
 
 def test_incremental_steps_are_those_of_a_plain_loop():
@@ -308,8 +369,10 @@ def test_every_variant_trains_by_the_command_and_says_how(kind, tmp_path):
          "knows no multipliers"),
         ({"rule": "monte-carlo", "network": "residual-hopfield"}, "makes no predictions"),
         ({"rule": "monte-carlo", "solver": "l-bfgs"}, "monte-carlo samples, and solver l-bfgs"),
-        ({"solver": "langevin", "rtol": 0.1}, "rtol would have no effect, since solver is lang"),
+        ({"rule": "monte-carlo", "rtol": 0.1}, "rtol would have no effect, since solver is lang"),
         ({"rule": "equilibrium-propagation", "solver": "langevin"}, "never comes to rest"),
+        ({"solver": "langevin"}, "never comes to rest, as rule predictive-coding wants it to"),
+        ({"rule": "incremental", "solver": "adam", "max_steps": 1}, "begins its method anew"),
     ],
 )  # fmt: skip
 def test_what_a_variant_does_not_take_is_refused(settings, sentence):

@@ -16,6 +16,7 @@ from mupc.arrays import (
     over_samples,
 )
 from mupc.energies.energy import GaussNewtonMaps, NudgedEnergy, Point, check_overrides
+from mupc.kinds import check_kind
 from mupc.likelihoods import Likelihood, losses
 from mupc.networks import Activities, Network, with_gradient
 from mupc.regularisers import Regulariser, activity_terms, weight_terms
@@ -71,6 +72,9 @@ class FreeEnergy(NudgedEnergy):
                 f"factors must be {self.x.shape[0]} numbers, one for each sample, not an array of "
                 f"shape {self.factors.shape}"
             )
+        if self.multipliers is not None:
+            form = "a tuple of arrays (layer, batch, ...), one for each bank, as activities are"
+            check_kind("multipliers", self.multipliers, tuple, form)
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -113,7 +117,7 @@ class FreeEnergy(NudgedEnergy):
     @property
     def rests(self) -> bool:
         """Whether hidden errors of zero are a minimum without a target: without activity decay."""
-        return activity_terms(self.regularisers, ()) is None
+        return activity_terms(self.regularisers, ()) is None and self.multipliers is None
 
     def times(self, factors: Float[Array, " batch"]) -> "FreeEnergy":
         """Return the energy with further factors of every sample."""
@@ -261,7 +265,8 @@ class FreeEnergy(NudgedEnergy):
 
     def _own(self, banks: Activities) -> tuple["_Own", ...]:
         """Return what every layer has of its own, by bank."""
-        multipliers = self.multipliers or (None,) * len(banks)
+        none = (None,) * len(banks)
+        multipliers = none if self.multipliers is None else self.multipliers
         return tuple(map(_Own, self._numbers(banks), multipliers))
 
     def _numbers(self, banks: Activities) -> tuple[Float[Array, " _layer"] | None, ...]:

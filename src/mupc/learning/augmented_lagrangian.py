@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from mupc.arrays import as_positive
-from mupc.energies import FreeEnergy, Point
+from mupc.energies import Energy, FreeEnergy, Point
 from mupc.inference import FixedSteps, GradientDescent, Progress, Solution, Solver, Stopping, infer
-from mupc.kinds import check_sizes
-from mupc.learning.predictive_coding import Carry, PredictiveCoding
+from mupc.kinds import check_kind, check_sizes
+from mupc.learning.predictive_coding import Carry, PredictiveCoding, as_free
 from mupc.learning.rule import Batch
 from mupc.likelihoods import Gaussian, Likelihood
 from mupc.networks import Activities, Network
@@ -30,6 +30,9 @@ class AugmentedLagrangian(PredictiveCoding):
     $-\partial \ell / \partial z_l$ along the feedforward pass: the weight gradient
     $\partial L / \partial W$, local as ever, is backpropagation's. Multipliers begin at zero with
     each batch; the last round's gradient has those from before its own update, as the source's.
+
+    Steps on activities carry an error down one layer each, so that there must be more of them, in
+    all rounds together, than layers; steps in errors reach all layers at once.
 
     Args:
         solver: makes the steps of a round; `mupc.GradientDescent(0.25)` unless given. With
@@ -61,10 +64,12 @@ class AugmentedLagrangian(PredictiveCoding):
         stopping: Stopping | None = None,
     ) -> None:
         check_sizes(rounds=rounds)
+        solver = GradientDescent(0.25) if solver is None else solver
+        check_kind("solver", solver, Solver, "a mupc.Solver, e.g. mupc.GaussNewton()")
         self.rounds = rounds
         self.multiplier_rate = as_positive(multiplier_rate)
         super().__init__(
-            GradientDescent(0.25) if solver is None else solver,
+            solver,
             max_steps,
             Gaussian() if likelihood is None else likelihood,
             regularisers=regularisers,
@@ -76,18 +81,23 @@ class AugmentedLagrangian(PredictiveCoding):
     ) -> tuple[Solution, Network]:
         """Return where the last round ended, and what the weights would lower there."""
         end, energy, each = self._settle(carry, key, measure)
-        first, last = (jax.tree.map(lambda v, i=i: v[i], each) for i in (0, -1))
         steps = jnp.sum(each.steps, axis=0)
-        solution = last._replace(point=end, steps=steps, initial=first.initial)
-        return solution, energy.weight_gradient(end, unit=carry.factors)
+        return self._whole(end, each)._replace(steps=steps), energy.weight_gradient(
+            end, unit=carry.factors
+        )
 
     def trace(self, network: Network, batch: Batch, state: None, key: PRNGKeyArray) -> Solution:
         """Settle with a record of every round."""
         begin_key, update_key = jax.random.split(key)
         carry, _ = self.begin(network, batch, state, begin_key)
         end, _, each = self._settle(carry, update_key, True)
-        last = jax.tree.map(lambda v: v[-1], each)
-        return last._replace(point=end, trace=Progress(*each.initial))
+        steps = jnp.full_like(each.steps[0], self.rounds)
+        return self._whole(end, each)._replace(steps=steps, trace=Progress(*each.initial))
+
+    def _whole(self, end: Point, each: Solution) -> Solution:
+        """Return the outcome of all rounds: the last one's, from where the first began."""
+        first, last = (jax.tree.map(lambda v, i=i: v[i], each) for i in (0, -1))
+        return last._replace(point=end, initial=first.initial)
 
     def _settle(
         self, carry: Carry, key: PRNGKeyArray, measure: bool | Bool[Array, ""]
@@ -118,8 +128,7 @@ class AugmentedLagrangian(PredictiveCoding):
         return end, _with(carry.energy, multipliers), each
 
 
-def _with(energy: object, multipliers: Activities) -> FreeEnergy:
+def _with(energy: Energy, multipliers: Activities) -> FreeEnergy:
     """Return an energy with multipliers."""
-    assert isinstance(energy, FreeEnergy)  # as this rule builds no other
     none = lambda leaf: leaf is None  # noqa: E731
-    return eqx.tree_at(lambda e: e.multipliers, energy, multipliers, is_leaf=none)
+    return eqx.tree_at(lambda e: e.multipliers, as_free(energy), multipliers, is_leaf=none)

@@ -18,8 +18,8 @@ from mupc.regularisers import Regulariser, weight_terms
 if TYPE_CHECKING:
     from mupc.learning.equilibrium_propagation import EquilibriumPropagation
 
-# Conjugate gradients end where a sample's residual is this fraction of what it was, or after so
-# many steps.
+# Conjugate gradients end where a sample's residual is this fraction of what it was. The largest
+# number of their steps, and of those that settle.
 _CLOSE, _MOST = 1e-5, 200
 
 
@@ -118,7 +118,7 @@ def _solved(energy: NudgedEnergy, at: Point, right: Activities) -> Activities:
         upward = curvature > 0  # else it is no minimum, and the sample stays where it is
         size = jnp.where(upward, ratio(now.square, curvature), 0)
         residual = along(-size, now.residual, pushed)
-        square = jnp.where(upward, sample_norms(residual) ** 2, 0)
+        square = jnp.where(upward & (now.square > 0), sample_norms(residual) ** 2, 0)
         return _Conjugate(
             now.step + 1,
             along(size, now.solution, now.direction),

@@ -3,15 +3,13 @@
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
-from jaxtyping import Array, ArrayLike, Bool, PRNGKeyArray
+from jaxtyping import ArrayLike
 
 from mupc.energies import Energy, FreeEnergy
-from mupc.inference import Schedule, Solver, Start
-from mupc.kinds import check_sizes
-from mupc.learning.predictive_coding import Carry, Nudge, PredictiveCoding
-from mupc.learning.rule import Batch, Info
+from mupc.inference import GaussNewton, Solver, Start
+from mupc.kinds import check_kind, check_sizes
+from mupc.learning.predictive_coding import Nudge, PredictiveCoding
 from mupc.likelihoods import Likelihood
-from mupc.networks import Network
 from mupc.regularisers import Regulariser
 
 
@@ -28,7 +26,8 @@ class IncrementalPredictiveCoding(PredictiveCoding):
     weights. All updates on a batch are one compiled program.
 
     Args:
-        solver: makes the steps on the activities; `mupc.GaussNewton()` unless given.
+        solver: makes the steps on the activities, each as if it were its first;
+            `mupc.GaussNewton()` unless given.
         updates: how many steps a batch is seen for, each with an update of the weights.
         likelihood: as for `mupc.PredictiveCoding`, as are all others.
         rho: see there.
@@ -47,7 +46,7 @@ class IncrementalPredictiveCoding(PredictiveCoding):
 
     def __init__(
         self,
-        solver: Solver | Schedule | None = None,
+        solver: Solver | None = None,
         updates: int = 4,
         likelihood: Likelihood | None = None,
         *,
@@ -60,6 +59,8 @@ class IncrementalPredictiveCoding(PredictiveCoding):
     ) -> None:
         check_sizes(updates=updates)
         self.count = updates
+        solver = GaussNewton() if solver is None else solver
+        check_kind("solver", solver, Solver, "a mupc.Solver, e.g. mupc.GaussNewton()")
         super().__init__(
             solver,
             1,
@@ -76,17 +77,3 @@ class IncrementalPredictiveCoding(PredictiveCoding):
     def updates(self) -> int:
         """How often the weights change on one batch."""
         return self.count
-
-    def gradients(
-        self,
-        network: Network,
-        batch: Batch,
-        carry: Carry,
-        key: PRNGKeyArray,
-        *,
-        measure: bool | Bool[Array, ""] = True,
-    ) -> tuple[Network, Carry, Info]:
-        """Make one step from where the last one ended, and differentiate by the weights."""
-        energy = carry.energy.with_parameters(network)
-        carry = carry._replace(energy=energy, start=energy.at(carry.start.activities))
-        return super().gradients(network, batch, carry, key, measure=measure)

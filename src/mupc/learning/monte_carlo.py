@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Bool, Int, PRNGKeyArray
 from mupc.arrays import as_count
 from mupc.energies import Energy, FreeEnergy, Point
 from mupc.inference import Endless, Langevin, Solution, Solver, Start, infer
-from mupc.kinds import check_sizes
+from mupc.kinds import check_kind, check_sizes
 from mupc.learning.predictive_coding import Carry, PredictiveCoding
 from mupc.likelihoods import Gaussian, Likelihood
 from mupc.networks import Network
@@ -27,7 +27,9 @@ class MonteCarloPredictiveCoding(PredictiveCoding):
       \approx -\frac{\partial}{\partial W} \log p(y \mid x)$$
 
     by Fisher's identity: the gradient of the marginal likelihood, not of its largest summand, as at
-    an equilibrium.
+    an equilibrium. It holds where exp(−F) is normalised whatever the weights: for
+    `mupc.Gaussian`, and `mupc.Categorical` of precision 1, at a temperature of 1 and without
+    activity decay.
 
     Args:
         solver: draws; `mupc.Langevin(0.05)` unless given.
@@ -61,10 +63,12 @@ class MonteCarloPredictiveCoding(PredictiveCoding):
         energy: Callable[..., Energy] = FreeEnergy,
     ) -> None:
         check_sizes(samples=samples)
+        solver = Langevin(0.05) if solver is None else solver
+        check_kind("solver", solver, Solver, "a mupc.Solver, e.g. mupc.Langevin(0.05)")
         self.samples = samples
         self.thinning = as_count(thinning, least=1)
         super().__init__(
-            Langevin(0.05) if solver is None else solver,
+            solver,
             burn_in,
             Gaussian() if likelihood is None else likelihood,
             regularisers=regularisers,

@@ -165,12 +165,12 @@ class PredictiveCoding(LearningRule):
         factors = jnp.ones(len(x), output.dtype)
         if self.regime is not None:
             state, precisions = self._measured(energy, point, state)
-            energy = precisions.of(_free(energy))
+            energy = precisions.of(as_free(energy))
             factors = factors if precisions.factors is None else precisions.factors
         if self.nudge != "positive":
             key, signs_key = jax.random.split(key)
             signs = self._signs(len(x), signs_key)
-            energy, factors = _free(energy).times(signs), signs * factors
+            energy, factors = as_free(energy).times(signs), signs * factors
         return Carry(energy, self.start(energy, point, key), output, factors), state
 
     def gradients(
@@ -183,11 +183,13 @@ class PredictiveCoding(LearningRule):
         measure: bool | Bool[Array, ""] = True,
     ) -> tuple[Network, Carry, Info]:
         """Infer, then differentiate with respect to the weights."""
-        if isinstance(carry.energy, FreeEnergy):
-            carry = carry._replace(energy=carry.energy.with_parameters(network))
-        energy, start, output, _ = carry
+        _check_parameters(carry.energy, network)
+        energy = carry.energy.with_parameters(network)
+        carry = carry._replace(energy=energy)
+        if self.updates > 1:  # activities go on, under new weights
+            carry = carry._replace(start=energy.at(carry.start.activities))
+        _, start, output, _ = carry
         solution, gradients = self.learn(carry, key, measure=measure)
-        _check_gradients(gradients, network)
         ends = energy.layers(start), energy.layers(solution.point)
         before, layers = (jnp.mean(each, axis=1) for each in taken_from_size(*ends))
         precision = unit = self.likelihood.precision
@@ -247,7 +249,7 @@ class PredictiveCoding(LearningRule):
             raise ValueError(
                 "this rule holds the regime: begin needs the state that its init gives"
             )
-        return self.regime.measure(state, _free(energy), point)
+        return self.regime.measure(state, as_free(energy), point)
 
     def _infer(
         self,
@@ -274,17 +276,18 @@ def _is_one(precision: ArrayLike) -> bool:
     return isinstance(precision, Tracer) or float(np.asarray(precision)) == 1
 
 
-def _check_gradients(gradients: Any, network: Network) -> None:
+def _check_parameters(energy: Energy, network: Network) -> None:
     """Check that what an energy learns is the network."""
-    like = eqx.filter(network, eqx.is_inexact_array)
-    if jax.tree.structure(gradients) != jax.tree.structure(like):
+    form = lambda tree: jax.tree.structure(eqx.filter(tree, eqx.is_inexact_array))  # noqa: E731
+    if form(energy.parameters) != form(network):
         raise ValueError(
             "the parameters of the energy are not the network that is trained, so that no "
             "optimiser of it can take their gradient: write a mupc.LearningRule for this energy"
         )
 
 
-def _free(energy: Energy) -> FreeEnergy:
+def as_free(energy: Energy) -> FreeEnergy:
+    """Return an energy that is one of predictions, and refuse others."""
     if not isinstance(energy, FreeEnergy):
         raise ValueError(
             f"a regime number is one of a mupc.FreeEnergy, not of {type(energy).__name__}: give "

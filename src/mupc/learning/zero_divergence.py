@@ -19,11 +19,12 @@ class ZeroDivergence(LearningRule):
     down the energy, $z \leftarrow z - \partial F / \partial z$. A layer's error is zero until step
     $H + 1 - l$, and then
 
-    $$e_l = -\frac{\partial u_{l+1}}{\partial z_l}^\top e_{l+1}$$
+    $$e_H = -\frac{\partial \hat y}{\partial z_H}^\top \frac{\partial \ell}{\partial \hat y},
+      \quad e_l = \frac{\partial u_{l+1}}{\partial z_l}^\top e_{l+1}$$
 
-    up to sign and precision, at activities that have not moved yet: the error of backpropagation.
-    The weights of layer l learn at that step alone, so that the gradient is backpropagation's to
-    rounding. It takes H steps of all layers, as many sweeps as the network has layers.
+    at activities that have not moved yet: the error of backpropagation. The weights of layer l
+    learn at that step alone, so that the gradient is backpropagation's to rounding. It takes H
+    steps of all layers.
 
     Args:
         likelihood: the output's energy; `mupc.Gaussian()` unless given.
@@ -31,7 +32,7 @@ class ZeroDivergence(LearningRule):
 
     Raises:
         TypeError: if one is not what it should be.
-        ValueError: in `begin`, if a regulariser sees the activities.
+        ValueError: in `gradients`, if a regulariser sees the activities.
     """
 
     likelihood: Likelihood = eqx.field(default_factory=Gaussian)
@@ -66,7 +67,7 @@ class ZeroDivergence(LearningRule):
             layers,
             self.likelihood.precision,
             {},
-            jnp.full(size, 2.0 * _depth(start.activities)),
+            jnp.full(size, 3.0 * _depth(start.activities)),
         )
         return energy.weight_gradient(point), carry, info
 

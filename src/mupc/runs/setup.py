@@ -64,7 +64,7 @@ def set_up(
 def member_of(config: Configuration, network: Network, steps: int, key: PRNGKeyArray) -> Member:
     """Return a network with the rule and the optimiser that a configuration names."""
     rule = config.rule.build(config.network.hidden)
-    return Member(network, rule, config.optimiser.build(network, steps), key)
+    return Member(network, rule, config.optimiser.build(network, steps, rule.updates), key)
 
 
 @eqx.filter_jit

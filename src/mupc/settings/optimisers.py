@@ -111,14 +111,14 @@ class OptimiserKind(Kind):
         """Return a layer's factor on the learning rate."""
         return scale.uniform if self.learning_rate_rule == "uniform" else scale.adam
 
-    def build(self, network: Network, steps: int) -> optax.GradientTransformation:
-        """Return the optimiser of a network, for a run of so many steps."""
+    def build(self, network: Network, steps: int, updates: int = 1) -> optax.GradientTransformation:
+        """Return the optimiser of a network, for a run of so many steps of some updates each."""
         numbers: dict[str, Any] = self.numbers()
         if self.learning_rate_rule != "raw":
             numbers["factors"] = rate_factors(network, self.chosen)
         if self.schedule.factor is not None:
             numbers["schedule"] = self.schedule.numbers(steps)
-        return traced(_factory(type(self).transform, self.schedule.factor), **numbers)
+        return traced(_factory(type(self).transform, self.schedule.factor, updates), **numbers)
 
     def check(self, config: "Configuration") -> None:
         """Refuse factors that are all 1."""
@@ -178,7 +178,7 @@ class SGDOptimiser(OptimiserKind):
 
 @functools.cache
 def _factory(
-    transform: Callable[..., optax.GradientTransformation], factor: Factor | None
+    transform: Callable[..., optax.GradientTransformation], factor: Factor | None, updates: int
 ) -> Callable[..., optax.GradientTransformation]:
     """Return the same function for the same structure, so that its numbers share a compilation."""
 
@@ -191,7 +191,7 @@ def _factory(
         rate = learning_rate
         if factor is not None:
             changing, own = factor, schedule or {}
-            rate = lambda count: learning_rate * changing(count, **own)  # noqa: E731
+            rate = lambda count: learning_rate * changing(count // updates, **own)  # noqa: E731
         base = transform(rate, **numbers)
         return base if factors is None else optax.chain(base, scale_by(factors))
 

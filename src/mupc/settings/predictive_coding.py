@@ -134,8 +134,13 @@ class IncrementalRule(PredictiveCodingRule):
         super().check(config)
         if self.solver.max_steps != 1:
             raise ConfigError(
-                "`rule` incremental makes one step of inference for each of its `updates`: leave "
-                f"`max_steps` at 1, not {self.solver.max_steps}"
+                "`rule` incremental makes one step of inference for each of its `updates`: set "
+                f"`max_steps` to 1, not {self.solver.max_steps}"
+            )
+        if self.solver.kind in ("l-bfgs", "adam"):
+            raise ConfigError(
+                f"`rule` incremental begins its method anew with each step, and `solver` "
+                f"{self.solver.kind} learns from steps before: use gauss-newton or gradient-descent"
             )
 
 
@@ -172,6 +177,17 @@ class AugmentedLagrangianRule(_AtPrecision):
             likelihood=self.likelihood.build(self.precision),
             regularisers=self.regularisers(),
             stopping=self.solver.stopping(),
+        )
+
+    def warning(self, regime: Regime, config: "Configuration") -> str | None:
+        """Return a sentence if errors do not reach the lower layers, else None."""
+        depth = config.network.hidden
+        made = self.rounds * self.solver.steps(depth)
+        if getattr(self.solver, "coordinates", "errors") == "errors" or made >= 2 * depth:
+            return None
+        return (
+            f"{made} steps on activities do not carry the error through {depth} layers, so the "
+            "lower ones hardly learn: take more --rounds, or --solver gauss-newton"
         )
 
     def check(self, config: "Configuration") -> None:

@@ -228,14 +228,14 @@ class LangevinSolver(SolverKind):
         return Endless()
 
     def check(self, config: "Configuration") -> None:
-        """Refuse tolerances, where nothing is stopped, and rules that compare where samples end."""
+        """Refuse tolerances, where nothing is stopped, and rules that want an equilibrium."""
         for name in ("rtol", "atol", "patience"):
             if getattr(self, name) != type(self).default(name):
                 raise unheeded(name, f"`solver` is {self.kind}")
-        if config.rule.kind == "equilibrium-propagation":
+        if config.rule.kind != "monte-carlo":
             raise ConfigError(
-                "`rule` equilibrium-propagation compares equilibria, and `solver` langevin never "
-                "comes to rest: use l-bfgs"
+                f"`solver` langevin never comes to rest, as `rule` {config.rule.kind} wants it to: "
+                "choose `rule` monte-carlo, or another solver"
             )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from mupc.inference import InferenceResult
-from mupc.learning import Batch, LearningRule, first_gradients, taken_from_size
+from mupc.learning import Backpropagation, Batch, LearningRule, first_gradients, taken_from_size
 from mupc.networks import Network
 from mupc.records import EQUILIBRIUM, RegimeRecord, TraceRecord
 from mupc.theory import (
@@ -79,10 +79,15 @@ def _figures(model: Model, batch: Batch, key: PRNGKeyArray) -> dict[str, Any]:
         "inference_steps": jnp.zeros(()),
         "diagnostics": dict(rule.diagnostics(network, batch, state, key)),
     }
+    if not isinstance(rule, Backpropagation):
+        other = yardstick(rule, info.unit)
+        exact, _ = first_gradients(other, network, batch, other.init(network, key), key)
+        cosine, ratio = alignment(gradients, exact)
+        # Without a gradient there is no direction: unknown, in the record.
+        cosine = jnp.where((ratio > 0) & jnp.isfinite(ratio), cosine, jnp.inf)
+        figures |= {"cosine": cosine, "ratio": ratio}
     if not info.phases:
         return figures
-    exact, _ = first_gradients(yardstick(rule, info.unit), network, batch, None, key)
-    cosine, ratio = alignment(gradients, exact)
     solutions = info.phases.values()
     relative = jnp.max(jnp.stack([s.relative_residual for s in solutions]), axis=0)
     result = jnp.stack([s.result for s in solutions])
@@ -92,9 +97,6 @@ def _figures(model: Model, batch: Batch, key: PRNGKeyArray) -> dict[str, Any]:
         "residual": jnp.median(relative),
         "at_equilibrium": jnp.mean(relative <= EQUILIBRIUM),
         "diverged": jnp.mean(jnp.any(result == InferenceResult.DIVERGED, axis=0)),
-        # Without a gradient there is no direction: unknown, in the record.
-        "cosine": jnp.where((ratio > 0) & jnp.isfinite(ratio), cosine, jnp.inf),
-        "ratio": ratio,
     }
 
 
