@@ -469,9 +469,11 @@ def test_several_updates_with_a_rule_of_predictive_coding_see_the_weights_as_the
     after, _ = mupc.step(mupc.init(network, rule, optimiser, KEY), data, rule, optimiser)
     single = mupc.PredictiveCoding(likelihood=mupc.Gaussian(0.3))
     state = mupc.init(network, single, optimiser, KEY)
-    # From the same point: the feedforward activities of the first weights.
+    # Activities go on from where they were, with the errors that they have under new weights.
     carry, _ = single.begin(network, data, None, KEY)
     for _ in range(2):
+        energy = carry.energy.with_parameters(state.network)
+        carry = carry._replace(start=energy.at(carry.start.activities))
         gradients, carry, _ = single.gradients(state.network, data, carry, KEY)
         state = eqx.tree_at(
             lambda s: s.network, state,
