@@ -18,6 +18,7 @@ from mupc.commands.main import main
 from mupc.records import RunFolder
 from mupc.runs import resume, train
 from mupc.settings import Configuration
+from mupc.settings.configuration import KINDS
 
 RUN = "train --depth 3 --width 8 --steps 40 --validation 0.1 --evaluate-every 7 --log-every 1"
 RUN = [*RUN.split(), "--report-every", "10"]
@@ -211,6 +212,27 @@ def test_what_cannot_be_resumed_is_a_sentence(tmp_path, capsys):
     (out / "result.json").unlink()
     assert main(["train", "--resume", str(out)]) == 0
     assert figures(out) == before
+
+
+@pytest.mark.parametrize("rule", KINDS["rule"])
+def test_every_rule_goes_on_as_if_nothing_had_stopped_it(rule, tmp_path, monkeypatch):
+    """Also what it keeps from step to step, as a chain of samples."""
+    small = {"depth": 3, "width": 8, "steps": 5, "log_every": 1, "report_every": 2, "rule": rule}
+    of = lambda name: Configuration().changed({**small, "out": str(tmp_path / name)})
+    append = RunFolder.append
+
+    def stopping(self, record):
+        append(self, record)
+        if record["kind"] == "train" and record["step"] == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "append", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(of("stopped"))
+    assert resume(tmp_path / "stopped").result.steps == 5
+    train(of("whole"))
+    assert figures(tmp_path / "stopped") == figures(tmp_path / "whole")
 
 
 def test_ctrl_c_acts_in_a_script_once_the_run_is_saved(tmp_path, monkeypatch):

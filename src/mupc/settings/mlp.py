@@ -84,7 +84,10 @@ class ResidualHopfield(_FullyConnected):
     """Fully connected layers, coupled both ways, that settle together."""
 
     kind = "residual-hopfield"
-    brings: ClassVar[Mapping[str, Any]] = {"rule": "equilibrium-propagation"}
+    brings: ClassVar[Mapping[str, Any]] = {
+        "rule": "equilibrium-propagation",
+        **{"solver": "l-bfgs", "max_steps": 20, "history": 4, "nudged_steps": 8},
+    }
     make = residual_hopfield
 
     activation: Activation = "tanh"

@@ -14,7 +14,7 @@ from mupc.settings.predictive_coding import (
 )
 from mupc.settings.rule import RuleKind
 from mupc.settings.setting import ConfigError, Count, Positive, Traced, unheeded
-from mupc.settings.solvers import LBFGSSolver, SolverKind
+from mupc.settings.solvers import GaussNewtonSolver, SolverKind
 
 if TYPE_CHECKING:
     from mupc.settings.configuration import Configuration
@@ -31,9 +31,9 @@ class EquilibriumPropagationRule(RuleKind):
     """Regime number ρ of each sample, which sets its β: the same at any width and depth."""
     phases: Phases = "centred"
     """Which equilibria are compared: those of β and −β, of β and 0, or of 0 and one of ±β."""
-    nudged_steps: Count = 8
+    nudged_steps: Count = 1
     """Largest number of steps of a nudged phase."""
-    solver: SolverKind = LBFGSSolver(max_steps=20, history=4)
+    solver: SolverKind = GaussNewtonSolver()
 
     def build(self, depth: int) -> LearningRule:
         """Return the rule, for a network of so many hidden layers."""
