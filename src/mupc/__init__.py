@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from mupc import data as data
 from mupc import theory as theory
+from mupc.energies import AmortisedEnergy as AmortisedEnergy
+from mupc.energies import BidirectionalEnergy as BidirectionalEnergy
 from mupc.energies import Energy as Energy
 from mupc.energies import ErrorEnergy as ErrorEnergy
 from mupc.energies import FreeEnergy as FreeEnergy
@@ -39,7 +41,9 @@ from mupc.inference import infer as infer
 from mupc.learning import AugmentedLagrangian as AugmentedLagrangian
 from mupc.learning import Backpropagation as Backpropagation
 from mupc.learning import Batch as Batch
+from mupc.learning import BidirectionalPredictiveCoding as BidirectionalPredictiveCoding
 from mupc.learning import EquilibriumPropagation as EquilibriumPropagation
+from mupc.learning import HybridPredictiveCoding as HybridPredictiveCoding
 from mupc.learning import IncrementalPredictiveCoding as IncrementalPredictiveCoding
 from mupc.learning import Info as Info
 from mupc.learning import LearningRule as LearningRule
@@ -49,6 +53,7 @@ from mupc.learning import ZeroDivergence as ZeroDivergence
 from mupc.likelihoods import Categorical as Categorical
 from mupc.likelihoods import Gaussian as Gaussian
 from mupc.likelihoods import Likelihood as Likelihood
+from mupc.networks import Bidirectional as Bidirectional
 from mupc.networks import Block as Block
 from mupc.networks import Chain as Chain
 from mupc.networks import Dense as Dense
@@ -57,6 +62,7 @@ from mupc.networks import Hopfield as Hopfield
 from mupc.networks import Network as Network
 from mupc.networks import Scaled as Scaled
 from mupc.networks import Stage as Stage
+from mupc.networks import bidirectional_mlp as bidirectional_mlp
 from mupc.networks import chain_from_mlp as chain_from_mlp
 from mupc.networks import chain_from_modules as chain_from_modules
 from mupc.networks import conv_resnet as conv_resnet

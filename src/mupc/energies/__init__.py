@@ -1,5 +1,7 @@
 """Energies: functions of the activities whose gradients are inference and learning."""
 
+from mupc.energies.bidirectional import AmortisedEnergy as AmortisedEnergy
+from mupc.energies.bidirectional import BidirectionalEnergy as BidirectionalEnergy
 from mupc.energies.energy import Energy as Energy
 from mupc.energies.energy import ErrorEnergy as ErrorEnergy
 from mupc.energies.energy import GaussNewtonMaps as GaussNewtonMaps

@@ -2,6 +2,10 @@
 
 from mupc.learning.augmented_lagrangian import AugmentedLagrangian as AugmentedLagrangian
 from mupc.learning.backpropagation import Backpropagation as Backpropagation
+from mupc.learning.bidirectional import (
+    BidirectionalPredictiveCoding as BidirectionalPredictiveCoding,
+)
+from mupc.learning.bidirectional import HybridPredictiveCoding as HybridPredictiveCoding
 from mupc.learning.equilibrium_propagation import EquilibriumPropagation as EquilibriumPropagation
 from mupc.learning.equilibrium_propagation import Phases as Phases
 from mupc.learning.explain import explain as explain

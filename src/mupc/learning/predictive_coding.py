@@ -158,9 +158,9 @@ class PredictiveCoding(LearningRule):
         self, network: Network, batch: Batch, state: Held | None, key: PRNGKeyArray
     ) -> tuple[Carry, Held | None]:
         """Run forwards, set every sample's precision, and start inference."""
-        x, y = batch
+        x = batch[0]
         activities, output = network.feedforward(x)
-        energy = self.energy(network, x, y, self.likelihood, self.regularisers)
+        energy = self.minimised(network, batch)
         point = Point(activities, jax.tree.map(jnp.zeros_like, activities))
         factors = jnp.ones(len(x), output.dtype)
         if self.regime is not None:
@@ -172,6 +172,10 @@ class PredictiveCoding(LearningRule):
             signs = self._signs(len(x), signs_key)
             energy, factors = as_free(energy).times(signs), signs * factors
         return Carry(energy, self.start(energy, point, key), output, factors), state
+
+    def minimised(self, network: Network, batch: Batch) -> Energy:
+        """Return the energy of a batch, before samples have precisions and signs of their own."""
+        return self.energy(network, *batch, self.likelihood, self.regularisers)
 
     def gradients(
         self,

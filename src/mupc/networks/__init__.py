@@ -4,6 +4,8 @@ from mupc.networks.activations import identity as identity
 from mupc.networks.attention import AttentionBranch as AttentionBranch
 from mupc.networks.attention import NormedDense as NormedDense
 from mupc.networks.attention import PerceptronBranch as PerceptronBranch
+from mupc.networks.bidirectional import Bidirectional as Bidirectional
+from mupc.networks.bidirectional import bidirectional_mlp as bidirectional_mlp
 from mupc.networks.block import Activities as Activities
 from mupc.networks.block import Block as Block
 from mupc.networks.block import Dense as Dense

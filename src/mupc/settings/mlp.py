@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from jaxtyping import PRNGKeyArray
 
 from mupc.data import Dataset
-from mupc.networks import Network, residual_hopfield, residual_mlp
+from mupc.networks import Network, bidirectional_mlp, residual_hopfield, residual_mlp
 from mupc.settings.network import (
     ACTIVATIONS,
     Activation,
@@ -80,13 +80,36 @@ class ResidualMLP(OfActivation, _FullyConnected):
     """Activation function φ."""
 
 
+class BidirectionalMLP(OfActivation, _FullyConnected):
+    """Fully connected residual layers in either direction, over one set of activities."""
+
+    kind = "bidirectional-mlp"
+    brings: ClassVar[Mapping[str, Any]] = {"rule": "bidirectional"}
+    make = bidirectional_mlp
+
+    activation: Activation = "relu"
+    """Activation function φ."""
+
+    def check(self, config: "Configuration") -> None:
+        """Refuse rules of networks of one direction."""
+        super().check(config)
+        if (rule := config.rule.kind) not in ("bidirectional", "hybrid"):
+            raise ConfigError(
+                f"`network` bidirectional-mlp is two networks, of which `rule` {rule} trains one: "
+                "choose `rule` bidirectional or hybrid, or `network` residual-mlp"
+            )
+
+
 class ResidualHopfield(_FullyConnected):
     """Fully connected layers, coupled both ways, that settle together."""
 
     kind = "residual-hopfield"
     brings: ClassVar[Mapping[str, Any]] = {
         "rule": "equilibrium-propagation",
-        **{"solver": "l-bfgs", "max_steps": 20, "history": 4, "nudged_steps": 8},
+        "solver": "l-bfgs",
+        "max_steps": 20,
+        "history": 4,
+        "nudged_steps": 8,
     }
     make = residual_hopfield
 

@@ -1,12 +1,13 @@
 """Every kind of network."""
 
 from mupc.settings.convolutional import ConvResNet, Vgg
-from mupc.settings.mlp import ResidualHopfield, ResidualMLP
+from mupc.settings.mlp import BidirectionalMLP, ResidualHopfield, ResidualMLP
 from mupc.settings.network import NetworkKind
 from mupc.settings.transformers import Transformer, VisionTransformer
 
 NETWORKS: tuple[type[NetworkKind], ...] = (
     *(ResidualMLP, ConvResNet, Vgg),
     *(Transformer, VisionTransformer),
+    BidirectionalMLP,
     ResidualHopfield,
 )

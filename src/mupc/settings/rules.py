@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from mupc.learning import Backpropagation, Batch, EquilibriumPropagation, LearningRule, Phases
 from mupc.networks import Network
 from mupc.records import Regime
+from mupc.settings.bidirectional import BidirectionalRule, HybridRule
 from mupc.settings.predictive_coding import (
     AugmentedLagrangianRule,
     IncrementalRule,
@@ -94,6 +95,8 @@ RULES: tuple[type[RuleKind], ...] = (
     ZeroDivergenceRule,
     AugmentedLagrangianRule,
     MonteCarloRule,
+    BidirectionalRule,
+    HybridRule,
     EquilibriumPropagationRule,
     BackpropagationRule,
 )

@@ -1,0 +1,148 @@
+"""Predictive coding of two networks over one set of activities: both ways, and hybrid."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
+
+from mupc.arrays import as_positive
+from mupc.energies import AmortisedEnergy, BidirectionalEnergy, Energy
+from mupc.inference import LBFGS, GaussNewton, InErrors, Solver, Stopping
+from mupc.learning.predictive_coding import Carry, PredictiveCoding
+from mupc.learning.regime import Held
+from mupc.learning.rule import Batch
+from mupc.likelihoods import Gaussian, Likelihood
+from mupc.networks import Bidirectional, Network
+from mupc.regularisers import Regulariser
+
+# The factor α of the downward energy, and the steps of inference: measured, see docs/results.md.
+_STRENGTH, _STEPS, _PAIRS = 0.001, 10, 4
+
+
+class BidirectionalPredictiveCoding(PredictiveCoding):
+    r"""Bidirectional predictive coding (arXiv 2505.23415).
+
+    One set of activities settles to a minimum of the energies of both networks,
+
+    $$F(z) = F_\uparrow(z; x, y) + \alpha\, F_\downarrow(z; y, x)$$
+
+    and each weight changes by its own layer's error, of either direction
+    (`mupc.BidirectionalEnergy`). What it predicts of an input is the pass of `network.up`; what it
+    makes of a target is `network.down.feedforward(y).output`.
+
+    What differs between inputs of one target cannot be predicted from it, so that downward errors
+    do not vanish, and pull activities together: α says how much that counts.
+
+    Args:
+        solver: how activities settle; `mupc.InErrors(mupc.LBFGS(4))` unless given. Gauss–Newton,
+            which is for the errors of one direction, is refused.
+        max_steps: the largest number of solver steps, 10 unless given.
+        likelihood: of the target; `mupc.Gaussian()` unless given.
+        strength: α; 0.001 unless given.
+        down_likelihood: of the input; `mupc.Gaussian()` unless given.
+        regularisers: further terms, of each network.
+        stopping: when inference is done with a sample; `mupc.Tolerance()` unless given.
+
+    Raises:
+        ValueError: if an argument is impossible.
+        TypeError: if one is not what it should be, or the network no `mupc.Bidirectional`.
+    """
+
+    strength: Float[Array, ""]
+    down_likelihood: Likelihood
+
+    def __init__(
+        self,
+        solver: Solver | None = None,
+        max_steps: Int[ArrayLike, ""] = _STEPS,
+        likelihood: Likelihood | None = None,
+        *,
+        strength: ArrayLike = _STRENGTH,
+        down_likelihood: Likelihood | None = None,
+        regularisers: Sequence[Regulariser] = (),
+        stopping: Stopping | None = None,
+    ) -> None:
+        super().__init__(
+            InErrors(LBFGS(_PAIRS)) if solver is None else solver,
+            max_steps,
+            Gaussian() if likelihood is None else likelihood,
+            regularisers=regularisers,
+            stopping=stopping,
+            energy=BidirectionalEnergy,
+        )
+        self.strength = as_positive(strength)
+        self.down_likelihood = Gaussian() if down_likelihood is None else down_likelihood
+
+    def minimised(self, network: Network, batch: Batch) -> Energy:
+        """Return the energy of both directions."""
+        return BidirectionalEnergy(
+            cast(Bidirectional, network),  # which the energy checks
+            *batch,
+            self.likelihood,
+            self.regularisers,
+            strength=self.strength,
+            down_likelihood=self.down_likelihood,
+        )
+
+
+class HybridPredictiveCoding(PredictiveCoding):
+    r"""Hybrid predictive coding: one network begins the inference of another (arXiv 2204.02169).
+
+    Activities settle to a minimum z* of the energy of `network.down`, which predicts the input from
+    the target, from where the pass of `network.up` puts them; both networks then learn from z*
+    (`mupc.AmortisedEnergy`). What it predicts of an input is the pass of `up`.
+
+    Args:
+        solver: how activities settle; `mupc.GaussNewton()` unless given.
+        max_steps: the largest number of solver steps, 10 unless given.
+        likelihood: of the target, which `up` predicts; `mupc.Gaussian()` unless given.
+        down_likelihood: of the input; `mupc.Gaussian()` unless given.
+        regularisers: further terms, of each network.
+        stopping: when inference is done with a sample; `mupc.Tolerance()` unless given.
+
+    Raises:
+        ValueError: if an argument is impossible.
+        TypeError: if one is not what it should be, or the network no `mupc.Bidirectional`.
+    """
+
+    down_likelihood: Likelihood
+
+    def __init__(
+        self,
+        solver: Solver | None = None,
+        max_steps: Int[ArrayLike, ""] = _STEPS,
+        likelihood: Likelihood | None = None,
+        *,
+        down_likelihood: Likelihood | None = None,
+        regularisers: Sequence[Regulariser] = (),
+        stopping: Stopping | None = None,
+    ) -> None:
+        super().__init__(
+            GaussNewton() if solver is None else solver,
+            max_steps,
+            Gaussian() if likelihood is None else likelihood,
+            regularisers=regularisers,
+            stopping=stopping,
+            energy=AmortisedEnergy,
+        )
+        self.down_likelihood = Gaussian() if down_likelihood is None else down_likelihood
+
+    def minimised(self, network: Network, batch: Batch) -> AmortisedEnergy:
+        """Return the energy of `down`, of which `up` learns the start."""
+        return AmortisedEnergy(
+            cast(Bidirectional, network),  # which the energy checks
+            *batch,
+            self.likelihood,
+            self.regularisers,
+            down_likelihood=self.down_likelihood,
+        )
+
+    def begin(
+        self, network: Network, batch: Batch, state: Held | None, key: PRNGKeyArray
+    ) -> tuple[Carry, Held | None]:
+        """Start inference at the pass of `up`."""
+        del key
+        energy = self.minimised(network, batch)
+        output = network.feedforward(batch[0]).output
+        return Carry(energy, energy.start, output, jnp.ones(len(output), output.dtype)), state

@@ -1,0 +1,96 @@
+"""Learning rules of two networks over one set of activities."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from mupc.learning import (
+    BidirectionalPredictiveCoding,
+    HybridPredictiveCoding,
+    LearningRule,
+)
+from mupc.likelihoods import Gaussian
+from mupc.settings.rule import RuleKind
+from mupc.settings.setting import ConfigError, Positive, Traced
+from mupc.settings.solvers import GaussNewtonSolver, LBFGSSolver, SolverKind
+
+if TYPE_CHECKING:
+    from mupc.settings.configuration import Configuration
+
+
+class _BothWays(RuleKind):
+    """A rule of a bidirectional network."""
+
+    brings: ClassVar[Mapping[str, Any]] = {"network": "bidirectional-mlp"}
+
+    precision: Annotated[Positive, Traced()] = 1.0
+    """Output precision π."""
+    down_precision: Annotated[Positive, Traced()] = 1.0
+    """Precision of the input, which the downward network predicts."""
+
+    def check(self, config: "Configuration") -> None:
+        """Refuse networks of one direction."""
+        super().check(config)
+        if (network := config.network.kind) != "bidirectional-mlp":
+            raise ConfigError(
+                f"`rule` {self.kind} is for networks of two directions, and `network` {network} "
+                "has one: choose `network` bidirectional-mlp"
+            )
+
+
+class BidirectionalRule(_BothWays):
+    """Bidirectional predictive coding: activities settle between two networks."""
+
+    kind = "bidirectional"
+
+    strength: Annotated[Positive, Traced()] = 0.001
+    """Factor α of the downward network's energy."""
+    solver: SolverKind = LBFGSSolver(max_steps=10, history=4)
+
+    def build(self, depth: int) -> LearningRule:
+        """Return the rule, for a network of so many hidden layers."""
+        return BidirectionalPredictiveCoding(
+            self.solver.build(),
+            self.solver.steps(depth),
+            self.likelihood.build(self.precision),
+            strength=self.strength,
+            down_likelihood=Gaussian(self.down_precision),
+            regularisers=self.regularisers(),
+            stopping=self.solver.stopping(),
+        )
+
+    def check(self, config: "Configuration") -> None:
+        """Refuse Gauss–Newton and closed forms, which are for the errors of one direction."""
+        super().check(config)
+        if self.solver.kind in ("gauss-newton", "linear-solve"):
+            raise ConfigError(
+                f"`solver` {self.solver.kind} is for errors of one direction, and `rule` "
+                "bidirectional has those of two: use l-bfgs"
+            )
+
+
+class HybridRule(_BothWays):
+    """Hybrid predictive coding: one network learns where another's inference begins."""
+
+    kind = "hybrid"
+
+    solver: SolverKind = GaussNewtonSolver(max_steps=10)
+
+    def build(self, depth: int) -> LearningRule:
+        """Return the rule, for a network of so many hidden layers."""
+        return HybridPredictiveCoding(
+            self.solver.build(),
+            self.solver.steps(depth),
+            self.likelihood.build(self.precision),
+            down_likelihood=Gaussian(self.down_precision),
+            regularisers=self.regularisers(),
+            stopping=self.solver.stopping(),
+        )
+
+    def check(self, config: "Configuration") -> None:
+        """Refuse the closed form of a network of one direction."""
+        super().check(config)
+        if self.solver.kind == "linear-solve":
+            raise ConfigError(
+                "`rule` hybrid takes no `solver` linear-solve, whose closed form is of one "
+                "network: use gauss-newton"
+            )
