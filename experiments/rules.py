@@ -28,6 +28,7 @@ CASES: dict[str, dict[str, Any]] = {
     "zero-divergence": {"rule": "zero-divergence"},
     "augmented-lagrangian": {"rule": "augmented-lagrangian"},
     "monte-carlo": {"rule": "monte-carlo"},
+    "bidirectional": {"rule": "bidirectional"},
     "equilibrium-propagation": {"rule": "equilibrium-propagation"},
     "hopfield": {"network": "residual-hopfield"},
     "hopfield-backpropagation": {"network": "residual-hopfield", "rule": "backpropagation"},

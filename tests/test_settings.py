@@ -73,6 +73,8 @@ FIELDS = {
     "nudged_steps": (SETTLING, 2),
     "precision": (FIXED, 0.5),
     "updates": ({"rule": "incremental"}, 2),
+    "strength": ({"rule": "bidirectional"}, 0.1),
+    "down_precision": ({"rule": "bidirectional"}, 0.5),
     "rounds": (MULTIPLIED, 3),
     "multiplier_rate": (MULTIPLIED, 0.5),
     "temperature": (SAMPLED, 0.5),

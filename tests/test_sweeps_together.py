@@ -69,6 +69,8 @@ def runs(tmp_path, name, grid, steps, **fields):
         {"rule": "augmented-lagrangian"},
         {"rule": "zero-divergence"},
         {"rule": "monte-carlo"},
+        {"rule": "bidirectional", "depth": 3, "width": 8},
+        {"rule": "hybrid", "depth": 3, "width": 8},
         {"rule": "equilibrium-propagation"},
         {"network": "residual-hopfield", "depth": 3, "width": 8},
     ],

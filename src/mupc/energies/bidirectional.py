@@ -144,12 +144,14 @@ class AmortisedEnergy(_TwoWays):
     r"""The free energy of `network.down`, whose inference `network.up` learns to begin.
 
     Activities settle to a minimum z* of $F_\downarrow(z; y, x)$ alone, from those of the pass of
-    `up` (`start`). Learning changes both networks by their own errors there,
+    `up` (`start`), $\hat z$. Learning changes `down` by its errors at z*, and each layer of `up`
+    by how far its own prediction was from where inference ended, which is as local,
 
     $$\frac{\partial F_\downarrow}{\partial V}(z^*), \quad
-      \frac{\partial F_\uparrow}{\partial W}(z^*)$$
+      \frac{\partial}{\partial W} \Big( \sum_l \tfrac12 \|z^*_l - u_l(\hat z_{l-1})\|^2
+      + \ell(y, \hat y) \Big)$$
 
-    so that the pass comes nearer to where inference ends (arXiv 2204.02169, Eq. 8). Activities and
+    so that the pass comes nearer to z* (hybrid predictive coding, arXiv 2204.02169). Activities and
     errors are those of `down`, which begins at the target.
 
     Args:
@@ -213,10 +215,11 @@ class AmortisedEnergy(_TwoWays):
     def weight_gradient(
         self, point: Point, *, unit: float | Float[AnyArray, ""] | Float[AnyArray, " batch"] = 1.0
     ) -> Bidirectional:
-        """Return the gradient of the batch mean at fixed activities, each network's by its own."""
-        above = self.up.at(self.parameters.upwards(point.activities))
+        """Return the gradient of the batch mean at fixed activities, each network's own."""
+        begun, ended = self.up.run().activities, self.parameters.upwards(point.activities)
+        passed = Point(begun, jax.tree.map(jnp.subtract, ended, begun))
         return _of(
-            self.up.weight_gradient(above, unit=unit), self.down.weight_gradient(point, unit=unit)
+            self.up.weight_gradient(passed, unit=unit), self.down.weight_gradient(point, unit=unit)
         )
 
     def gauss_newton(self, point: Point) -> GaussNewtonMaps:

@@ -16,8 +16,9 @@ from mupc.likelihoods import Gaussian, Likelihood
 from mupc.networks import Bidirectional, Network
 from mupc.regularisers import Regulariser
 
-# The factor α of the downward energy, and the steps of inference: measured, see docs/results.md.
-_STRENGTH, _STEPS, _PAIRS = 0.001, 10, 4
+# The target's precision and the factor α of the downward energy: measured, see docs/choosing.md.
+_PRECISION, _STRENGTH = 0.1, 0.0003
+_STEPS, _PAIRS = 10, 4
 
 
 class BidirectionalPredictiveCoding(PredictiveCoding):
@@ -38,8 +39,8 @@ class BidirectionalPredictiveCoding(PredictiveCoding):
         solver: how activities settle; `mupc.InErrors(mupc.LBFGS(4))` unless given. Gauss–Newton,
             which is for the errors of one direction, is refused.
         max_steps: the largest number of solver steps, 10 unless given.
-        likelihood: of the target; `mupc.Gaussian()` unless given.
-        strength: α; 0.001 unless given.
+        likelihood: of the target; `mupc.Gaussian(0.1)` unless given.
+        strength: α; 0.0003 unless given.
         down_likelihood: of the input; `mupc.Gaussian()` unless given.
         regularisers: further terms, of each network.
         stopping: when inference is done with a sample; `mupc.Tolerance()` unless given.
@@ -66,7 +67,7 @@ class BidirectionalPredictiveCoding(PredictiveCoding):
         super().__init__(
             InErrors(LBFGS(_PAIRS)) if solver is None else solver,
             max_steps,
-            Gaussian() if likelihood is None else likelihood,
+            Gaussian(_PRECISION) if likelihood is None else likelihood,
             regularisers=regularisers,
             stopping=stopping,
             energy=BidirectionalEnergy,
@@ -92,6 +93,9 @@ class HybridPredictiveCoding(PredictiveCoding):
     Activities settle to a minimum z* of the energy of `network.down`, which predicts the input from
     the target, from where the pass of `network.up` puts them; both networks then learn from z*
     (`mupc.AmortisedEnergy`). What it predicts of an input is the pass of `up`.
+
+    It is for a few plain layers: residual ones add to what they are given, and hardly learn to
+    predict activities whose scale changes from layer to layer.
 
     Args:
         solver: how activities settle; `mupc.GaussNewton()` unless given.

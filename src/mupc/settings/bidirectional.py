@@ -9,6 +9,7 @@ from mupc.learning import (
     LearningRule,
 )
 from mupc.likelihoods import Gaussian
+from mupc.records import Regime
 from mupc.settings.rule import RuleKind
 from mupc.settings.setting import ConfigError, Positive, Traced
 from mupc.settings.solvers import GaussNewtonSolver, LBFGSSolver, SolverKind
@@ -22,7 +23,7 @@ class _BothWays(RuleKind):
 
     brings: ClassVar[Mapping[str, Any]] = {"network": "bidirectional-mlp"}
 
-    precision: Annotated[Positive, Traced()] = 1.0
+    precision: Annotated[Positive, Traced()] = 0.1
     """Output precision π."""
     down_precision: Annotated[Positive, Traced()] = 1.0
     """Precision of the input, which the downward network predicts."""
@@ -42,7 +43,7 @@ class BidirectionalRule(_BothWays):
 
     kind = "bidirectional"
 
-    strength: Annotated[Positive, Traced()] = 0.001
+    strength: Annotated[Positive, Traced()] = 0.0003
     """Factor α of the downward network's energy."""
     solver: SolverKind = LBFGSSolver(max_steps=10, history=4)
 
@@ -73,7 +74,9 @@ class HybridRule(_BothWays):
 
     kind = "hybrid"
 
-    solver: SolverKind = GaussNewtonSolver(max_steps=10)
+    down_precision: Annotated[Positive, Traced()] = 0.1
+    """Precision of the input, which the downward network predicts."""
+    solver: SolverKind = GaussNewtonSolver(max_steps=5, cg_steps=4)
 
     def build(self, depth: int) -> LearningRule:
         """Return the rule, for a network of so many hidden layers."""
@@ -84,6 +87,15 @@ class HybridRule(_BothWays):
             down_likelihood=Gaussian(self.down_precision),
             regularisers=self.regularisers(),
             stopping=self.solver.stopping(),
+        )
+
+    def warning(self, regime: Regime, config: "Configuration") -> str | None:
+        """Return a sentence where the network is known not to learn where inference ends."""
+        if not getattr(config.network, "skips", False):
+            return None
+        return (
+            "residual layers hardly learn where inference ends: take a few plain ones, "
+            "--no-skips --depth 3 --parameterisation standard --activation tanh"
         )
 
     def check(self, config: "Configuration") -> None:
