@@ -1,6 +1,7 @@
 """Equilibrium propagation: energies, the order of the bias, and what its increments are."""
 
 import dataclasses
+import itertools
 
 import equinox as eqx
 import jax
@@ -38,6 +39,13 @@ def convolutional():
     )
     x = np.random.default_rng(0).normal(size=(4, 6, 6, 2))
     return network, jnp.asarray(x), jnp.asarray(batch(6, 3, 4)[1])
+
+
+def layered(layers="2p d4"):
+    """Convolution, pooling, and states of the output that settle with the others."""
+    network = mupc.layered_hopfield((6, 6, 2), 3, layers=layers, key=KEY)
+    _, x, y = convolutional()
+    return network, x, y
 
 
 def states_of(network, x, seed=3):
@@ -88,6 +96,50 @@ def test_the_energy_and_its_gradients_are_those_of_a_loop_over_layers(skips):
         close(gradient[i - 1], -a * phi(s[i]).T @ phi(s[i - 1]) / len(x))
 
 
+@pytest.mark.usefixtures("float64")
+def test_a_layered_energy_is_that_of_loops_over_pixels():
+    """E = Σ ½‖s_l‖² − ⟨φ(s_l), P(W_l * φ(s_{l−1})) + c_l⟩, the output a state of its own."""
+    network, x, y = layered()
+    biased = lambda node: node + 0.1 if node.ndim == 1 else node
+    network = jax.tree.map(lambda v: biased(v) if eqx.is_array(v) else v, network)
+    energy = HopfieldEnergy(network, x, y, mupc.Gaussian(0.8))
+    point = energy.at(states_of(network, x))
+    pixels, dense, output = (np.asarray(bank[0]) for bank in point.activities)
+    first, second, third = (stage.entry for stage in network.chain.stages)
+    padded = np.pad(np.asarray(x), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    drive = np.zeros((4, 3, 3, 2))
+    for i, j, a, b in itertools.product(range(6), range(6), range(3), range(3)):
+        seen = padded[:, i + a, j + b] @ np.asarray(first.kernel)[a, b]
+        drive[:, i // 2, j // 2] += first.multipliers[0] * seen / 4
+    drive += np.asarray(first.biases)
+    phi = np.tanh
+    fed = [drive, *(
+        block.multipliers[0] * phi(below).reshape(4, -1) @ np.asarray(block.weights).T
+        + np.asarray(block.biases)
+        for block, below in ((second, pixels), (third, dense))
+    )]  # fmt: skip
+    total = lambda v: np.sum(v, axis=tuple(range(1, v.ndim)))
+    states = (pixels, phi(dense), phi(output))
+    expected = [
+        0.5 * total(s**2) - total(seen * d)
+        for s, seen, d in zip((pixels, dense, output), states, fed, strict=True)
+    ]
+    expected.append(0.8 * 0.5 * total((np.asarray(y) - output) ** 2))
+    np.testing.assert_allclose(energy.layers(point), expected, rtol=1e-10)
+
+
+def test_layers_that_cannot_be_coupled_are_named():
+    for layers, shape, sentence in [
+        ("x3", (6, 6, 2), "not x3"),
+        ("", (6, 6, 2), "at least one layer, such as d128"),
+        ("d4 2p", (6, 6, 2), "come after all convolutions: 2p reads pixels"),
+        ("2p 2p 2p", (6, 6, 2), "images of 6 × 6 pixels are too small for 3 layers"),
+        ("2p", (6,), "convolutions take images"),
+    ]:
+        with pytest.raises(ValueError, match=sentence):
+            mupc.layered_hopfield(shape, 3, layers=layers, key=KEY)
+
+
 def flat(tree):
     return jnp.concatenate([v.ravel() for v in jax.tree.leaves(tree)])
 
@@ -130,7 +182,7 @@ def rule_of(phases, beta, **more):
 
 @pytest.mark.few(4)
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("problem", [dense, convolutional, hopfield])
+@pytest.mark.parametrize("problem", [dense, convolutional, hopfield, layered])
 @pytest.mark.parametrize("phases", ["one-sided", "centred", "random-sign"])
 def test_the_bias_is_of_first_order_one_sided_and_of_second_order_centred(problem, phases):
     network, *data = problem()
@@ -155,7 +207,7 @@ def test_the_bias_is_of_first_order_one_sided_and_of_second_order_centred(proble
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("problem", [dense, convolutional, hopfield])
+@pytest.mark.parametrize("problem", [dense, convolutional, hopfield, layered])
 def test_what_it_is_compared_with_is_the_exact_gradient(problem):
     """By conjugate gradients and one derivative along them, against a dense solve."""
     network, *data = problem()

@@ -25,6 +25,7 @@ SIZES = {
     "transformer": {"pairs": 1, "width": 8, "context": 4},
     "vision-transformer": {"pairs": 1, "width": 8},
     "residual-hopfield": {"depth": 3, "width": 8},
+    "layered-hopfield": {"couplings": "d8"},
 }
 CONVOLUTIONS = {"network": "conv-resnet"}
 TOKENS = {"network": "transformer", "dataset": "text", "likelihood": "categorical"}
@@ -51,6 +52,7 @@ FIELDS = {
     "convolutions": (CONVOLUTIONS, 2),
     "layers": ({"network": "vgg"}, "2p 2"),
     "pool": ({"network": "vgg"}, "average"),
+    "couplings": ({"network": "layered-hopfield"}, "d9"),
     "pairs": (TOKENS, 2),
     "learned_norms": (TOKENS, True),
     "tied": (TOKENS, True),

@@ -67,6 +67,7 @@ from mupc.networks import chain_from_mlp as chain_from_mlp
 from mupc.networks import chain_from_modules as chain_from_modules
 from mupc.networks import conv_resnet as conv_resnet
 from mupc.networks import identity as identity
+from mupc.networks import layered_hopfield as layered_hopfield
 from mupc.networks import residual_hopfield as residual_hopfield
 from mupc.networks import residual_mlp as residual_mlp
 from mupc.networks import scale_adam as scale_adam

@@ -20,6 +20,9 @@ from mupc.networks.from_modules import chain_from_mlp as chain_from_mlp
 from mupc.networks.from_modules import chain_from_modules as chain_from_modules
 from mupc.networks.hopfield import Hopfield as Hopfield
 from mupc.networks.hopfield import residual_hopfield as residual_hopfield
+from mupc.networks.layered_hopfield import LastState as LastState
+from mupc.networks.layered_hopfield import layered_hopfield as layered_hopfield
+from mupc.networks.layered_hopfield import read_couplings as read_couplings
 from mupc.networks.mlp import residual_mlp as residual_mlp
 from mupc.networks.network import Feedforward as Feedforward
 from mupc.networks.network import Layer as Layer

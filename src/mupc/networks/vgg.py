@@ -66,7 +66,10 @@ def pooled(z: Image, how: Pool) -> Features:
 
 
 class PooledConvolution(ScaledBlock):
-    r"""One layer of convolution, activation and pooling, $u = \text{pool}(\phi(a W * z + c))$."""
+    r"""Convolution, activation and pooling, $u = \text{pool}(\phi(a W * \psi(z) + c))$.
+
+    ψ, of what is read, is the identity but for Hopfield networks.
+    """
 
     kernel: Float[Array, "rows columns in out"]
     biases: Float[Array, " out"]
@@ -74,11 +77,12 @@ class PooledConvolution(ScaledBlock):
     activation: Activation = eqx.field(static=True)
     pool: Pool | None = eqx.field(static=True)
     padded: bool = eqx.field(static=True)
+    reads: Activation = eqx.field(static=True, default=identity)
 
     @property
     def linear(self) -> bool:
-        """Whether it is: the activation is the identity, and no largest pixel is taken."""
-        return self.activation is identity and self.pool != "max"
+        """Whether it is: its activations are the identity, and no largest pixel is taken."""
+        return self.activation is identity is self.reads and self.pool != "max"
 
     @classmethod
     def initialise(
@@ -91,6 +95,7 @@ class PooledConvolution(ScaledBlock):
         parameterisation: Parameterisation,
         shape: Shape,
         *,
+        reads: Activation = identity,
         key: PRNGKeyArray,
     ) -> "PooledConvolution":
         """Draw a `layer` that reads so many channels, for a network of a `shape`."""
@@ -103,31 +108,57 @@ class PooledConvolution(ScaledBlock):
             activation=activation,
             pool=pool if layer.pooled else None,
             padded=layer.padded,
+            reads=reads,
         )
 
     def __call__(self, z: Num[Array, "height width channels"]) -> Features:
         """Predict the next activity of one example."""
-        x = jnp.asarray(z, self.kernel.dtype)[None]
+        x = self.reads(jnp.asarray(z, self.kernel.dtype))[None]
         u = convolve(x, self.kernel, padding="SAME" if self.padded else "VALID")[0]
         u = self.activation(self.scales[0].multiplier * u + self.biases)
         return u if self.pool is None else pooled(u, self.pool)
 
 
 class FlatDense(ScaledBlock):
-    """A fully connected layer of all pixels and channels, $u = a W z + c$: the readout."""
+    r"""A fully connected layer of all pixels and channels, $u = a W \psi(z) + c$: the readout.
+
+    ψ, of what is read, is the identity but for Hopfield networks.
+    """
 
     weights: Float[Array, "out in"]
     biases: Float[Array, " out"]
     scales: tuple[Scale, ...] = eqx.field(static=True)
+    reads: Activation = eqx.field(static=True, default=identity)
 
     @property
     def linear(self) -> bool:
-        """True."""
-        return True
+        """Whether ψ is the identity."""
+        return self.reads is identity
 
-    def __call__(self, z: Image) -> Float[Array, " out"]:
+    @classmethod
+    def initialise(
+        cls,
+        size: tuple[int, int],
+        role: Role,
+        parameterisation: Parameterisation,
+        shape: Shape,
+        *,
+        reads: Activation = identity,
+        key: PRNGKeyArray,
+    ) -> "FlatDense":
+        """Draw a layer of `size` (out, in) for a network of a `shape`; biases start at zero."""
+        scale = parameterisation.scale(role, shape, size[1])
+        return cls(
+            weights=parameterisation.initialise(key, size, scale.std),
+            biases=jnp.zeros(size[0]),
+            scales=(scale, parameterisation.bias_scale(role, shape)),
+            reads=reads,
+        )
+
+    def __call__(self, z: Num[Array, "..."]) -> Float[Array, " out"]:
         """Predict the output of one example."""
-        return self.scales[0].multiplier * (self.weights @ z.ravel()) + self.biases
+        read = self.reads(jnp.asarray(z, self.weights.dtype).ravel())
+        return self.scales[0].multiplier * (self.weights @ read) + self.biases
 
 
 def vgg(
@@ -174,10 +205,6 @@ def vgg(
             )
         before = layer.channels
     size = math.prod((height, width, before))
-    scale = laws.scale("readout", Shape(before, length), size)
-    readout = FlatDense(
-        weights=laws.initialise(readout_key, (outputs, size), scale.std),
-        biases=jnp.zeros(outputs),
-        scales=(scale, laws.bias_scale("readout", Shape(before, length))),
-    )
+    there = Shape(before, length)
+    readout = FlatDense.initialise((outputs, size), "readout", laws, there, key=readout_key)
     return Chain(tuple(stages), readout)

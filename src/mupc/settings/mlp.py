@@ -1,4 +1,4 @@
-"""Fully connected networks: the residual multilayer perceptron, and the Hopfield network."""
+"""Fully connected networks: the residual multilayer perceptron, in one direction and in two."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from jaxtyping import PRNGKeyArray
 
 from mupc.data import Dataset
-from mupc.networks import Network, bidirectional_mlp, residual_hopfield, residual_mlp
+from mupc.networks import Network, bidirectional_mlp, residual_mlp
 from mupc.settings.network import (
     ACTIVATIONS,
     Activation,
-    HopfieldLaws,
     NetworkKind,
     OfActivation,
-    ParameterisationKind,
 )
 from mupc.settings.setting import ConfigError, Count, unheeded
 
@@ -22,7 +20,9 @@ if TYPE_CHECKING:
     from mupc.settings.configuration import Configuration
 
 
-class _FullyConnected(NetworkKind):
+class FullyConnected(NetworkKind):
+    """Fully connected layers of one width."""
+
     sizes = ("depth", "width")
     make: ClassVar[Callable[..., Network]]
 
@@ -70,7 +70,7 @@ class _FullyConnected(NetworkKind):
             raise unheeded("skips", "a `depth` of 1 has no hidden block")
 
 
-class ResidualMLP(OfActivation, _FullyConnected):
+class ResidualMLP(OfActivation, FullyConnected):
     """Fully connected residual layers (arXiv 2505.13124, Eq. 1)."""
 
     kind = "residual-mlp"
@@ -80,7 +80,7 @@ class ResidualMLP(OfActivation, _FullyConnected):
     """Activation function φ."""
 
 
-class BidirectionalMLP(OfActivation, _FullyConnected):
+class BidirectionalMLP(OfActivation, FullyConnected):
     """Fully connected residual layers in either direction, over one set of activities."""
 
     kind = "bidirectional-mlp"
@@ -97,31 +97,4 @@ class BidirectionalMLP(OfActivation, _FullyConnected):
             raise ConfigError(
                 f"`network` bidirectional-mlp is two networks, of which `rule` {rule} trains one: "
                 "choose `rule` bidirectional or hybrid, or `network` residual-mlp"
-            )
-
-
-class ResidualHopfield(_FullyConnected):
-    """Fully connected layers, coupled both ways, that settle together."""
-
-    kind = "residual-hopfield"
-    brings: ClassVar[Mapping[str, Any]] = {
-        "rule": "equilibrium-propagation",
-        "solver": "l-bfgs",
-        "max_steps": 20,
-        "history": 4,
-        "nudged_steps": 8,
-    }
-    make = residual_hopfield
-
-    activation: Activation = "tanh"
-    """Activation function φ of the states."""
-    parameterisation: ParameterisationKind = HopfieldLaws()
-
-    def check(self, config: "Configuration") -> None:
-        """Refuse rules and methods that are for predictions."""
-        super().check(config)
-        if (rule := config.rule.kind) not in ("equilibrium-propagation", "backpropagation"):
-            raise ConfigError(
-                f"`network` residual-hopfield makes no predictions, which `rule` {rule} needs: "
-                "choose equilibrium-propagation, or backpropagation through its relaxation"
             )

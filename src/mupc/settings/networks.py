@@ -1,7 +1,8 @@
 """Every kind of network."""
 
 from mupc.settings.convolutional import ConvResNet, Vgg
-from mupc.settings.mlp import BidirectionalMLP, ResidualHopfield, ResidualMLP
+from mupc.settings.hopfield import LayeredHopfield, ResidualHopfield
+from mupc.settings.mlp import BidirectionalMLP, ResidualMLP
 from mupc.settings.network import NetworkKind
 from mupc.settings.transformers import Transformer, VisionTransformer
 
@@ -10,4 +11,5 @@ NETWORKS: tuple[type[NetworkKind], ...] = (
     *(Transformer, VisionTransformer),
     BidirectionalMLP,
     ResidualHopfield,
+    LayeredHopfield,
 )

@@ -59,11 +59,11 @@ class EquilibriumPropagationRule(RuleKind):
         super().check(config)
         if self.beta != "rho" and self.rho != type(self).default("rho"):
             raise unheeded("rho", "`beta` is given")
-        settles = config.network.kind == "residual-hopfield"
+        settles = config.network.settles
         if settles and self.solver.kind in ("gauss-newton", "linear-solve"):
             raise ConfigError(
                 f"`solver` {self.solver.kind} is for errors of predictions, and `network` "
-                "residual-hopfield makes none: use l-bfgs"
+                f"{config.network.kind} makes none: use l-bfgs"
             )
         if not settles and self.activity_decay:
             raise ConfigError(

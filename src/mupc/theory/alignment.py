@@ -104,6 +104,8 @@ def _compared(u: Float[Array, "layers n"], v: Float[Array, "layers n"]) -> tuple
 def _rows(layer: Layer) -> Float[Array, "layers n"]:
     """Return the weights of a layer, or of each of a stack, as a row; all arrays if unscaled."""
     leaves = jax.tree.leaves(eqx.filter(layer.block, eqx.is_inexact_array))
+    if not layer.stacked and not leaves:
+        return jnp.zeros((1, 0))
     depth = jax.tree.leaves(eqx.filter(layer.block, eqx.is_array))[0].shape[0]
     if is_scaled(layer.block):
         leaves = [p.array for p in layer.block.parameters if p.scale.kind == "weight"]

@@ -1,0 +1,106 @@
+"""Hopfield networks: layers that are coupled both ways, and settle together."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from jaxtyping import PRNGKeyArray
+from pydantic import AfterValidator
+
+from mupc.data import Dataset
+from mupc.networks import Hopfield, layered_hopfield, read_couplings, residual_hopfield
+from mupc.settings.mlp import FullyConnected
+from mupc.settings.network import (
+    ACTIVATIONS,
+    Activation,
+    HopfieldLaws,
+    NetworkKind,
+    ParameterisationKind,
+)
+from mupc.settings.setting import ConfigError
+
+if TYPE_CHECKING:
+    from mupc.settings.configuration import Configuration
+
+
+def _readable(text: str) -> str:
+    read_couplings(text)
+    return text
+
+
+class Settling(NetworkKind):
+    """What a network whose layers settle together asks of the rule."""
+
+    settles = True
+    brings: ClassVar[Mapping[str, Any]] = {
+        "rule": "equilibrium-propagation",
+        "solver": "l-bfgs",
+        "max_steps": 20,
+        "history": 4,
+        "nudged_steps": 8,
+    }
+
+    def check(self, config: "Configuration") -> None:
+        """Refuse rules and methods that are for predictions."""
+        super().check(config)
+        if (rule := config.rule.kind) not in ("equilibrium-propagation", "backpropagation"):
+            raise ConfigError(
+                f"`network` {self.kind} makes no predictions, which `rule` {rule} needs: "
+                "choose equilibrium-propagation, or backpropagation through its relaxation"
+            )
+
+
+class ResidualHopfield(Settling, FullyConnected):
+    """Fully connected layers, coupled both ways, that settle together."""
+
+    kind = "residual-hopfield"
+    make = residual_hopfield
+
+    activation: Activation = "tanh"
+    """Activation function φ of the states."""
+    parameterisation: ParameterisationKind = HopfieldLaws()
+
+
+class LayeredHopfield(Settling):
+    """A few layers, also convolutional ones, that settle together with the output."""
+
+    kind = "layered-hopfield"
+    sizes = ("couplings",)
+    images = True
+
+    couplings: Annotated[str, AfterValidator(_readable)] = "d512"
+    """Layers: convolutions as of vgg, such as 32p, then d and a width, such as "32p 64p d128"."""
+    pool: Literal["max", "average"] = "average"
+    """What is taken of every 2 × 2 pixels of a pooled layer."""
+    activation: Activation = "tanh"
+    """Activation function φ of the states."""
+    parameterisation: ParameterisationKind = HopfieldLaws()
+
+    def check_data(self, data: Dataset) -> None:
+        """Refuse images that are too small, or rows where pixels are read."""
+        super().check_data(data)
+        try:
+            self.shapes(data.shape, data.outputs)
+        except ValueError as error:
+            raise ConfigError(f"`network` {self.kind}: {error}") from error
+
+    def build(self, shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> Hopfield:
+        """Return a new network."""
+        return layered_hopfield(
+            shape,
+            outputs,
+            layers=self.couplings,
+            activation=ACTIVATIONS[self.activation],
+            pool=self.pool,
+            parameterisation=self.parameterisation.build(),
+            key=key,
+        )
+
+    @property
+    def hidden(self) -> int:
+        """The number of its states, the output's among them."""
+        return len(read_couplings(self.couplings)) + 1
+
+    @property
+    def describes(self) -> str:
+        """What it is, in a few words."""
+        return f"couplings {self.couplings}, {self.parameterisation.kind}"
