@@ -146,6 +146,9 @@ def test_a_record_says_in_words_what_a_reader_must_know():
         "layers (1 without a gradient); "
         "2 of 3 hidden weight matrices learning (relative change 0.02–0.3)"
     )
+    for after, words in [(0.4998, "lowered by 0.0%"), (0.5002, "lowered by 0.0%"),
+                         (0.55, "raised by 10.0%")]:  # fmt: skip
+        assert f"energy {words};" in record(energy_after=(0.0, 0.0, after)).sentence()
     without = record(
         rho=None,
         residual=None,

@@ -168,7 +168,7 @@ class RegimeRecord:
         if self.at_equilibrium is not None:
             residual = figure(self.residual, ".2g") or "not finite"
             sweeps = "" if self.sweeps is None else f" ({self.sweeps:.0f} sweeps)"
-            fall = "" if self.drop is None else f", energy lowered by {self.drop:.1%}"
+            fall = "" if self.drop is None else f", energy {_moved(self.drop)}"
             lost = f", diverged in {self.diverged:.0%} of samples" if self.diverged else ""
             parts.append(
                 f"inference: residual {residual} after {counted(self.inference_steps, 'step')}"
@@ -199,6 +199,11 @@ class RegimeRecord:
         none = len(self.cosine) - len(known)
         rest = f", in {len(known)} layers ({none} without a gradient)" if none else ""
         return f"median {statistics.median(known):.3f}, minimum {min(known):.3f}{rest}"
+
+
+def _moved(drop: float) -> str:
+    """Return by how much of its size an energy fell or rose, in words."""
+    return f"{'raised' if round(drop, 3) < 0 else 'lowered'} by {abs(drop):.1%}"
 
 
 @dataclasses.dataclass(frozen=True)
