@@ -87,6 +87,21 @@ def test_the_energy_is_that_of_loops_over_both_directions():
     )
 
 
+def test_regularisers_count_once_whatever_the_strength():
+    network, decay = both(), mupc.WeightDecay(0.1)
+    with_, without = bidirectional(regularisers=[decay]), bidirectional()
+    point = moved(without)
+    close = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12)
+    for part in ("up", "down"):
+        more, less = (getattr(e.weight_gradient(point), part) for e in (with_, without))
+        own = jax.tree.map(lambda w: 0.1 * w, eqx.filter(getattr(network, part), eqx.is_array))
+        jax.tree.map(lambda a, b, c: close(a, b + c), more, less, own)
+    first = bidirectional(regularisers=[mupc.ActivityDecay(1.0, ("input",))])
+    z = point.activities[0][0]
+    more = first.layers(point) - without.layers(point)
+    close(more, jnp.zeros_like(more).at[0].set(jnp.sum(z**2, axis=1) / 2))
+
+
 @pytest.mark.parametrize("make", [bidirectional, amortised])
 def test_gradients_are_those_of_automatic_differentiation(make):
     energy = make(both(biases=True), regularisers=[mupc.WeightDecay(0.1)])
@@ -175,8 +190,12 @@ def test_hybrid_inference_begins_at_the_upward_pass():
 
 @pytest.mark.parametrize("rule", ["bidirectional", "hybrid"])
 def test_both_networks_learn_and_are_kept(rule, tmp_path):
-    settings = {"rule": rule, "depth": 3, "width": 16, "steps": 60, "out": str(tmp_path / "run")}
-    run = train(Configuration().changed({**settings, "learning_rate": 0.03}))
+    settings = {
+        "bidirectional": {"width": 16, "steps": 60, "learning_rate": 0.03},
+        "hybrid": {"width": 64, "steps": 100, "learning_rate": 0.002},
+    }[rule]
+    out = str(tmp_path / "run")
+    run = train(Configuration().changed({"rule": rule, "depth": 3, "out": out, **settings}))
     network = mupc.load_network(run.folder.path / "network.safetensors")
     labels = np.argmax(run.data.test.y, axis=1)
     images = network.down.feedforward(jnp.eye(10)).output
@@ -195,6 +214,15 @@ def test_a_network_of_one_direction_is_refused(unchecked):
     other = mupc.residual_mlp(3, 6, width=5, depth=3, key=KEY)
     with pytest.raises(ValueError, match=r"as many hidden layers, .*, not 4 and 3"):
         mupc.Bidirectional(network, other)
+    narrow = mupc.residual_mlp(3, 6, width=7, depth=4, key=KEY)
+    with pytest.raises(ValueError, match=r"one shape, not of \(5,\), \(7,\)"):
+        bidirectional(mupc.Bidirectional(network, narrow))
+    with pytest.raises(TypeError, match="down_likelihood must be a mupc"):
+        amortised(down_likelihood=3)
+    with pytest.raises(ValueError, match="no regulariser on activities"):
+        amortised(regularisers=[mupc.ActivityDecay(0.1)])
+    with pytest.raises(ValueError, match=r"use mupc\.InErrors"):
+        mupc.BidirectionalPredictiveCoding(mupc.GaussNewton())
     energy = bidirectional()
     with pytest.raises(ValueError, match="GaussNewton is for the errors of one direction"):
         energy.gauss_newton(energy.run())
@@ -210,6 +238,9 @@ def test_a_network_of_one_direction_is_refused(unchecked):
         ({"rule": "hybrid", "network": "vgg"}, "choose network bidirectional-mlp"),
         ({"rule": "bidirectional", "solver": "gauss-newton"}, "use l-bfgs"),
         ({"rule": "hybrid", "solver": "linear-solve"}, "use gauss-newton"),
+        ({"rule": "hybrid", "activity_decay": 0.1}, "takes no activity_decay"),
+        ({"network": "layered-hopfield", "pool": "max"}, "pool would have no effect"),
+        ({"network": "vgg", "layers": "3", "pool": "average"}, "pool would have no effect"),
     ],
 )
 def test_what_does_not_go_together_is_a_sentence(settings, sentence):
@@ -227,7 +258,10 @@ def test_shapes_are_those_of_the_upward_network():
     network = both()
     assert network.depth == 4
     assert jax.tree.structure(network.layers) == jax.tree.structure(network.up.layers)
-    assert eqx.tree_equal(network.upwards(network.downwards(banks := both_banks())), banks)
+    banks = both_banks()
+    turned = network.down.in_order(network.downwards(banks))
+    np.testing.assert_array_equal(turned, network.in_order(banks)[::-1])
+    assert eqx.tree_equal(network.upwards(network.downwards(banks)), banks)
 
 
 def both_banks():

@@ -72,7 +72,7 @@ FIELDS = {
     "nudge": ({}, "positive"),
     "beta": (SETTLING, 0.5),  # else from `rho`
     "phases": (SETTLING, "one-sided"),
-    "nudged_steps": (SETTLING, 2),
+    "nudged_steps": (SETTLING, 1),
     "precision": (FIXED, 0.5),
     "updates": ({"rule": "incremental"}, 2),
     "strength": ({"rule": "bidirectional"}, 0.1),

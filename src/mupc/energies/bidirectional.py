@@ -1,5 +1,6 @@
 """The energy of two networks over one set of activities."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Self, cast
 
@@ -14,7 +15,7 @@ from mupc.energies.prediction import FreeEnergy
 from mupc.kinds import check_kind
 from mupc.likelihoods import Gaussian, Likelihood
 from mupc.networks import Activities, Bidirectional, Chain, Network
-from mupc.regularisers import Regulariser
+from mupc.regularisers import Regulariser, activity_terms, weight_terms
 
 
 class _TwoWays(ErrorEnergy):
@@ -56,12 +57,13 @@ class BidirectionalEnergy(_TwoWays):
         x: the input, (batch, ...).
         y: the target, (batch, ...), shaped like the output.
         likelihood: of the target.
-        regularisers: further terms, of each network.
+        regularisers: further terms: on the weights of both, and once on the activities.
         strength: α.
         down_likelihood: of the input; `mupc.Gaussian()` unless given.
 
     Raises:
         TypeError: if the network is no `mupc.Bidirectional`.
+        ValueError: if its activities are of several shapes.
     """
 
     strength: Float[Array, ""]
@@ -77,7 +79,8 @@ class BidirectionalEnergy(_TwoWays):
         strength: float | Float[AnyArray, ""] = 1.0,
         down_likelihood: Likelihood | None = None,
     ) -> None:
-        self.up, self.down = _both(network, x, y, likelihood, regularisers, down_likelihood)
+        self.up, self.down = _both(network, x, y, likelihood, down_likelihood)
+        self.up = dataclasses.replace(self.up, regularisers=tuple(regularisers))
         self.strength = as_positive(strength)
 
     def at(self, activities: Activities) -> Point:
@@ -95,7 +98,7 @@ class BidirectionalEnergy(_TwoWays):
 
     def of_weights(self) -> Float[Array, ""]:
         """Return the sum of the regularisers' terms on the weights of both."""
-        return self.up.of_weights() + self.strength * self.down.of_weights()
+        return self.up.of_weights() + weight_terms(self.up.regularisers, self.down.network)
 
     def activity_gradient(self, point: Point) -> Activities:
         """Return the gradient of the batch sum, shaped like the activities."""
@@ -116,8 +119,9 @@ class BidirectionalEnergy(_TwoWays):
     ) -> Bidirectional:
         """Return the gradient of the batch mean at fixed activities, local in both directions."""
         down = self.down.weight_gradient(self._below(point), unit=unit)
-        scaled = jax.tree.map(lambda g: self.strength * g, down)
-        return _of(self.up.weight_gradient(point, unit=unit), scaled)
+        terms = eqx.filter_grad(lambda n: weight_terms(self.up.regularisers, n))(self.down.network)
+        joined = jax.tree.map(lambda g, t: self.strength * g + t, down, terms)
+        return _of(self.up.weight_gradient(point, unit=unit), joined)
 
     def gauss_newton(self, point: Point) -> GaussNewtonMaps:
         """Refuse: what `down` predicts is no function of the output of `up`.
@@ -159,11 +163,12 @@ class AmortisedEnergy(_TwoWays):
         x: the input, (batch, ...).
         y: the target, (batch, ...), shaped like the output.
         likelihood: of the target, which `up` predicts.
-        regularisers: further terms, of each network.
+        regularisers: further terms, on the weights of both.
         down_likelihood: of the input; `mupc.Gaussian()` unless given.
 
     Raises:
         TypeError: if the network is no `mupc.Bidirectional`.
+        ValueError: if its activities are of several shapes, or a regulariser is on activities.
     """
 
     def __init__(
@@ -176,7 +181,14 @@ class AmortisedEnergy(_TwoWays):
         *,
         down_likelihood: Likelihood | None = None,
     ) -> None:
-        self.up, self.down = _both(network, x, y, likelihood, regularisers, down_likelihood)
+        if activity_terms(regularisers, ()) is not None:
+            raise ValueError(
+                "an amortised energy takes no regulariser on activities, which are counted from "
+                "the input, where this one begins at the target"
+            )
+        own = tuple(regularisers)
+        both = _both(network, x, y, likelihood, down_likelihood)
+        self.up, self.down = (dataclasses.replace(one, regularisers=own) for one in both)
 
     @property
     def start(self) -> Point:
@@ -236,12 +248,18 @@ def _both(
     x: Num[AnyArray, "batch ..."],
     y: Num[AnyArray, "batch ..."],
     likelihood: Likelihood,
-    regularisers: Sequence[Regulariser],
     down_likelihood: Likelihood | None,
 ) -> tuple[FreeEnergy, FreeEnergy]:
     """Return the energies of both networks."""
     example = "a mupc.Bidirectional, e.g. mupc.bidirectional_mlp(…)"
     check_kind("network", network, Bidirectional, example)
     below = Gaussian() if down_likelihood is None else down_likelihood
-    up = FreeEnergy(network.up, x, y, likelihood, tuple(regularisers))
-    return up, FreeEnergy(network.down, y, x, below, tuple(regularisers))
+    check_kind("down_likelihood", below, Likelihood, "a mupc.Likelihood, e.g. mupc.Gaussian()")
+    ends = (network.up, x), (network.down, y)
+    seen = [jax.eval_shape(one.feedforward, given).activities for one, given in ends]
+    if len(shapes := {z.shape[2:] for banks in seen for z in banks}) > 1:
+        listed = ", ".join(map(str, sorted(shapes)))
+        raise ValueError(
+            f"two directions share activities, which must all be of one shape, not of {listed}"
+        )
+    return FreeEnergy(network.up, x, y, likelihood), FreeEnergy(network.down, y, x, below)

@@ -19,6 +19,8 @@ from mupc.regularisers import Regulariser
 # The target's precision and the factor α of the downward energy: measured, see docs/choosing.md.
 _PRECISION, _STRENGTH = 0.1, 0.0003
 _STEPS, _PAIRS = 10, 4
+# Of hybrid: conjugate gradient steps, Gauss–Newton iterations, and the input's precision.
+_CG_STEPS, _ITERATIONS, _DOWN = 4, 5, 0.1
 
 
 class BidirectionalPredictiveCoding(PredictiveCoding):
@@ -40,9 +42,9 @@ class BidirectionalPredictiveCoding(PredictiveCoding):
             which is for the errors of one direction, is refused.
         max_steps: the largest number of solver steps, 10 unless given.
         likelihood: of the target; `mupc.Gaussian(0.1)` unless given.
-        strength: α; 0.0003 unless given.
+        strength: α; 0.0003 unless given, which suits some 8 layers: more need less.
         down_likelihood: of the input; `mupc.Gaussian()` unless given.
-        regularisers: further terms, of each network.
+        regularisers: further terms: on the weights of both, and once on the activities.
         stopping: when inference is done with a sample; `mupc.Tolerance()` unless given.
 
     Raises:
@@ -70,8 +72,12 @@ class BidirectionalPredictiveCoding(PredictiveCoding):
             Gaussian(_PRECISION) if likelihood is None else likelihood,
             regularisers=regularisers,
             stopping=stopping,
-            energy=BidirectionalEnergy,
         )
+        if isinstance(solver, GaussNewton):
+            raise ValueError(
+                "GaussNewton is for the errors of one direction, and a bidirectional energy has "
+                "two: use mupc.InErrors(mupc.LBFGS())"
+            )
         self.strength = as_positive(strength)
         self.down_likelihood = Gaussian() if down_likelihood is None else down_likelihood
 
@@ -98,11 +104,11 @@ class HybridPredictiveCoding(PredictiveCoding):
     predict activities whose scale changes from layer to layer.
 
     Args:
-        solver: how activities settle; `mupc.GaussNewton()` unless given.
-        max_steps: the largest number of solver steps, 10 unless given.
+        solver: how activities settle; `mupc.GaussNewton(4)` unless given.
+        max_steps: the largest number of solver steps, 5 unless given.
         likelihood: of the target, which `up` predicts; `mupc.Gaussian()` unless given.
-        down_likelihood: of the input; `mupc.Gaussian()` unless given.
-        regularisers: further terms, of each network.
+        down_likelihood: of the input; `mupc.Gaussian(0.1)` unless given.
+        regularisers: further terms, on the weights of both.
         stopping: when inference is done with a sample; `mupc.Tolerance()` unless given.
 
     Raises:
@@ -115,7 +121,7 @@ class HybridPredictiveCoding(PredictiveCoding):
     def __init__(
         self,
         solver: Solver | None = None,
-        max_steps: Int[ArrayLike, ""] = _STEPS,
+        max_steps: Int[ArrayLike, ""] = _ITERATIONS,
         likelihood: Likelihood | None = None,
         *,
         down_likelihood: Likelihood | None = None,
@@ -123,14 +129,13 @@ class HybridPredictiveCoding(PredictiveCoding):
         stopping: Stopping | None = None,
     ) -> None:
         super().__init__(
-            GaussNewton() if solver is None else solver,
+            GaussNewton(_CG_STEPS) if solver is None else solver,
             max_steps,
             Gaussian() if likelihood is None else likelihood,
             regularisers=regularisers,
             stopping=stopping,
-            energy=AmortisedEnergy,
         )
-        self.down_likelihood = Gaussian() if down_likelihood is None else down_likelihood
+        self.down_likelihood = Gaussian(_DOWN) if down_likelihood is None else down_likelihood
 
     def minimised(self, network: Network, batch: Batch) -> AmortisedEnergy:
         """Return the energy of `down`, of which `up` learns the start."""

@@ -25,7 +25,7 @@ class Bidirectional(Network):
 
     Args:
         up: from input to target.
-        down: from target to input, with as many layers of the same width.
+        down: from target to input, with as many layers; all activities of both are of one shape.
 
     Raises:
         TypeError: if one is no `mupc.Chain`.

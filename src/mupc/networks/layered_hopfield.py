@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Sequence
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mupc import parameterisations
+from mupc.kinds import check_sizes
 from mupc.networks.activations import Activation, identity
 from mupc.networks.block import Block
 from mupc.networks.chain import Chain
@@ -69,7 +71,8 @@ def layered_hopfield(
     $$E(s) = \sum_l \tfrac12 \|s_l\|^2 - \langle \phi(s_l), d_l(\phi(s_{l-1})) \rangle, \quad
       d_l(v) = \text{pool}(a_l W_l * v + c_l)$$
 
-    The last layer has a state for each output, which is the prediction: it settles with the others,
+    For l = 1 both φ are the identity. The last layer has a state for each output, and $s_H$ is the
+    prediction: it settles with the others,
     and its coupling works back on them also without a target. Layers are coupled without skips, so
     that it is for a few of them; `mupc.residual_hopfield` is for many.
 
@@ -87,6 +90,11 @@ def layered_hopfield(
         ValueError: if a layer cannot be read, or images are too small for all of them.
     """
     specified = read_couplings(layers) if isinstance(layers, str) else list(layers)
+    check_sizes(**{f"layers[{i}]": one for i, one in enumerate(specified) if isinstance(one, int)})
+    if not specified:
+        raise ValueError("there must be at least one layer, such as d128 or 32p")
+    if pool not in get_args(Pool):
+        raise ValueError(f"pool must be one of {', '.join(get_args(Pool))}, not {pool!r}")
     laws = parameterisation or parameterisations.hopfield()
     length = len(specified) + 2
     stages: list[Stage] = []

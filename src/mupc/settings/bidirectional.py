@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from mupc.learning import (
+    Batch,
     BidirectionalPredictiveCoding,
     HybridPredictiveCoding,
     LearningRule,
 )
 from mupc.likelihoods import Gaussian
+from mupc.networks import Network
 from mupc.records import Regime
 from mupc.settings.rule import RuleKind
 from mupc.settings.setting import ConfigError, Positive, Traced
@@ -21,10 +23,6 @@ if TYPE_CHECKING:
 class _BothWays(RuleKind):
     """A rule of a bidirectional network."""
 
-    brings: ClassVar[Mapping[str, Any]] = {"network": "bidirectional-mlp"}
-
-    precision: Annotated[Positive, Traced()] = 0.1
-    """Output precision π."""
     down_precision: Annotated[Positive, Traced()] = 1.0
     """Precision of the input, which the downward network predicts."""
 
@@ -42,9 +40,12 @@ class BidirectionalRule(_BothWays):
     """Bidirectional predictive coding: activities settle between two networks."""
 
     kind = "bidirectional"
+    brings: ClassVar[Mapping[str, Any]] = {"network": "bidirectional-mlp", "depth": 8}
 
+    precision: Annotated[Positive, Traced()] = 0.1
+    """Output precision π."""
     strength: Annotated[Positive, Traced()] = 0.0003
-    """Factor α of the downward network's energy."""
+    """Factor α of the downward network's energy: the default suits some 8 layers, and less more."""
     solver: SolverKind = LBFGSSolver(max_steps=10, history=4)
 
     def build(self, depth: int) -> LearningRule:
@@ -58,6 +59,10 @@ class BidirectionalRule(_BothWays):
             regularisers=self.regularisers(),
             stopping=self.solver.stopping(),
         )
+
+    def measure(self, network: Network, batch: Batch) -> Regime:
+        """Return the precision, and no ρ: there are two outputs."""
+        return Regime(self.precision, None)
 
     def check(self, config: "Configuration") -> None:
         """Refuse Gauss–Newton and closed forms, which are for the errors of one direction."""
@@ -73,6 +78,14 @@ class HybridRule(_BothWays):
     """Hybrid predictive coding: one network learns where another's inference begins."""
 
     kind = "hybrid"
+    brings: ClassVar[Mapping[str, Any]] = {
+        "network": "bidirectional-mlp",
+        "depth": 3,
+        "skips": False,
+        "activation": "tanh",
+        "parameterisation": "standard",
+        "learning_rate": 0.001,
+    }
 
     down_precision: Annotated[Positive, Traced()] = 0.1
     """Precision of the input, which the downward network predicts."""
@@ -83,7 +96,7 @@ class HybridRule(_BothWays):
         return HybridPredictiveCoding(
             self.solver.build(),
             self.solver.steps(depth),
-            self.likelihood.build(self.precision),
+            self.likelihood.build(),
             down_likelihood=Gaussian(self.down_precision),
             regularisers=self.regularisers(),
             stopping=self.solver.stopping(),
@@ -99,8 +112,13 @@ class HybridRule(_BothWays):
         )
 
     def check(self, config: "Configuration") -> None:
-        """Refuse the closed form of a network of one direction."""
+        """Refuse the closed form of a network of one direction, and terms on activities."""
         super().check(config)
+        if self.activity_decay:
+            raise ConfigError(
+                "`rule` hybrid takes no `activity_decay`, which is counted from the input, where "
+                "its energy begins at the target: use bidirectional with it"
+            )
         if self.solver.kind == "linear-solve":
             raise ConfigError(
                 "`rule` hybrid takes no `solver` linear-solve, whose closed form is of one "

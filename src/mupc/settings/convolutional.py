@@ -1,6 +1,6 @@
 """Networks of images."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from jaxtyping import PRNGKeyArray
 from pydantic import AfterValidator
@@ -10,7 +10,10 @@ from mupc.networks import Chain, conv_resnet, vgg
 from mupc.networks.vgg import read_layers
 from mupc.records import counted
 from mupc.settings.network import ACTIVATIONS, Activation, NetworkKind, OfActivation
-from mupc.settings.setting import ConfigError, Count
+from mupc.settings.setting import ConfigError, Count, unheeded
+
+if TYPE_CHECKING:
+    from mupc.settings.configuration import Configuration
 
 
 def _readable(text: str) -> str:
@@ -94,6 +97,13 @@ class Vgg(OfImages):
     """What is taken of every 2 × 2 pixels of a pooled layer."""
     activation: Activation = "gelu"
     """Activation function φ, after the convolution."""
+
+    def check(self, config: "Configuration") -> None:
+        """Refuse a pooling where nothing is pooled."""
+        super().check(config)
+        pooled = any(layer.pooled for layer in read_layers(self.layers))
+        if not pooled and self.pool != type(self).default("pool"):
+            raise unheeded("pool", "no layer of `layers` has a p")
 
     def build(self, shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> Chain:
         """Return a new network."""

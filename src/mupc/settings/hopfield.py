@@ -8,6 +8,7 @@ from pydantic import AfterValidator
 
 from mupc.data import Dataset
 from mupc.networks import Hopfield, layered_hopfield, read_couplings, residual_hopfield
+from mupc.networks.vgg import Layer
 from mupc.settings.mlp import FullyConnected
 from mupc.settings.network import (
     ACTIVATIONS,
@@ -16,7 +17,7 @@ from mupc.settings.network import (
     NetworkKind,
     ParameterisationKind,
 )
-from mupc.settings.setting import ConfigError
+from mupc.settings.setting import ConfigError, unheeded
 
 if TYPE_CHECKING:
     from mupc.settings.configuration import Configuration
@@ -31,13 +32,7 @@ class Settling(NetworkKind):
     """What a network whose layers settle together asks of the rule."""
 
     settles = True
-    brings: ClassVar[Mapping[str, Any]] = {
-        "rule": "equilibrium-propagation",
-        "solver": "l-bfgs",
-        "max_steps": 20,
-        "history": 4,
-        "nudged_steps": 8,
-    }
+    brings: ClassVar[Mapping[str, Any]] = {"rule": "equilibrium-propagation"}
 
     def check(self, config: "Configuration") -> None:
         """Refuse rules and methods that are for predictions."""
@@ -75,6 +70,17 @@ class LayeredHopfield(Settling):
     """Activation function φ of the states."""
     parameterisation: ParameterisationKind = HopfieldLaws()
 
+    def check(self, config: "Configuration") -> None:
+        """Refuse a pooling where nothing is pooled."""
+        super().check(config)
+        pooled = any(not isinstance(one, int) and one.pooled for one in self._layers)
+        if not pooled and self.pool != type(self).default("pool"):
+            raise unheeded("pool", "no layer of `couplings` has a p")
+
+    @property
+    def _layers(self) -> list[Layer | int]:
+        return read_couplings(self.couplings)
+
     def check_data(self, data: Dataset) -> None:
         """Refuse images that are too small, or rows where pixels are read."""
         super().check_data(data)
@@ -98,7 +104,7 @@ class LayeredHopfield(Settling):
     @property
     def hidden(self) -> int:
         """The number of its states, the output's among them."""
-        return len(read_couplings(self.couplings)) + 1
+        return len(self._layers) + 1
 
     @property
     def describes(self) -> str:

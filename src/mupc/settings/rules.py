@@ -15,7 +15,7 @@ from mupc.settings.predictive_coding import (
 )
 from mupc.settings.rule import RuleKind
 from mupc.settings.setting import ConfigError, Count, Positive, Traced, unheeded
-from mupc.settings.solvers import GaussNewtonSolver, SolverKind
+from mupc.settings.solvers import LBFGSSolver, SolverKind
 
 if TYPE_CHECKING:
     from mupc.settings.configuration import Configuration
@@ -32,9 +32,9 @@ class EquilibriumPropagationRule(RuleKind):
     """Regime number ρ of each sample, which sets its β: the same at any width and depth."""
     phases: Phases = "centred"
     """Which equilibria are compared: those of β and −β, of β and 0, or of 0 and one of ±β."""
-    nudged_steps: Count = 1
+    nudged_steps: Count = 8
     """Largest number of steps of a nudged phase."""
-    solver: SolverKind = GaussNewtonSolver()
+    solver: SolverKind = LBFGSSolver(max_steps=20, history=4)
 
     def build(self, depth: int) -> LearningRule:
         """Return the rule, for a network of so many hidden layers."""
@@ -53,6 +53,15 @@ class EquilibriumPropagationRule(RuleKind):
     def measure(self, network: Network, batch: Batch) -> Regime:
         """Return the regime: the precision of a cost of β times it, and no ρ."""
         return Regime(1.0, None)
+
+    def warning(self, regime: Regime, config: "Configuration") -> str | None:
+        """Return a sentence where another method is known to train better, else None."""
+        if config.network.settles or self.solver.kind in ("gauss-newton", "linear-solve"):
+            return None
+        return (
+            "a network of predictions trains better, and faster, with one Gauss–Newton iteration "
+            "a phase: --solver gauss-newton --max-steps 1 --nudged-steps 1"
+        )
 
     def check(self, config: "Configuration") -> None:
         """Refuse what its energy does not have."""
