@@ -41,7 +41,7 @@ class _TwoWays(ErrorEnergy):
 
 
 class BidirectionalEnergy(_TwoWays):
-    r"""Two free energies of the same activities (arXiv 2505.23415, Eq. 2).
+    r"""Two free energies of the same activities (arXiv 2505.23415).
 
     $$F(z) = F_{\uparrow}(z; x, y) + \alpha\, F_{\downarrow}(z; y, x)$$
 

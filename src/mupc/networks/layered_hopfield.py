@@ -72,9 +72,9 @@ def layered_hopfield(
       d_l(v) = \text{pool}(a_l W_l * v + c_l)$$
 
     For l = 1 both φ are the identity. The last layer has a state for each output, and $s_H$ is the
-    prediction: it settles with the others,
-    and its coupling works back on them also without a target. Layers are coupled without skips, so
-    that it is for a few of them; `mupc.residual_hopfield` is for many.
+    prediction: it settles with the others, and its coupling works back on them also without a
+    target. Layers are coupled without skips, so that it is for a few of them;
+    `mupc.residual_hopfield` is for many.
 
     Args:
         shape: of an input; (height, width, channels) for convolutions.
