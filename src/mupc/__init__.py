@@ -66,6 +66,7 @@ from mupc.networks import bidirectional_mlp as bidirectional_mlp
 from mupc.networks import chain_from_mlp as chain_from_mlp
 from mupc.networks import chain_from_modules as chain_from_modules
 from mupc.networks import conv_resnet as conv_resnet
+from mupc.networks import decoder as decoder
 from mupc.networks import identity as identity
 from mupc.networks import layered_hopfield as layered_hopfield
 from mupc.networks import residual_hopfield as residual_hopfield
@@ -76,6 +77,7 @@ from mupc.networks import scale_uniform as scale_uniform
 from mupc.networks import transformer as transformer
 from mupc.networks import vgg as vgg
 from mupc.networks import vision_transformer as vision_transformer
+from mupc.networks import with_prior as with_prior
 from mupc.parameterisations import Base as Base
 from mupc.parameterisations import Parameterisation as Parameterisation
 from mupc.parameterisations import Scale as Scale

@@ -44,8 +44,29 @@ _RHO = 0.15
 # Of the default solver: enough for three decades of the residual late in training.
 _PAIRS, _STEPS = 4, 20
 
-Phases = Literal["centred", "one-sided", "random-sign"]
-"""Which equilibria are compared: of β and −β, of β and 0, or of one of ±β and 0."""
+Phases = Literal["centred", "one-sided", "random-sign", "fourth-order"]
+"""Which equilibria are compared: of β and −β, of β and 0, of one of ±β and 0, of ±β and ±2β."""
+
+
+class _Nudge(NamedTuple):
+    """A phase: how many times β it is nudged by, and what its gradient over β counts."""
+
+    times: float
+    share: float
+
+
+_NUDGES: Mapping[Phases, Mapping[str, _Nudge]] = {
+    "centred": {"nudged": _Nudge(1, 1 / 2), "opposite": _Nudge(-1, -1 / 2)},
+    "one-sided": {"nudged": _Nudge(1, 1)},
+    "random-sign": {"nudged": _Nudge(1, 1)},
+    "fourth-order": {
+        "nudged": _Nudge(1, 2 / 3),
+        "opposite": _Nudge(-1, -2 / 3),
+        "nudged twice": _Nudge(2, -1 / 12),
+        "opposite twice": _Nudge(-2, 1 / 12),
+    },
+}
+"""The nudged phases. A single one is compared with the free phase."""
 
 
 class _Carry(NamedTuple):
@@ -66,7 +87,14 @@ class EquilibriumPropagation(LearningRule):
 
     which is local to each layer. `one-sided` compares $z^\beta$ with the free phase $z^0$, with a
     bias of order β; `random-sign` does so with −β for every second sample, in expectation of order
-    β². Every nudged phase starts where the free one ended, so that what the free phase left to do
+    β². `fourth-order` takes the difference of four phases,
+
+    $$\hat g = \frac{1}{\beta} \left( \tfrac23 (F'_{\beta} - F'_{-\beta})
+      - \tfrac1{12} (F'_{2\beta} - F'_{-2\beta}) \right), \quad
+      F'_\beta = \frac{\partial F_\beta}{\partial W}(z^\beta)$$
+
+    whose bias is of order β⁴, as with four nudges on a circle in the complex plane (arXiv
+    2209.00530), with real states. Every nudged phase starts where the free one ended, so that what the free phase left to do
     is done in both, and is not taken for a difference.
 
     On the energy of a predictive coding network the free phase is its feedforward pass, and the
@@ -167,20 +195,16 @@ class EquilibriumPropagation(LearningRule):
             solutions["free"] = self.settle(energy, free, free_key, measure)
             free = solutions["free"].point
         signs, beta = self._signs(len(batch[0]), signs_key), self._strength(energy, free)
-        first = energy.times(beta * signs)
-        solutions["nudged"] = self._nudged(first, free, nudged_key, measure)
-        ends = [(first, solutions["nudged"].point, signs)]
-        if self.phases == "centred":
-            second = energy.times(-beta * signs)
-            solutions["opposite"] = self._nudged(second, free, nudged_key, measure)
-            ends = [
-                (first, ends[0][1], 2 * signs),
-                (second, solutions["opposite"].point, -2 * signs),
-            ]
-        elif not energy.rests:
+        ends: list[tuple[NudgedEnergy, Point, Float[Array, " batch"]]] = []
+        for name, nudge in _NUDGES[self.phases].items():
+            one = energy.times(nudge.times * beta * signs)
+            solutions[name] = self._infer(one, free, self.nudged_steps, nudged_key, measure)
+            ends.append((one, solutions[name].point, signs / nudge.share))
+        first, nudged, _ = ends[0]
+        if len(ends) == 1 and not energy.rests:
             ends.append((energy.times(jnp.zeros_like(signs)), free, -signs))
         gradients = self._contrast(network, beta, ends)
-        before, after = (jnp.mean(first.layers(p), axis=1) for p in (free, ends[0][1]))
+        before, after = (jnp.mean(first.layers(p), axis=1) for p in (free, nudged))
         before, layers = taken_from_size(before, after)
         phases = {name: one._replace(point=Point((), ())) for name, one in solutions.items()}
         costs = [self.solver.cost(one.steps) for one in solutions.values()]
@@ -248,15 +272,6 @@ class EquilibriumPropagation(LearningRule):
         """Settle without a target."""
         free = energy.times(jnp.zeros(start.activities[0].shape[1]))
         return self._infer(free, start, self.max_steps, key, measure)
-
-    def _nudged(
-        self,
-        energy: NudgedEnergy,
-        start: Point,
-        key: PRNGKeyArray,
-        measure: bool | Bool[Array, ""],
-    ) -> Solution:
-        return self._infer(energy, start, self.nudged_steps, key, measure)
 
     def _infer(
         self,

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num, PRNGKeyArray
 
-from mupc.arrays import as_count, as_positive
+from mupc.arrays import AnyArray, as_count, as_positive
 from mupc.energies import Energy, FreeEnergy, Point
 from mupc.inference import (
     FeedforwardStart,
@@ -172,6 +172,22 @@ class PredictiveCoding(LearningRule):
             signs = self._signs(len(x), signs_key)
             energy, factors = as_free(energy).times(signs), signs * factors
         return Carry(energy, self.start(energy, point, key), output, factors), state
+
+    def predict(self, network: Network, x: Num[AnyArray, "batch ..."]) -> Float[Array, "batch ..."]:
+        """Return the output of the feedforward pass, from latent variables inferred if it has any.
+
+        Of a network that generates, x is what it is to generate; the output is what it makes of the
+        latent variables alone, without the errors of other layers.
+        """
+        if not network.generates:
+            return super().predict(network, x)
+        energy = self.minimised(network, (x, jnp.asarray(x, float)))
+        start = self.start(energy, as_free(energy).run(), jax.random.key(0))
+        settled = infer(
+            energy, self.solver, start, max_steps=self.max_steps, stopping=self.stopping
+        ).point
+        errors = (settled.errors[0], *map(jnp.zeros_like, settled.errors[1:]))
+        return network.feedforward(x, errors).output
 
     def minimised(self, network: Network, batch: Batch) -> Energy:
         """Return the energy of a batch, before samples have precisions and signs of their own."""

@@ -29,6 +29,8 @@ class Block(eqx.Module):
 
     title: ClassVar[str] = "block"
     """What reports call it."""
+    free: ClassVar[bool] = False
+    """Whether it stands for an input that is not given, but inferred."""
 
     @property
     @abstractmethod

@@ -52,6 +52,11 @@ class Chain(Network):
         return [*hidden, Layer(self.top, stacked=False)]
 
     @property
+    def generates(self) -> bool:
+        """Whether its first entry stands for a free input."""
+        return self.stages[0].entry.free
+
+    @property
     def structure(self) -> str:
         """Its stages, such as `entry, 3 × (attention, perceptron); readout`."""
         parts: list[str] = []

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Num, PRNGKeyArray
 from mupc import parameterisations
 from mupc.arrays import AnyArray
 from mupc.networks.activations import Activation, identity
-from mupc.networks.block import Activities, Dense, over_batch
+from mupc.networks.block import Activities, Block, Dense, over_batch
 from mupc.networks.chain import Chain
 from mupc.networks.mlp import residual_mlp
 from mupc.networks.network import Feedforward, Layer, Network
@@ -20,6 +20,19 @@ from mupc.parameterisations import Parameterisation
 
 # A step of `feedforward`, and what it keeps of the one before.
 _STEP, _MOMENTUM = 0.6, 0.3
+
+
+class LastState(Block):
+    """A readout without weights: the last state is the output, and φ leaves it as it is."""
+
+    @property
+    def linear(self) -> bool:
+        """True."""
+        return True
+
+    def __call__(self, z: Float[Array, " out"]) -> Float[Array, " out"]:
+        """Return it."""
+        return z
 
 
 class Hopfield(Network):
@@ -31,7 +44,8 @@ class Hopfield(Network):
     with the drives $d_l$ that the blocks give, $a W_l \phi(s_{l-1})$ for `mupc.Dense`. Without
     skips, k = 0, it is the layered energy of equilibrium propagation (arXiv 1602.05179, Eq. 1);
     with them, k = 1 but for the entry of a stage, a *residual chain*. For the first layer φ is the
-    identity and k is 0, so that $s_1$ is drawn to $d_1(x)$. The output is what the readout makes of
+    identity and k is 0, so that $s_1$ is drawn to $d_1(x)$; for a last one that is the output φ is
+    the identity, too. The output is what the readout makes of
     $s_H$.
 
     There is no feedforward pass. What has that name settles the states by a fixed number of steps,
@@ -97,7 +111,8 @@ class Hopfield(Network):
         What E is besides is the half square of the increments.
         """
         drives, _ = self.chain.predictions(x, states)
-        phis = (identity, *(self.activation for _ in states[1:]))
+        last = identity if isinstance(self.chain.readout, LastState) else self.activation
+        phis = (identity, *(self.activation for _ in states[1:-1]), last)[: len(states)]
 
         def part(state: Array, drive: Array, phi: Activation) -> Array:
             return -jnp.sum(phi(state) * drive, axis=tuple(range(2, state.ndim)))

@@ -13,23 +13,10 @@ from mupc.kinds import check_sizes
 from mupc.networks.activations import Activation, identity
 from mupc.networks.block import Block
 from mupc.networks.chain import Chain
-from mupc.networks.hopfield import Hopfield
+from mupc.networks.hopfield import Hopfield, LastState
 from mupc.networks.stage import Stage
 from mupc.networks.vgg import FlatDense, Layer, Pool, PooledConvolution, read_layers
-from mupc.parameterisations import Parameterisation, Shape
-
-
-class LastState(Block):
-    """A readout without weights, which gives the last activity as it is."""
-
-    @property
-    def linear(self) -> bool:
-        """True."""
-        return True
-
-    def __call__(self, z: Float[Array, " out"]) -> Float[Array, " out"]:
-        """Return it."""
-        return z
+from mupc.parameterisations import Parameterisation, Role, Shape
 
 
 def read_couplings(text: str) -> list[Layer | int]:
@@ -71,9 +58,9 @@ def layered_hopfield(
     $$E(s) = \sum_l \tfrac12 \|s_l\|^2 - \langle \phi(s_l), d_l(\phi(s_{l-1})) \rangle, \quad
       d_l(v) = \text{pool}(a_l W_l * v + c_l)$$
 
-    For l = 1 both φ are the identity. The last layer has a state for each output, and $s_H$ is the
-    prediction: it settles with the others, and its coupling works back on them also without a
-    target. Layers are coupled without skips, so that it is for a few of them;
+    For l = 1 both φ are the identity, and for the last layer, which has a state for each output, that
+    of $s_H$. This is the prediction: it settles with the others, and its coupling works back on
+    them also without a target; the weights begin as those of a readout. Layers are coupled without skips, so that it is for a few of them;
     `mupc.residual_hopfield` is for many.
 
     Args:
@@ -101,7 +88,8 @@ def layered_hopfield(
     given = jax.ShapeDtypeStruct(shape, float)
     keys = jax.random.split(key, length - 1)
     for i, (layer, one) in enumerate(zip([*specified, outputs], keys, strict=True)):
-        role, reads = ("hidden", activation) if i else ("input", identity)
+        role: Role = "input" if i == 0 else "hidden" if i < len(specified) else "readout"
+        reads = activation if i else identity
         if isinstance(layer, int):
             there = Shape(layer if i < len(specified) else given.size, length)
             size = layer, given.size

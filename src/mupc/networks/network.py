@@ -46,6 +46,11 @@ class Network(eqx.Module):
         """The blocks in the order of the banks of activities, and last the readout."""
 
     @property
+    def generates(self) -> bool:
+        """Whether its input is not given, but inferred from its output."""
+        return False
+
+    @property
     def structure(self) -> str:
         """How it is built, by which reports name its layers; see `mupc.records.layers`."""
         return ""

@@ -1,0 +1,111 @@
+"""Generative networks: chains whose input is free, and has a prior."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num, PRNGKeyArray
+
+from mupc.kinds import check_kind
+from mupc.networks.activations import Activation
+from mupc.networks.block import Block
+from mupc.networks.chain import Chain
+from mupc.networks.mlp import residual_mlp
+from mupc.networks.stage import Stage
+from mupc.parameterisations import Parameterisation
+
+
+class Prior(Block):
+    r"""An end that is free: what it predicts is the mean of a Gaussian prior, zero.
+
+    As the entry of a chain it makes the first activity a latent variable, with the term
+    $\tfrac12 \|z_1\|^2$ in the energy, whose negative is the logarithm of $N(0, I)$. It reads
+    nothing of x.
+    """
+
+    title: ClassVar[str] = "prior"
+    free: ClassVar[bool] = True
+    shape: tuple[int, ...] = eqx.field(static=True)
+
+    @property
+    def linear(self) -> bool:
+        """True."""
+        return True
+
+    def __call__(self, z: Num[Array, "..."]) -> Float[Array, "..."]:
+        """Return the mean."""
+        del z
+        return jnp.zeros(self.shape)
+
+
+def with_prior(network: Chain, shape: tuple[int, ...]) -> Chain:
+    r"""Return a network whose input is free: a latent variable, inferred from the output.
+
+    $$F(z) = \tfrac12 \|z_0\|^2 + \sum_{l=1}^{H} \tfrac12 \|z_l - u_l(z_{l-1})\|^2
+      + \ell(y, \hat y(z_H))$$
+
+    An end that is free is one more layer, whose prediction is the mean of the prior: every energy,
+    solver and rule takes it as it is. Its own x is the datum y itself, which nothing reads, so that
+    `rule.predict(network, x)` is the datum as the network generates it from the latent variables
+    that it infers; training takes batches (y, y). Of a network from labels to images the labels
+    are inferred in this way.
+
+    Args:
+        network: what is to generate.
+        shape: of one of its inputs.
+
+    Raises:
+        TypeError: if the network is no `mupc.Chain`.
+        ValueError: if its input is free already, or a shape has a size below 1.
+    """
+    check_kind("network", network, Chain, "a mupc.Chain, e.g. mupc.residual_mlp(…)")
+    if network.generates:
+        raise ValueError("the input of this network is free already")
+    if not shape or min(shape) < 1:
+        raise ValueError(f"shape must have sizes of at least 1, such as (64,), not {shape}")
+    return Chain((Stage(Prior(tuple(shape))), *network.stages), network.readout)
+
+
+def decoder(
+    outputs: int,
+    *,
+    latents: int,
+    width: int,
+    depth: int,
+    activation: Activation = jnp.tanh,
+    skips: bool = True,
+    biases: bool = True,
+    parameterisation: Parameterisation | None = None,
+    key: PRNGKeyArray,
+) -> Chain:
+    """Build a fully connected network that generates data from latent variables.
+
+    It is `mupc.with_prior` of a `mupc.residual_mlp`.
+
+    Args:
+        outputs: the width of a datum.
+        latents: how many latent variables there are.
+        width: of every hidden layer.
+        depth: the number of hidden layers between the latent variables and the output.
+        activation: φ.
+        skips: whether hidden layers are residual.
+        biases: whether layers have biases.
+        parameterisation: `mupc.mupc()` unless given.
+        key: draws the weights.
+
+    Raises:
+        TypeError: if a size is no whole number.
+        ValueError: if a size is not positive, or the activation is not a function.
+    """
+    network = residual_mlp(
+        latents,
+        outputs,
+        width=width,
+        depth=depth,
+        activation=activation,
+        skips=skips,
+        biases=biases,
+        parameterisation=parameterisation,
+        key=key,
+    )
+    return with_prior(network, (latents,))
