@@ -120,7 +120,7 @@ def _compare(
 ) -> tuple[jax.Array, ...]:
     gradients, _ = first_gradients(used, network, batch, state, _KEY, measure=False)
     minimum, info = first_gradients(accurate, network, batch, state, _KEY)
-    exact, _ = first_gradients(yardstick(used), network, batch, None, _KEY)
+    exact, _ = first_gradients(yardstick(used, network), network, batch, None, _KEY)
     residual = jnp.max(info.phases["inference"].relative_residual)
     return alignment(gradients, minimum).cosine, alignment(gradients, exact).cosine, residual
 

@@ -26,6 +26,7 @@ SIZES = {
     "vision-transformer": {"pairs": 1, "width": 8},
     "residual-hopfield": {"depth": 3, "width": 8},
     "layered-hopfield": {"couplings": "d8"},
+    "decoder": {"latents": 3, "depth": 2, "width": 8},
 }
 CONVOLUTIONS = {"network": "conv-resnet"}
 TOKENS = {"network": "transformer", "dataset": "text", "likelihood": "categorical"}
@@ -53,6 +54,7 @@ FIELDS = {
     "layers": ({"network": "vgg"}, "2p 2"),
     "pool": ({"network": "vgg"}, "average"),
     "couplings": ({"network": "layered-hopfield"}, "d9"),
+    "latents": ({"network": "decoder"}, 4),
     "pairs": (TOKENS, 2),
     "learned_norms": (TOKENS, True),
     "tied": (TOKENS, True),

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import platformdirs
 
-from mupc.records import Evaluation, scores
+from mupc.records import Evaluation
 from mupc.records.words import SPELT
 from mupc.settings.setting import ConfigError
 from mupc.settings.training import RunKeeping
@@ -35,8 +35,7 @@ def sentence(text: str) -> None:
 
 def figures(evaluation: Evaluation) -> str:
     """Return accuracy and loss in words."""
-    accuracy, loss, samples, perplexity = evaluation
-    return f"{scores(accuracy, loss, perplexity)} over {samples} samples"
+    return f"{evaluation.words} over {evaluation.samples} samples"
 
 
 def prepare_backend(keeping: RunKeeping) -> None:

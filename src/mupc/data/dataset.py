@@ -162,6 +162,10 @@ class Dataset:
             warn_of_range(self.train, self.name)
         return _map(self, Split.flattened)
 
+    def reconstructed(self) -> "Dataset":
+        """Return the data set whose targets are its inputs: what networks that generate learn."""
+        return replace(_map(self, lambda split: Split(split.x, split.x)), classes=None)
+
     def __repr__(self) -> str:
         splits = "".join(f", {name}={getattr(self, name)!r}" for name in SPLITS)
         classes = None if self.classes is None else len(self.classes)

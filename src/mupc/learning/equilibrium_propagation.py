@@ -94,8 +94,8 @@ class EquilibriumPropagation(LearningRule):
       F'_\beta = \frac{\partial F_\beta}{\partial W}(z^\beta)$$
 
     whose bias is of order β⁴, as with four nudges on a circle in the complex plane (arXiv
-    2209.00530), with real states. Every nudged phase starts where the free one ended, so that what the free phase left to do
-    is done in both, and is not taken for a difference.
+    2209.00530), with real states. Every nudged phase starts where the free one ended, so that what
+    the free phase left to do is done in all, and is not taken for a difference.
 
     On the energy of a predictive coding network the free phase is its feedforward pass, and the
     rule is predictive coding with outputs nudged both ways, each sample twice.
@@ -230,8 +230,9 @@ class EquilibriumPropagation(LearningRule):
             return energy.output(energy.run())
         return energy.output(self.settle(energy, energy.run(), jax.random.key(0), False).point)
 
-    def exact(self) -> ImplicitGradient:
+    def exact(self, network: Network) -> ImplicitGradient:
         """Return the gradient that this one tends to as β falls."""
+        del network
         return ImplicitGradient(self)
 
     def diagnostics(

@@ -13,9 +13,11 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num, PRNGKeyArray
 from mupc.arrays import AnyArray, as_count, as_positive
 from mupc.energies import Energy, FreeEnergy, Point
 from mupc.inference import (
+    LBFGS,
     FeedforwardStart,
     FixedSteps,
     GaussNewton,
+    InErrors,
     Schedule,
     Solution,
     Solver,
@@ -41,6 +43,16 @@ from mupc.regularisers import Regulariser
 
 # How far from backpropagation the default is: near it, where one iteration is accurate enough.
 _RHO = 0.05
+
+
+class _Settled(NamedTuple):
+    """Of the solver with which a report compares: pairs of L-BFGS, and how many steps at most."""
+
+    pairs: int = 8
+    steps: int = 200
+
+
+_SETTLED = _Settled()
 
 Nudge = Literal["positive", "negative", "alternating"]
 """Which way outputs are nudged: to the target, away from it, or every second sample away."""
@@ -189,6 +201,14 @@ class PredictiveCoding(LearningRule):
         errors = (settled.errors[0], *map(jnp.zeros_like, settled.errors[1:]))
         return network.feedforward(x, errors).output
 
+    def exact(self, network: Network) -> LearningRule | None:
+        """Return backpropagation (None); of a network that generates, the rule well settled."""
+        if not network.generates:
+            return None
+        well = InErrors(LBFGS(_SETTLED.pairs)), jnp.asarray(_SETTLED.steps), Tolerance(1e-5)
+        where = lambda rule: (rule.solver, rule.max_steps, rule.stopping)  # noqa: E731
+        return eqx.tree_at(where, self, well, is_leaf=lambda leaf: leaf is None)
+
     def minimised(self, network: Network, batch: Batch) -> Energy:
         """Return the energy of a batch, before samples have precisions and signs of their own."""
         return self.energy(network, *batch, self.likelihood, self.regularisers)
@@ -210,6 +230,8 @@ class PredictiveCoding(LearningRule):
             carry = carry._replace(start=energy.at(carry.start.activities))
         _, start, output, _ = carry
         solution, gradients = self.learn(carry, key, measure=measure)
+        if network.generates:
+            output = as_free(energy).output(solution.point)
         ends = energy.layers(start), energy.layers(solution.point)
         before, layers = (jnp.mean(each, axis=1) for each in taken_from_size(*ends))
         precision = unit = self.likelihood.precision

@@ -110,8 +110,9 @@ class LearningRule(Readable):
         """Return what the network predicts: the output of its feedforward pass."""
         return network.feedforward(x).output
 
-    def exact(self) -> "LearningRule | None":
+    def exact(self, network: Network) -> "LearningRule | None":
         """Return the rule of the gradient that this one tends to; None for backpropagation."""
+        del network
         return None
 
     def diagnostics(

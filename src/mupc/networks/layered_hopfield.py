@@ -6,7 +6,7 @@ from typing import get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from mupc import parameterisations
 from mupc.kinds import check_sizes
@@ -58,10 +58,10 @@ def layered_hopfield(
     $$E(s) = \sum_l \tfrac12 \|s_l\|^2 - \langle \phi(s_l), d_l(\phi(s_{l-1})) \rangle, \quad
       d_l(v) = \text{pool}(a_l W_l * v + c_l)$$
 
-    For l = 1 both φ are the identity, and for the last layer, which has a state for each output, that
-    of $s_H$. This is the prediction: it settles with the others, and its coupling works back on
-    them also without a target; the weights begin as those of a readout. Layers are coupled without skips, so that it is for a few of them;
-    `mupc.residual_hopfield` is for many.
+    For l = 1 both φ are the identity, and for the last layer, which has a state for each output,
+    that of $s_H$. This is the prediction: it settles with the others, and its coupling works back
+    on them also without a target; its weights begin as those of a readout. Layers are coupled
+    without skips, so that it is for a few of them; `mupc.residual_hopfield` is for many.
 
     Args:
         shape: of an input; (height, width, channels) for convolutions.

@@ -6,7 +6,7 @@ from typing import Literal
 
 from mupc.plots.page import table
 from mupc.plots.reading import RunRecords
-from mupc.records import Ended, RegimeRecord, counted, figure, scores, span
+from mupc.records import Ended, RegimeRecord, counted, figure, span
 
 
 def outcome(runs: Sequence[RunRecords]) -> str:
@@ -58,9 +58,8 @@ def _split(name: Literal["test", "validation"]) -> Callable[[RunRecords], str]:
     def cell(run: RunRecords) -> str:
         if run.result is None or (found := getattr(run.result, name)) is None:
             return ""
-        accuracy, loss, samples, perplexity = found
         step = f"step {run.result.network_from_step:,}"
-        return f"{scores(accuracy, loss, perplexity)} ({step}; {counted(samples, 'sample')})"
+        return f"{found.words} ({step}; {counted(found.samples, 'sample')})"
 
     return cell
 

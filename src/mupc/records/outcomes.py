@@ -4,7 +4,7 @@ import dataclasses
 import enum
 from typing import Any, NamedTuple
 
-from mupc.records.words import counted
+from mupc.records.words import counted, scores
 
 
 class Ended(enum.Enum):
@@ -54,12 +54,19 @@ class Evaluation(NamedTuple):
         loss: at unit precision, of one position.
         samples: how many there are.
         perplexity: exp(loss), where each of several positions predicts a class, as in text.
+        error: mean squared error of a number that is predicted; None of classes.
     """
 
     accuracy: float | None
     loss: float
     samples: int
     perplexity: float | None = None
+    error: float | None = None
+
+    @property
+    def words(self) -> str:
+        """What was measured, with names."""
+        return scores(self.accuracy, self.loss, self.perplexity, self.error)
 
     @property
     def score(self) -> tuple[float, float]:

@@ -84,8 +84,9 @@ class RegimeRecord:
         energy_before, energy_after: mean energy of each layer before and after inference, as in
             `TrainRecord`.
         scale: root mean square of the feedforward activities, and of the output.
-        cosine: between the gradient used and backpropagation's, before the optimiser; of a network
-            that settles, through a relaxation without end (`mupc.theory.yardstick`).
+        cosine: between the gradient used and what it is compared with (`mupc.theory.yardstick`),
+            before the optimiser: backpropagation's, or the exact one of the rule itself.
+        exact: whether it is the latter.
         ratio: of their norms, at one unit of energy.
         change: ‖ΔW‖/‖W‖ since the first step.
         seconds: since training began.
@@ -107,6 +108,7 @@ class RegimeRecord:
     at_equilibrium: float | None = None
     diverged: float | None = None
     cosine: tuple[float, ...] | None = None
+    exact: bool = False
     ratio: tuple[float, ...] | None = None
     diagnostics: Mapping[str, float | tuple[float, ...] | None] = dataclasses.field(
         default_factory=dict[str, Any]
@@ -175,7 +177,8 @@ class RegimeRecord:
                 f"{sweeps}, {self.at_equilibrium:.0%} of samples at equilibrium{fall}{lost}"
             )
         if cosines := self.cosines():
-            parts.append(f"cosine with backprop: {cosines}")
+            other = "the exact gradient" if self.exact else "backprop"
+            parts.append(f"cosine with {other}: {cosines}")
         if self.hidden and self.step:
             parts.append(
                 f"{self.learning} of {len(self.hidden)} hidden weight matrices learning "

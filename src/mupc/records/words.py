@@ -59,9 +59,15 @@ def figure(value: float | None, form: str = ".4g", unit: float = 1) -> str:
     return format(unit * value, form) if math.isfinite(value) else "not finite"
 
 
-def scores(accuracy: float | None, loss: float, perplexity: float | None = None) -> str:
+def scores(
+    accuracy: float | None,
+    loss: float,
+    perplexity: float | None = None,
+    error: float | None = None,
+) -> str:
     """Return what a network scored: loss in nats, and its perplexity, where it predicts text."""
     right = "" if accuracy is None else f"accuracy {figure(accuracy, '.2f', 100)} %, "
+    right += "" if error is None else f"mean squared error {figure(error)}, "
     if perplexity is None:
         return f"{right}loss {figure(loss)}"
     return f"{right}{figure(loss)} nats, perplexity {figure(perplexity)}"

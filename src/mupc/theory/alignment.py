@@ -46,17 +46,20 @@ def relative_change(before: Network, after: Network) -> Float[Array, " layers"]:
     return jnp.sqrt(layer_products(change, change) / jnp.where(sizes > 0, sizes, 1))
 
 
-def yardstick(rule: LearningRule, unit: Float[Array, ""] | None = None) -> LearningRule:
-    """Return what a rule's gradient is compared with.
+def yardstick(
+    rule: LearningRule, network: Network, unit: Float[Array, ""] | None = None
+) -> LearningRule:
+    """Return what a rule's gradient of a network is compared with.
 
     That is backpropagation with the rule's own likelihood and regularisers, unless the rule tends
     to another gradient.
 
     Args:
         rule: the rule.
+        network: what it trains.
         unit: the output's precision, `Info.unit`; the likelihood's own unless given.
     """
-    if (own := rule.exact()) is not None:
+    if (own := rule.exact(network)) is not None:
         return own
     likelihood = rule.likelihood
     if unit is not None:
@@ -74,7 +77,7 @@ def gradient_alignment(
         network: where to compare.
         batch: inputs and targets.
         rule: the rule, as at the start of a run: its state is new.
-        other: the yardstick; `yardstick(rule)` unless given.
+        other: the yardstick; `yardstick(rule, network)` unless given.
     """
     key = jax.random.key(0)
 
@@ -83,7 +86,7 @@ def gradient_alignment(
         return first_gradients(rule, network, batch, state, key, measure=False)
 
     gradients, info = first(rule)
-    return alignment(gradients, first(other or yardstick(rule, info.unit))[0])
+    return alignment(gradients, first(other or yardstick(rule, network, info.unit))[0])
 
 
 def _compared(u: Float[Array, "layers n"], v: Float[Array, "layers n"]) -> tuple[Array, Array]:

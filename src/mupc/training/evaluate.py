@@ -48,15 +48,21 @@ def evaluate(
     check_network(network)
     rule = Backpropagation() if rule is None else rule
     likelihood = likelihood or rule.likelihood
-    loss, correct, positions = 0.0, 0.0, math.prod(split.y.shape[1:-1])
+    loss, correct, squares, positions = 0.0, 0.0, 0.0, math.prod(split.y.shape[1:-1])
     for x, y in evaluation_batches(split, batch_size):
-        batch_loss, batch_correct = _evaluate_batch(
-            network, rule, likelihood, as_input(x), jnp.asarray(y, float)
+        sums = _evaluate_batch(network, rule, likelihood, as_input(x), jnp.asarray(y, float))
+        loss, correct, squares = (
+            total + float(part) for total, part in zip((loss, correct, squares), sums, strict=True)
         )
-        loss, correct = loss + float(batch_loss), correct + float(batch_correct)
-    samples = len(split.x)
-    accuracy, loss = correct / samples if is_one_hot(split.y) else None, loss / samples / positions
-    return Evaluation(accuracy, loss, samples, perplexity(loss, likelihood, split.y))
+    samples, loss = len(split.x), loss / len(split.x) / positions
+    classes = is_one_hot(split.y)
+    return Evaluation(
+        correct / samples if classes else None,
+        loss,
+        samples,
+        perplexity(loss, likelihood, split.y),
+        None if classes or is_distribution(split.y) else squares / split.y.size,
+    )
 
 
 @eqx.filter_jit
@@ -66,9 +72,10 @@ def _evaluate_batch(
     likelihood: Likelihood,
     x: Num[Array, "batch ..."],
     y: Float[Array, "batch ..."],
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+) -> tuple[Float[Array, ""], ...]:
     output = rule.predict(network, x)
-    return jnp.sum(losses(likelihood, y, output)), jnp.sum(hits(output, y))
+    wrong = jnp.sum((y - output) ** 2)
+    return jnp.sum(losses(likelihood, y, output)), jnp.sum(hits(output, y)), wrong
 
 
 def as_input(x: Num[np.ndarray, "..."]) -> Num[Array, "..."]:

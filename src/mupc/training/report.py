@@ -46,6 +46,7 @@ def regime_report(
         rho=rho,
         diagnostics=diagnostics,
         layers=model.network.structure,
+        exact=model.rule.exact(model.network) is not None,
         **_shortened(figures),
     )
 
@@ -80,7 +81,7 @@ def _figures(model: Model, batch: Batch, key: PRNGKeyArray) -> dict[str, Any]:
         "diagnostics": dict(rule.diagnostics(network, batch, state, key)),
     }
     if not isinstance(rule, Backpropagation):
-        other = yardstick(rule, info.unit)
+        other = yardstick(rule, network, info.unit)
         exact, _ = first_gradients(other, network, batch, other.init(network, key), key)
         cosine, ratio = alignment(gradients, exact)
         # Without a gradient there is no direction: unknown, in the record.

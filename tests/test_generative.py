@@ -1,0 +1,188 @@
+"""Networks whose input is free: latent variables, what they are inferred to be, and the command."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mupc
+from mupc.commands.main import main
+from mupc.data import Dataset
+from mupc.networks import Prior
+from mupc.settings import ConfigError, Configuration
+
+KEY = jax.random.key(0)
+LATENTS, DATA, PRECISION = 3, 7, 4.0
+
+SOLVERS = {
+    "gauss-newton": (lambda: mupc.GaussNewton(DATA), 3),
+    "l-bfgs of errors": (lambda: mupc.InErrors(mupc.LBFGS(8)), 300),
+    "l-bfgs": (lambda: mupc.LBFGS(8), 600),
+    "descent": (lambda: mupc.GradientDescent(mupc.StableStep()), 20_000),
+}
+
+
+def linear(depth=3):
+    network = mupc.decoder(
+        DATA, latents=LATENTS, width=5, depth=depth, activation=mupc.identity,
+        parameterisation=mupc.standard(), key=KEY,
+    )  # fmt: skip
+    shifted = lambda v: v + 0.3 if v.ndim <= 2 and v.shape[-1] == 5 else v
+    return jax.tree.map(lambda v: shifted(v) if eqx.is_array(v) else v, network)
+
+
+def _rows(arrays, count):
+    leaves, form = jax.tree.flatten(arrays)
+    return [jax.tree.unflatten(form, [leaf[i] for leaf in leaves]) for i in range(count)]
+
+
+def maps(network):
+    """Every layer as a matrix and a vector, from the latent variables to the output."""
+    _, stage = network.stages
+    arrays, rest = eqx.partition(stage.blocks[0], eqx.is_array)
+    rows = [eqx.combine(row, rest) for row in _rows(arrays, stage.repetitions)]
+    blocks = [stage.entry, *rows]
+    found = []
+    for block in (*blocks, network.readout):
+        size = LATENTS if block is blocks[0] else 5
+        zero = block(jnp.zeros(size))
+        found.append((np.stack([block(row) - zero for row in jnp.eye(size)], 1), np.asarray(zero)))
+    return found
+
+
+def posterior_mean(network, y, observed=slice(None)):
+    """Of z ~ N(0, I), each layer and y Gaussian about what is predicted: by dense matrices."""
+    *hidden, (last, shift) = maps(network)
+    mean, onto, noise = np.zeros(LATENTS), np.eye(LATENTS), np.zeros((LATENTS, LATENTS))
+    for matrix, offset in hidden:
+        mean, onto = matrix @ mean + offset, matrix @ onto
+        noise = matrix @ noise @ matrix.T + np.eye(len(matrix))
+    mean, onto = last @ mean + shift, last @ onto
+    noise = last @ noise @ last.T + np.eye(DATA) / PRECISION
+    mean, onto, noise = mean[observed], onto[observed], noise[observed][:, observed]
+    weighed = onto.T @ np.linalg.inv(noise)
+    inner = np.eye(LATENTS) + weighed @ onto
+    return np.linalg.solve(inner, weighed @ (np.asarray(y)[:, observed] - mean).T).T
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", SOLVERS)
+def test_inferred_latents_are_the_mean_of_the_posterior(name):
+    network = linear()
+    y = jax.random.normal(jax.random.key(1), (6, DATA))
+    energy = mupc.FreeEnergy(network, y, y, mupc.Gaussian(PRECISION))
+    make, steps = SOLVERS[name]
+    found = mupc.infer(energy, make(), energy.run(), max_steps=steps,
+                       stopping=mupc.Tolerance(1e-12, patience=100))  # fmt: skip
+    wanted = posterior_mean(network, y)
+    np.testing.assert_allclose(found.point.activities[0][0], wanted, atol=1e-8)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_free_input_is_one_more_layer_with_a_gaussian_prior():
+    inner = mupc.residual_mlp(LATENTS, DATA, width=5, depth=2, key=KEY)
+    network = mupc.with_prior(inner, (LATENTS,))
+    assert network.generates
+    assert not inner.generates
+    assert network.depth == 3
+    y = jax.random.normal(jax.random.key(1), (4, DATA))
+    latents = jax.random.normal(jax.random.key(2), (4, LATENTS))
+    clamped = mupc.FreeEnergy(inner, latents, y, mupc.Gaussian(PRECISION))
+    free = mupc.FreeEnergy(network, y, y, mupc.Gaussian(PRECISION))
+    activities = tuple(0.5 * z for z in clamped.run().activities)
+    whole = free.samples(free.at((latents[None], *activities)))
+    prior = 0.5 * jnp.sum(latents**2, axis=1)
+    np.testing.assert_allclose(whole, clamped.samples(clamped.at(activities)) + prior, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_prediction_is_what_the_inferred_latents_alone_generate():
+    network = linear()
+    y = jax.random.normal(jax.random.key(1), (6, DATA))
+    rule = mupc.PredictiveCoding(mupc.GaussNewton(DATA), 3, mupc.Gaussian(PRECISION))
+    wanted = posterior_mean(network, y)
+    for matrix, offset in maps(network):
+        wanted = wanted @ matrix.T + offset
+    np.testing.assert_allclose(rule.predict(network, y), wanted, atol=1e-8)
+
+
+@pytest.mark.usefixtures("float64")
+def test_labels_are_inferred_from_what_they_generate():
+    """Of a linear network the largest latent variable is that of the label that made a datum."""
+    inner = mupc.residual_mlp(4, 12, width=16, depth=2, activation=mupc.identity, key=KEY)
+    network = mupc.with_prior(inner, (4,))
+    labels = jnp.eye(4)[jnp.array([2, 0, 3, 1, 1])]
+    y = inner.feedforward(labels).output
+    energy = mupc.FreeEnergy(network, y, y, mupc.Gaussian(1e4))
+    found = mupc.infer(energy, mupc.GaussNewton(12), energy.run(), max_steps=3)
+    np.testing.assert_array_equal(
+        jnp.argmax(found.point.activities[0][0], axis=-1), jnp.argmax(labels, axis=-1)
+    )
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_linear_decoder_learns_the_principal_subspace():
+    """As probabilistic PCA does (Tipping & Bishop, 1999)."""
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(DATA, DATA)))[0]
+    y = rng.normal(size=(400, DATA)) * [3, 2.5, 2, 0.3, 0.3, 0.3, 0.3] @ basis.T
+    readout = mupc.residual_mlp(
+        DATA, DATA, width=LATENTS, depth=1, activation=mupc.identity,
+        parameterisation=mupc.standard(), key=KEY,
+    ).readout  # fmt: skip
+    network = mupc.Chain((mupc.Stage(Prior((LATENTS,))),), readout)
+    data = Dataset.from_arrays(y, y)
+    rule = mupc.PredictiveCoding(mupc.LinearSolve(), 1, mupc.Gaussian(10.0))
+    optimiser = optax.adam(optax.cosine_decay_schedule(0.05, 400))
+    result = mupc.fit(network, data, rule, optimiser, steps=400, batch_size=100, key=KEY)
+    learned = np.linalg.qr(np.asarray(result.network.readout.weights))[0]
+    angles = np.linalg.svd(learned.T @ basis[:, :LATENTS])[1]
+    assert np.all(angles > 0.999)
+    assert np.min(np.linalg.svd(learned.T @ basis[:, 1 : 1 + LATENTS])[1]) < 0.5  # not of any three
+
+
+def test_a_datum_is_a_target_of_itself():
+    data = mupc.data.load("digits").flattened().reconstructed()
+    assert data.classes is None
+    np.testing.assert_array_equal(data.test.x, data.test.y)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rule": "backpropagation"}, "latent variables, which rule backpropagation does not"),
+        ({"rule": "equilibrium-propagation"}, "choose predictive-coding or incremental"),
+        ({"regime": "held"}, "near backpropagation, where latent variables stay at their mean"),
+        ({"augment": "crop"}, "changes inputs and not targets"),
+    ],
+)
+def test_what_does_not_infer_latents_is_refused(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        Configuration().changed({"network": "decoder", **changes})
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_network_has_one_free_input():
+    network = mupc.decoder(DATA, latents=LATENTS, width=5, depth=1, key=KEY)
+    with pytest.raises(ValueError, match="free already"):
+        mupc.with_prior(network, (3,))
+    with pytest.raises(ValueError, match="shape must have sizes of at least 1"):
+        mupc.with_prior(mupc.residual_mlp(3, 2, width=4, depth=1, key=KEY), ())
+    with pytest.raises(TypeError, match=r"network must be a mupc\.Chain"):
+        mupc.with_prior(mupc.bidirectional_mlp(3, 2, width=4, depth=1, key=KEY), (3,))
+
+
+def test_the_command_trains_a_decoder_and_says_how_far_off_its_pictures_are(tmp_path, capsys):
+    out = str(tmp_path / "run")
+    words = "--network decoder --latents 8 --width 16 --batch-size 50 --epochs 6 --report-every 50"
+    assert main(["train", *words.split(), "--out", out]) == 0
+    said = capsys.readouterr().out
+    error = float(said.split("test mean squared error ")[1].split(",")[0])
+    pixels = mupc.data.load("digits", scale="unit").flattened().test.x
+    # Better than the mean picture by half.
+    assert error < 0.5 * np.mean((pixels - pixels.mean(axis=0)) ** 2)
+    assert "cosine with the exact gradient" in said
+    assert main(["evaluate", out]) == 0
+    assert f"mean squared error {error}" in capsys.readouterr().out
