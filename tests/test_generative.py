@@ -153,7 +153,7 @@ def test_a_datum_is_a_target_of_itself():
     ("changes", "words"),
     [
         ({"rule": "backpropagation"}, "latent variables, which rule backpropagation does not"),
-        ({"rule": "equilibrium-propagation"}, "choose predictive-coding or incremental"),
+        ({"rule": "equilibrium-propagation"}, "which rule equilibrium-propagation does not infer"),
         ({"regime": "held"}, "near backpropagation, where latent variables stay at their mean"),
         ({"augment": "crop"}, "changes inputs and not targets"),
     ],
@@ -163,13 +163,31 @@ def test_what_does_not_infer_latents_is_refused(changes, words):
         Configuration().changed({"network": "decoder", **changes})
 
 
+def test_rules_that_do_not_infer_an_input_refuse_it():
+    network = mupc.decoder(DATA, latents=LATENTS, width=5, depth=1, key=KEY)
+    y = jnp.zeros((4, DATA))
+    for rule in (mupc.Backpropagation(), mupc.EquilibriumPropagation(),
+                 mupc.IncrementalPredictiveCoding(), mupc.MonteCarloPredictiveCoding(),
+                 mupc.PredictiveCoding()):  # fmt: skip
+        with pytest.raises(ValueError, match="input of this network is to be inferred"):
+            rule.predict(network, y)
+        with pytest.raises(ValueError, match="input of this network is to be inferred"):
+            rule.init(network, KEY)
+
+
+def test_an_estimator_predicts():
+    sklearn = pytest.importorskip("mupc.sklearn")
+    with pytest.raises(ConfigError, match="an estimator predicts y from X"):
+        sklearn.PCRegressor(network="decoder", epochs=1).fit(np.ones((8, 3)), np.ones(8))
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_a_network_has_one_free_input():
     network = mupc.decoder(DATA, latents=LATENTS, width=5, depth=1, key=KEY)
     with pytest.raises(ValueError, match="free already"):
         mupc.with_prior(network, (3,))
-    with pytest.raises(ValueError, match="shape must have sizes of at least 1"):
-        mupc.with_prior(mupc.residual_mlp(3, 2, width=4, depth=1, key=KEY), ())
+    with pytest.raises(ValueError, match="input of shape"):
+        mupc.with_prior(mupc.residual_mlp(3, 2, width=4, depth=1, key=KEY), (4,))
     with pytest.raises(TypeError, match=r"network must be a mupc\.Chain"):
         mupc.with_prior(mupc.bidirectional_mlp(3, 2, width=4, depth=1, key=KEY), (3,))
 

@@ -1,6 +1,7 @@
 """Predictive coding by augmented Lagrangians: multipliers take over what errors would hold."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -48,6 +49,8 @@ class AugmentedLagrangian(PredictiveCoding):
         ValueError: if an argument is impossible.
         TypeError: if one is not what it should be.
     """
+
+    latent: ClassVar[bool] = False
 
     rounds: int = eqx.field(static=True)
     multiplier_rate: Float[Array, ""]

@@ -45,7 +45,7 @@ _RHO = 0.15
 _PAIRS, _STEPS = 4, 20
 
 Phases = Literal["centred", "one-sided", "random-sign", "fourth-order"]
-"""Which equilibria are compared: of β and −β, of β and 0, of one of ±β and 0, of ±β and ±2β."""
+"""Which equilibria are compared: of β and −β, of β and 0, of one of ±β and 0, of ±β/2 and ±β."""
 
 
 class _Nudge(NamedTuple):
@@ -60,10 +60,10 @@ _NUDGES: Mapping[Phases, Mapping[str, _Nudge]] = {
     "one-sided": {"nudged": _Nudge(1, 1)},
     "random-sign": {"nudged": _Nudge(1, 1)},
     "fourth-order": {
-        "nudged": _Nudge(1, 2 / 3),
-        "opposite": _Nudge(-1, -2 / 3),
-        "nudged twice": _Nudge(2, -1 / 12),
-        "opposite twice": _Nudge(-2, 1 / 12),
+        "nudged": _Nudge(1, -1 / 6),
+        "opposite": _Nudge(-1, 1 / 6),
+        "nudged by half": _Nudge(1 / 2, 4 / 3),
+        "opposite by half": _Nudge(-1 / 2, -4 / 3),
     },
 }
 """The nudged phases. A single one is compared with the free phase."""
@@ -89,8 +89,8 @@ class EquilibriumPropagation(LearningRule):
     bias of order β; `random-sign` does so with −β for every second sample, in expectation of order
     β². `fourth-order` takes the difference of four phases,
 
-    $$\hat g = \frac{1}{\beta} \left( \tfrac23 (F'_{\beta} - F'_{-\beta})
-      - \tfrac1{12} (F'_{2\beta} - F'_{-2\beta}) \right), \quad
+    $$\hat g = \frac{1}{\beta} \left( \tfrac43 (F'_{\beta/2} - F'_{-\beta/2})
+      - \tfrac16 (F'_{\beta} - F'_{-\beta}) \right), \quad
       F'_\beta = \frac{\partial F_\beta}{\partial W}(z^\beta)$$
 
     whose bias is of order β⁴, as with four nudges on a circle in the complex plane (arXiv
@@ -223,6 +223,7 @@ class EquilibriumPropagation(LearningRule):
 
     def predict(self, network: Network, x: Num[AnyArray, "batch ..."]) -> Float[Array, "batch ..."]:
         """Return the output of the free phase."""
+        self.check_input(network)
         shape = jax.eval_shape(lambda x: network.feedforward(x).output, x)
         y = jnp.zeros(shape.shape, shape.dtype)
         energy = self.energy(network, x, y, self.likelihood, self.regularisers)

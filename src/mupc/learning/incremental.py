@@ -1,6 +1,7 @@
 """Incremental predictive coding: weights change with every step of inference."""
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import equinox as eqx
 from jaxtyping import ArrayLike
@@ -41,6 +42,8 @@ class IncrementalPredictiveCoding(PredictiveCoding):
         ValueError: if an argument is impossible.
         TypeError: if one is not what it should be.
     """
+
+    latent: ClassVar[bool] = False
 
     count: int = eqx.field(static=True)
 

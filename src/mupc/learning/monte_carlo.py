@@ -1,6 +1,7 @@
 """Monte Carlo predictive coding: activities are sampled, not settled."""
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -46,6 +47,8 @@ class MonteCarloPredictiveCoding(PredictiveCoding):
         ValueError: if an argument is impossible.
         TypeError: if one is not what it should be.
     """
+
+    latent: ClassVar[bool] = False
 
     samples: int = eqx.field(static=True)
     thinning: Int[Array, ""]

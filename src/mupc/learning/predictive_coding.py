@@ -1,7 +1,7 @@
 """Predictive coding: infer, then learn from local errors."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import equinox as eqx
 import jax
@@ -45,14 +45,8 @@ from mupc.regularisers import Regulariser
 _RHO = 0.05
 
 
-class _Settled(NamedTuple):
-    """Of the solver with which a report compares: pairs of L-BFGS, and how many steps at most."""
-
-    pairs: int = 8
-    steps: int = 200
-
-
-_SETTLED = _Settled()
+# Of the solver with which a report compares, where that is no backpropagation.
+_PAIRS, _STEPS = 8, 200
 
 Nudge = Literal["positive", "negative", "alternating"]
 """Which way outputs are nudged: to the target, away from it, or every second sample away."""
@@ -107,6 +101,7 @@ class PredictiveCoding(LearningRule):
         TypeError: if one is not what it should be.
     """
 
+    latent: ClassVar[bool] = True
     solver: Solver | Schedule
     max_steps: Int[Array, ""] | None
     likelihood: Likelihood
@@ -164,6 +159,7 @@ class PredictiveCoding(LearningRule):
 
     def init(self, network: Network, key: PRNGKeyArray) -> Held | None:
         """Return what the regime keeps; else None: batches are independent."""
+        super().init(network, key)
         return None if self.regime is None else self.regime.begin()
 
     def begin(
@@ -195,17 +191,30 @@ class PredictiveCoding(LearningRule):
             return super().predict(network, x)
         energy = self.minimised(network, (x, jnp.asarray(x, float)))
         start = self.start(energy, as_free(energy).run(), jax.random.key(0))
+        self.check_input(network)
         settled = infer(
             energy, self.solver, start, max_steps=self.max_steps, stopping=self.stopping
-        ).point
-        errors = (settled.errors[0], *map(jnp.zeros_like, settled.errors[1:]))
-        return network.feedforward(x, errors).output
+        )
+        return _generated(network, x, settled.point)
+
+    def check_input(self, network: Network) -> None:
+        """Check that the input of a network is given, or that the rule infers it.
+
+        Raises:
+            ValueError: if not, or if a regime near backpropagation would leave it at its mean.
+        """
+        super().check_input(network)
+        if network.generates and self.regime is not None:
+            raise ValueError(
+                "the input of this network is to be inferred, and a rho is for networks whose "
+                "input is given: give a likelihood with a precision, and no rho"
+            )
 
     def exact(self, network: Network) -> LearningRule | None:
         """Return backpropagation (None); of a network that generates, the rule well settled."""
         if not network.generates:
             return None
-        well = InErrors(LBFGS(_SETTLED.pairs)), jnp.asarray(_SETTLED.steps), Tolerance(1e-5)
+        well = InErrors(LBFGS(_PAIRS)), jnp.asarray(_STEPS), Tolerance(1e-5)
         where = lambda rule: (rule.solver, rule.max_steps, rule.stopping)  # noqa: E731
         return eqx.tree_at(where, self, well, is_leaf=lambda leaf: leaf is None)
 
@@ -231,7 +240,7 @@ class PredictiveCoding(LearningRule):
         _, start, output, _ = carry
         solution, gradients = self.learn(carry, key, measure=measure)
         if network.generates:
-            output = as_free(energy).output(solution.point)
+            output = _generated(network, as_free(energy).x, solution.point)
         ends = energy.layers(start), energy.layers(solution.point)
         before, layers = (jnp.mean(each, axis=1) for each in taken_from_size(*ends))
         precision = unit = self.likelihood.precision
@@ -311,6 +320,14 @@ class PredictiveCoding(LearningRule):
             measure=measure,
             trace=trace,
         )
+
+
+def _generated(
+    network: Network, x: Num[AnyArray, "batch ..."], point: Point
+) -> Float[Array, "batch ..."]:
+    """Return the output of the inferred input alone, without the errors of other layers."""
+    latents, *others = point.errors
+    return network.feedforward(x, (latents, *map(jnp.zeros_like, others))).output
 
 
 def _is_one(precision: ArrayLike) -> bool:

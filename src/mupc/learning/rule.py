@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -66,6 +66,8 @@ class LearningRule(Readable):
     `state` is what the next batch needs, `carry` what the next update on the same batch needs.
     """
 
+    latent: ClassVar[bool] = False
+    """Whether it can infer the input of a network that generates."""
     likelihood: eqx.AbstractVar[Likelihood]
     regularisers: eqx.AbstractVar[tuple[Regulariser, ...]]
 
@@ -75,9 +77,26 @@ class LearningRule(Readable):
         return 1
 
     def init(self, network: Network, key: PRNGKeyArray) -> PyTree[Any]:
-        """Return the state at the start of a run: None if batches are independent."""
-        del network, key
+        """Return the state at the start of a run: None if batches are independent.
+
+        Raises:
+            ValueError: if the network's input is to be inferred, and the rule does not.
+        """
+        del key
+        self.check_input(network)
         return None
+
+    def check_input(self, network: Network) -> None:
+        """Check that the input of a network is given, or that the rule infers it.
+
+        Raises:
+            ValueError: if not.
+        """
+        if network.generates and not self.latent:
+            raise ValueError(
+                f"the input of this network is to be inferred, which {type(self).__name__} does "
+                "not do: use mupc.PredictiveCoding with a likelihood of a fixed precision"
+            )
 
     def begin(
         self, network: Network, batch: Batch, state: PyTree[Any], key: PRNGKeyArray
@@ -107,7 +126,12 @@ class LearningRule(Readable):
         return state
 
     def predict(self, network: Network, x: Num[AnyArray, "batch ..."]) -> Float[Array, "batch ..."]:
-        """Return what the network predicts: the output of its feedforward pass."""
+        """Return what the network predicts: the output of its feedforward pass.
+
+        Raises:
+            ValueError: if its input is to be inferred.
+        """
+        self.check_input(network)
         return network.feedforward(x).output
 
     def exact(self, network: Network) -> "LearningRule | None":

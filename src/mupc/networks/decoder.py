@@ -3,10 +3,11 @@
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
-from mupc.kinds import check_kind
+from mupc.kinds import check_kind, check_sizes
 from mupc.networks.activations import Activation
 from mupc.networks.block import Block
 from mupc.networks.chain import Chain
@@ -18,9 +19,9 @@ from mupc.parameterisations import Parameterisation
 class Prior(Block):
     r"""An end that is free: what it predicts is the mean of a Gaussian prior, zero.
 
-    As the entry of a chain it makes the first activity a latent variable, with the term
-    $\tfrac12 \|z_1\|^2$ in the energy, whose negative is the logarithm of $N(0, I)$. It reads
-    nothing of x.
+    As the entry of a chain it makes the first activity z a latent variable: the energy has the term
+    $\tfrac12 \|z\|^2$, the negative logarithm of $N(0, I)$ but for a constant. It reads nothing of
+    x.
     """
 
     title: ClassVar[str] = "prior"
@@ -55,14 +56,15 @@ def with_prior(network: Chain, shape: tuple[int, ...]) -> Chain:
         shape: of one of its inputs.
 
     Raises:
-        TypeError: if the network is no `mupc.Chain`.
-        ValueError: if its input is free already, or a shape has a size below 1.
+        TypeError: if the network is no `mupc.Chain`, or the shape no tuple of whole numbers.
+        ValueError: if its input is free already, or the shape is not that of an input.
     """
     check_kind("network", network, Chain, "a mupc.Chain, e.g. mupc.residual_mlp(…)")
+    check_kind("shape", shape, tuple, "the shape of an input, e.g. (64,)")
     if network.generates:
         raise ValueError("the input of this network is free already")
-    if not shape or min(shape) < 1:
-        raise ValueError(f"shape must have sizes of at least 1, such as (64,), not {shape}")
+    check_sizes(**{f"shape[{i}]": size for i, size in enumerate(shape)})
+    jax.eval_shape(network.feedforward, jax.ShapeDtypeStruct((1, *shape), float))  # does it fit?
     return Chain((Stage(Prior(tuple(shape))), *network.stages), network.readout)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Num, PRNGKeyArray
 from mupc import parameterisations
 from mupc.arrays import AnyArray
 from mupc.networks.activations import Activation, identity
-from mupc.networks.block import Activities, Block, Dense, over_batch
+from mupc.networks.block import Activities, Dense, over_batch
 from mupc.networks.chain import Chain
 from mupc.networks.mlp import residual_mlp
 from mupc.networks.network import Feedforward, Layer, Network
@@ -20,19 +20,6 @@ from mupc.parameterisations import Parameterisation
 
 # A step of `feedforward`, and what it keeps of the one before.
 _STEP, _MOMENTUM = 0.6, 0.3
-
-
-class LastState(Block):
-    """A readout without weights: the last state is the output, and φ leaves it as it is."""
-
-    @property
-    def linear(self) -> bool:
-        """True."""
-        return True
-
-    def __call__(self, z: Float[Array, " out"]) -> Float[Array, " out"]:
-        """Return it."""
-        return z
 
 
 class Hopfield(Network):
@@ -56,15 +43,19 @@ class Hopfield(Network):
         activation: φ of the states; blocks apply their own to what they read.
         skips: whether each layer is drawn to the state of the one below.
         steps: how many `feedforward` makes.
+        inside: whether the last state is the output, which φ leaves as it is; the last stage is
+            then an entry alone.
 
     Raises:
-        ValueError: if a pattern has more than one block, or a block a skip of its own.
+        ValueError: if a pattern has more than one block, or a block a skip of its own; or if the
+            output is a state, and its stage has other layers.
     """
 
     chain: Chain
     activation: Activation = eqx.field(static=True)
     skips: bool = eqx.field(static=True, default=True)
     steps: int = eqx.field(static=True, default=20)
+    inside: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self) -> None:
         for stage in self.chain.stages:
@@ -74,6 +65,9 @@ class Hopfield(Network):
                 raise ValueError(
                     "a mupc.Hopfield has the skips of its layers itself: give it blocks without"
                 )
+
+        if self.inside and self.chain.stages[-1].blocks:
+            raise ValueError("a last state that is the output needs a stage of its own")
 
     @property
     def depth(self) -> int:
@@ -111,7 +105,7 @@ class Hopfield(Network):
         What E is besides is the half square of the increments.
         """
         drives, _ = self.chain.predictions(x, states)
-        last = identity if isinstance(self.chain.readout, LastState) else self.activation
+        last = identity if self.inside else self.activation
         phis = (identity, *(self.activation for _ in states[1:-1]), last)[: len(states)]
 
         def part(state: Array, drive: Array, phi: Activation) -> Array:

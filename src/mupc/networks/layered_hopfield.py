@@ -6,17 +6,30 @@ from typing import get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from mupc import parameterisations
 from mupc.kinds import check_sizes
 from mupc.networks.activations import Activation, identity
 from mupc.networks.block import Block
 from mupc.networks.chain import Chain
-from mupc.networks.hopfield import Hopfield, LastState
+from mupc.networks.hopfield import Hopfield
 from mupc.networks.stage import Stage
 from mupc.networks.vgg import FlatDense, Layer, Pool, PooledConvolution, read_layers
 from mupc.parameterisations import Parameterisation, Role, Shape
+
+
+class LastState(Block):
+    """A readout without weights, which gives the last activity as it is."""
+
+    @property
+    def linear(self) -> bool:
+        """True."""
+        return True
+
+    def __call__(self, z: Float[Array, " out"]) -> Float[Array, " out"]:
+        """Return it."""
+        return z
 
 
 def read_couplings(text: str) -> list[Layer | int]:
@@ -109,4 +122,4 @@ def layered_hopfield(
                 f"layers: nothing is left after {i + 1}"
             )
         stages.append(Stage(block))
-    return Hopfield(Chain(tuple(stages), LastState()), activation, skips=False)
+    return Hopfield(Chain(tuple(stages), LastState()), activation, skips=False, inside=True)

@@ -86,6 +86,7 @@ class Decoder(OfActivation, FullyConnected):
     """Fully connected layers that generate data from latent variables."""
 
     kind = "decoder"
+    generates = True
     sizes = ("latents", "depth", "width")
     brings: ClassVar[Mapping[str, Any]] = {
         "scale": "unit",
@@ -139,10 +140,10 @@ class Decoder(OfActivation, FullyConnected):
     def check(self, config: "Configuration") -> None:
         """Refuse rules that do not infer the input, and regimes in which it is hardly inferred."""
         super().check(config)
-        if (rule := config.rule.kind) not in ("predictive-coding", "incremental"):
+        if (rule := config.rule.kind) != "predictive-coding":
             raise ConfigError(
                 f"`network` decoder has latent variables, which `rule` {rule} does not infer: "
-                "choose predictive-coding or incremental"
+                "choose predictive-coding"
             )
         if getattr(config.dataset, "augment", "none") != "none":
             raise ConfigError(

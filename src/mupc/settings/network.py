@@ -91,6 +91,8 @@ class NetworkKind(Kind):
     """The fields that say how large it is, which name a run."""
     images: ClassVar[bool] = False
     """Whether it takes images, (height, width, channels)."""
+    generates: ClassVar[bool] = False
+    """Whether its targets are its inputs, which it generates."""
     settles: ClassVar[bool] = False
     """Whether its layers settle together, and predict nothing."""
 

@@ -31,7 +31,7 @@ class EquilibriumPropagationRule(RuleKind):
     rho: Annotated[Positive, Traced()] = 0.15
     """Regime number ρ of each sample, which sets its β: the same at any width and depth."""
     phases: Phases = "centred"
-    """Which equilibria are compared: of β and −β, of β and 0, of 0 and one of ±β, of ±β and ±2β."""
+    """Which equilibria are compared: ±β, β and 0, 0 and one of ±β, or ±β/2 and ±β."""
     nudged_steps: Count = 8
     """Largest number of steps of a nudged phase."""
     solver: SolverKind = LBFGSSolver(max_steps=20, history=4)

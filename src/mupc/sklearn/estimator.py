@@ -267,7 +267,13 @@ class Estimator(BaseEstimator):
             )
         given = {name: getattr(self, name) for name in setting_names()}
         given = {name: value for name, value in given.items() if value is not None}
-        return DEFAULTS.changed({**given, **fixed, "seed": seed})
+        config = DEFAULTS.changed({**given, **fixed, "seed": seed})
+        if config.network.generates:
+            raise ConfigError(
+                f"an estimator predicts y from X, and `network` {config.network.kind} generates X: "
+                "train it by mupc.fit, or by the command"
+            )
+        return config
 
     def _checked(self, X: Any, y: Any = None, *, reset: bool, **options: Any) -> Any:
         """Give X, and y if it is given, as dense arrays of finite numbers."""
