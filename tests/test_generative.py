@@ -26,7 +26,7 @@ SOLVERS = {
 
 def linear(depth=3):
     network = mupc.decoder(
-        DATA, latents=LATENTS, width=5, depth=depth, activation=mupc.identity,
+        LATENTS, DATA, width=5, depth=depth, activation=mupc.identity,
         parameterisation=mupc.standard(), key=KEY,
     )  # fmt: skip
     shifted = lambda v: v + 0.3 if v.ndim <= 2 and v.shape[-1] == 5 else v
@@ -164,7 +164,7 @@ def test_what_does_not_infer_latents_is_refused(changes, words):
 
 
 def test_rules_that_do_not_infer_an_input_refuse_it():
-    network = mupc.decoder(DATA, latents=LATENTS, width=5, depth=1, key=KEY)
+    network = mupc.decoder(LATENTS, DATA, width=5, depth=1, key=KEY)
     y = jnp.zeros((4, DATA))
     for rule in (mupc.Backpropagation(), mupc.EquilibriumPropagation(),
                  mupc.IncrementalPredictiveCoding(), mupc.MonteCarloPredictiveCoding(),
@@ -183,7 +183,7 @@ def test_an_estimator_predicts():
 
 @pytest.mark.usefixtures("unchecked")
 def test_a_network_has_one_free_input():
-    network = mupc.decoder(DATA, latents=LATENTS, width=5, depth=1, key=KEY)
+    network = mupc.decoder(LATENTS, DATA, width=5, depth=1, key=KEY)
     with pytest.raises(ValueError, match="free already"):
         mupc.with_prior(network, (3,))
     with pytest.raises(ValueError, match="input of shape"):

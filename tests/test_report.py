@@ -108,7 +108,7 @@ def test_the_page_needs_nothing_but_itself(run, tmp_path, files_drawn):
     assert "finished: 40 steps" in words
     assert "accuracy 90.00 %, loss 0.1 (step 20; 360 samples)" in words
     assert "2 of 2 (relative change 0.4–0.8)" in words
-    assert "cosine with backprop" in words
+    assert "cosine with the exact gradient" in words
     assert "median 0.950, minimum 0.900, in 3 layers (1 without a gradient)" in words
     assert not [tag for tag, _ in seen.tags if tag == "script"]
     names = {path.name for path in page.parent.iterdir()}

@@ -69,9 +69,9 @@ def with_prior(network: Chain, shape: tuple[int, ...]) -> Chain:
 
 
 def decoder(
+    latents: int,
     outputs: int,
     *,
-    latents: int,
     width: int,
     depth: int,
     activation: Activation = jnp.tanh,
@@ -85,8 +85,8 @@ def decoder(
     It is `mupc.with_prior` of a `mupc.residual_mlp`.
 
     Args:
-        outputs: the width of a datum.
         latents: how many latent variables there are.
+        outputs: the width of a datum.
         width: of every hidden layer.
         depth: the number of hidden layers between the latent variables and the output.
         activation: φ.

@@ -26,8 +26,8 @@ class Field(NamedTuple):
 FIELDS = {
     "change": Field("Relative weight change since the first step", "‖ΔW‖ / ‖W‖", True),
     "energy_after": Field("Energy after inference", "energy per sample", True),
-    "cosine": Field("Gradient against backprop's", "cosine with backprop", False),
-    "ratio": Field("Gradient's norm over backprop's", "ratio of norms", True),
+    "cosine": Field("Gradient against the exact one", "cosine", False),
+    "ratio": Field("Gradient's norm over the exact one's", "ratio of norms", True),
     "scale": Field("Feedforward activity", "root mean square", True),
 }
 

@@ -101,6 +101,6 @@ _ROWS: dict[str, Callable[[RunRecords], str]] = {
     ),
     "inference steps": _last(lambda record: figure(record.inference_steps, ".3g")),
     "sweeps of inference": _last(lambda record: figure(record.sweeps, ".3g")),
-    "cosine with backprop": _last(lambda record: record.cosines()),
+    "cosine with the exact gradient": _last(lambda record: record.cosines()),
     "hidden weight matrices learning": _last(_learning),
 }

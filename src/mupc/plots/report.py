@@ -187,8 +187,9 @@ _WORDS: Mapping[str, str] = {
     "energy_after": "Where inference reached equilibrium every layer carries a part of the energy; "
     "where it was cut short the lower layers carry none. An energy is in the units of its run's "
     "precision and likelihood: compare the shapes of runs, not their heights.",
-    "cosine": "At 1 the gradient is backprop's; lower, it is predictive coding's own, or inference "
-    "was not accurate. The residual tells which.",
+    "cosine": "At 1 the gradient is the exact one: backprop's, or, of networks that settle or "
+    "generate, that at equilibrium. Lower, it is predictive coding's own, or inference was not "
+    "accurate. The residual tells which.",
     "scale": "Under a parameterisation that suits the depth the activity is of order one in every "
     "layer.",
 }

@@ -5,6 +5,9 @@ import math
 
 from mupc.records.types import Record, TraceRecord
 
+# Where a record stands, and what its cosine is with.
+_NONE = ("step", "exact")
+
 
 def scalars(record: Record) -> dict[str, float]:
     """Return the numbers of a record, by kind and name, as loggers take them.
@@ -22,6 +25,6 @@ def scalars(record: Record) -> dict[str, float]:
             layers = [layer for layer in value if math.isfinite(layer)]
             if layers:
                 found |= {f"{name}/least": min(layers), f"{name}/largest": max(layers)}
-        elif isinstance(value, int | float) and name != "step" and math.isfinite(value):
+        elif isinstance(value, int | float) and name not in _NONE and math.isfinite(value):
             found[name] = float(value)
     return {f"{record.kind}/{name}": value for name, value in found.items()}

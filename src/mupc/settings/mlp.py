@@ -45,7 +45,7 @@ class FullyConnected(NetworkKind):
         """Return a new network."""
         own: Any = self
         return type(self).make(
-            math.prod(shape),
+            self._inputs(shape),
             outputs,
             width=self.width,
             depth=self.depth,
@@ -55,6 +55,10 @@ class FullyConnected(NetworkKind):
             parameterisation=self.parameterisation.build(),
             key=key,
         )
+
+    def _inputs(self, shape: tuple[int, ...]) -> int:
+        """Return how many numbers the first layer reads."""
+        return math.prod(shape)
 
     @property
     def hidden(self) -> int:
@@ -87,6 +91,7 @@ class Decoder(OfActivation, FullyConnected):
 
     kind = "decoder"
     generates = True
+    make = decoder
     sizes = ("latents", "depth", "width")
     brings: ClassVar[Mapping[str, Any]] = {
         "scale": "unit",
@@ -113,19 +118,8 @@ class Decoder(OfActivation, FullyConnected):
         # Targets with positions, of text, are refused as they are.
         return rows if data.train.y.ndim > 2 else rows.reconstructed()
 
-    def build(self, shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> Network:
-        """Return a new network."""
-        return decoder(
-            outputs,
-            latents=self.latents,
-            width=self.width,
-            depth=self.depth,
-            activation=ACTIVATIONS[self.activation],
-            skips=self.skips,
-            biases=self.biases,
-            parameterisation=self.parameterisation.build(),
-            key=key,
-        )
+    def _inputs(self, shape: tuple[int, ...]) -> int:
+        return self.latents
 
     @property
     def hidden(self) -> int:
