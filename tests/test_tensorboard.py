@@ -43,7 +43,9 @@ def told(folder):
         (f"{line['kind']}/{name}", line["step"]): float(value)
         for line in lines
         for name, value in line.items()
-        if isinstance(value, int | float) and name != "step" and line["kind"] != "trace"
+        if isinstance(value, int | float)
+        and name not in ("step", "exact")
+        and line["kind"] != "trace"
     }
 
 
