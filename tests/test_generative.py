@@ -154,7 +154,8 @@ def test_a_datum_is_a_target_of_itself():
     [
         ({"rule": "backpropagation"}, "latent variables, which rule backpropagation does not"),
         ({"rule": "equilibrium-propagation"}, "which rule equilibrium-propagation does not infer"),
-        ({"regime": "held"}, "near backpropagation, where latent variables stay at their mean"),
+        ({"regime": "held"}, "takes no regime held, which is for networks near backpropagation"),
+        ({"regime": "initial"}, "takes no regime initial, which is for networks near"),
         ({"augment": "crop"}, "changes inputs and not targets"),
     ],
 )

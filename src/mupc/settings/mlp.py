@@ -144,10 +144,11 @@ class Decoder(OfActivation, FullyConnected):
                 "`network` decoder takes no `augment`, which changes inputs and not targets"
             )
         regime: Any = config.rule
-        if regime.regime.kind != "fixed":
+        if (kind := regime.regime.kind) != "fixed":
             raise ConfigError(
-                "`network` decoder takes no `regime` held, which stays near backpropagation, where "
-                "latent variables stay at their mean: choose `regime` fixed and a `precision`"
+                f"`network` decoder takes no `regime` {kind}, which is for networks near "
+                "backpropagation, where latent variables stay at their mean: choose `regime` fixed "
+                "and a `precision`"
             )
 
 
