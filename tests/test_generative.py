@@ -20,7 +20,7 @@ SOLVERS = {
     "gauss-newton": (lambda: mupc.GaussNewton(DATA), 3),
     "l-bfgs of errors": (lambda: mupc.InErrors(mupc.LBFGS(8)), 300),
     "l-bfgs": (lambda: mupc.LBFGS(8), 600),
-    "descent": (lambda: mupc.GradientDescent(mupc.StableStep()), 20_000),
+    "descent": (lambda: mupc.GradientDescent(mupc.StableStep()), 60_000),
 }
 
 
@@ -78,6 +78,101 @@ def test_inferred_latents_are_the_mean_of_the_posterior(name):
                        stopping=mupc.Tolerance(1e-12, patience=100))  # fmt: skip
     wanted = posterior_mean(network, y)
     np.testing.assert_allclose(found.point.activities[0][0], wanted, atol=1e-8)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", SOLVERS)
+def test_latents_of_partly_known_data_are_the_mean_of_their_posterior(name):
+    network = linear()
+    y = np.array(jax.random.normal(jax.random.key(1), (6, DATA)))
+    known = np.array([1, 0, 0, 1, 1, 0, 1])
+    make, steps = SOLVERS[name]
+    rule = mupc.PredictiveCoding(make(), steps, mupc.Gaussian(PRECISION),
+                                 stopping=mupc.Tolerance(1e-12, patience=1000))  # fmt: skip
+    seen = mupc.recall(network, np.where(known, y, np.nan), known, rule=rule)
+    wanted = posterior_mean(network, y, np.flatnonzero(known))
+    np.testing.assert_allclose(seen.latents, wanted, atol=1e-8)
+    np.testing.assert_array_equal(seen.completed[:, known > 0], y[:, known > 0])
+    for matrix, offset in maps(network):
+        wanted = wanted @ matrix.T + offset
+    np.testing.assert_allclose(seen.generated, wanted, atol=1e-8)
+
+
+@pytest.mark.usefixtures("float64")
+def test_what_is_completed_is_what_is_likeliest_given_the_rest():
+    """Of a Gaussian: the mean of unknown numbers on condition of those that are known."""
+    network = linear()
+    y = np.array(jax.random.normal(jax.random.key(1), (6, DATA)))
+    known = np.array([1, 0, 0, 1, 1, 0, 1], bool)
+    rule = mupc.PredictiveCoding(mupc.GaussNewton(DATA), 3, mupc.Gaussian(PRECISION))
+    *hidden, (last, shift) = maps(network)
+    mean, spread = np.zeros(LATENTS), np.eye(LATENTS)
+    for matrix, offset in hidden:
+        mean, spread = matrix @ mean + offset, matrix @ spread @ matrix.T + np.eye(len(matrix))
+    mean, spread = last @ mean + shift, last @ spread @ last.T + np.eye(DATA) / PRECISION
+    gain = spread[~known][:, known] @ np.linalg.inv(spread[known][:, known])
+    wanted = mean[~known] + (y[:, known] - mean[known]) @ gain.T
+    seen = mupc.recall(network, y, known, rule=rule)
+    np.testing.assert_allclose(seen.completed[:, ~known], wanted, atol=1e-8)
+
+
+def test_another_part_of_the_data_needs_no_other_program():
+    traced = []
+
+    class Counting(mupc.Gaussian):
+        def terms(self, y, output):
+            traced.append(1)
+            return super().terms(y, output)
+
+    network, y = linear(), np.ones((4, DATA), np.float32)
+    rule = mupc.PredictiveCoding(mupc.GaussNewton(2), 2, Counting(PRECISION))
+    first = mupc.recall(network, y, np.arange(DATA) < 3, rule=rule)
+    count = len(traced)
+    second = mupc.recall(network, y, np.arange(DATA) % 2, rule=rule)
+    assert len(traced) == count > 0
+    assert not np.allclose(first.latents, second.latents)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_batch_is_recalled_in_parts():
+    network = linear()
+    y = np.array(jax.random.normal(jax.random.key(1), (7, DATA)))
+    known = np.random.default_rng(0).random((7, DATA)) < 0.5
+    rule = mupc.PredictiveCoding(mupc.InErrors(mupc.LBFGS(8)), 200, mupc.Gaussian(PRECISION))
+    whole, parts = (mupc.recall(network, y, known, rule=rule, batch_size=n) for n in (7, 3))
+    for a, b in zip(whole[:3], parts[:3], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert parts.sweeps.shape == parts.relative_residual.shape == (7,)
+
+
+def test_what_cannot_be_recalled_is_refused():
+    network, y = linear(), np.zeros((4, DATA))
+    rule = mupc.PredictiveCoding(mupc.GaussNewton(), 1, mupc.Gaussian(PRECISION))
+    with pytest.raises(ValueError, match="network's input is given"):
+        mupc.recall(mupc.residual_mlp(3, 2, width=4, depth=1, key=KEY), y, rule=rule)
+    with pytest.raises(TypeError, match=r"rule must be a mupc\.PredictiveCoding.*not Backprop"):
+        mupc.recall(network, y, rule=mupc.Backpropagation())
+    with pytest.raises(ValueError, match=r"observed must have the shape of the data, \(4, 7\)"):
+        mupc.recall(network, y, np.ones(3), rule=rule)
+    with pytest.raises(ValueError, match="holds no samples"):
+        mupc.recall(network, y[:0], rule=rule)
+
+
+@pytest.mark.usefixtures("float64")
+def test_precise_hidden_layers_leave_all_to_the_latents():
+    """As many steps as without: errors are moved in units of their own."""
+    network = linear()
+    y = jax.random.normal(jax.random.key(1), (6, DATA))
+    rule = mupc.PredictiveCoding(
+        mupc.InErrors(mupc.LBFGS(8)), 40, mupc.Gaussian(PRECISION),
+        hidden_precision=1e8, stopping=mupc.Tolerance(1e-10),
+    )  # fmt: skip
+    onto, mean = np.eye(LATENTS), np.zeros(LATENTS)
+    for matrix, offset in maps(network):
+        onto, mean = matrix @ onto, matrix @ mean + offset
+    inner = np.eye(LATENTS) + PRECISION * onto.T @ onto
+    wanted = np.linalg.solve(inner, PRECISION * onto.T @ (np.asarray(y) - mean).T).T
+    np.testing.assert_allclose(mupc.recall(network, y, rule=rule).latents, wanted, atol=1e-6)
 
 
 @pytest.mark.usefixtures("float64")

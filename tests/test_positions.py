@@ -40,7 +40,7 @@ def targets(size=4):
 
 
 @pytest.mark.few(2)
-@pytest.mark.parametrize("likelihood", [mupc.Gaussian(), mupc.Categorical()])
+@pytest.mark.parametrize("likelihood", [mupc.Gaussian(), mupc.Bernoulli(), mupc.Categorical()])
 @pytest.mark.parametrize("shape", [(CLASSES,), (POSITIONS, CLASSES), (2, 3, CLASSES)])
 def test_the_root_is_one_of_the_hessian_at_any_number_of_positions(likelihood, shape):
     output = 2 * jax.random.normal(jax.random.key(0), shape)

@@ -328,8 +328,8 @@ def test_a_likelihood_needs_a_root_only_for_gauss_newton():
     class Absolute(mupc.Likelihood):
         precision: jax.Array = eqx.field(default=1.0, converter=jnp.asarray)
 
-        def loss(self, y, output):
-            return jnp.sum(jnp.sqrt(1e-2 + (y - output) ** 2))
+        def terms(self, y, output):
+            return jnp.sqrt(1e-2 + (y - output) ** 2)
 
     energy = energy_of(lambda n, x, y, *_: mupc.FreeEnergy(n, x, y, Absolute()))
     end = mupc.infer(energy, mupc.InErrors(mupc.LBFGS()), energy.run(), max_steps=200)

@@ -50,8 +50,10 @@ from mupc.learning import LearningRule as LearningRule
 from mupc.learning import MonteCarloPredictiveCoding as MonteCarloPredictiveCoding
 from mupc.learning import PredictiveCoding as PredictiveCoding
 from mupc.learning import ZeroDivergence as ZeroDivergence
+from mupc.likelihoods import Bernoulli as Bernoulli
 from mupc.likelihoods import Categorical as Categorical
 from mupc.likelihoods import Gaussian as Gaussian
+from mupc.likelihoods import Laplace as Laplace
 from mupc.likelihoods import Likelihood as Likelihood
 from mupc.networks import Bidirectional as Bidirectional
 from mupc.networks import Block as Block
@@ -97,10 +99,12 @@ from mupc.training import Ended as Ended
 from mupc.training import Evaluation as Evaluation
 from mupc.training import FitResult as FitResult
 from mupc.training import Metrics as Metrics
+from mupc.training import Recall as Recall
 from mupc.training import State as State
 from mupc.training import TensorBoard as TensorBoard
 from mupc.training import evaluate as evaluate
 from mupc.training import fit as fit
+from mupc.training import recall as recall
 from mupc.training import scalars as scalars
 from mupc.training.step import init as init
 from mupc.training.step import step as step

@@ -68,6 +68,13 @@ def as_positive_array(value: ArrayLike | Sequence[float] | None) -> Float[Array,
     return _as_array(value, lambda numbers: numbers > 0, "above 0")
 
 
+def as_not_negative_array(
+    value: ArrayLike | Sequence[float] | None,
+) -> Float[Array, "..."] | None:
+    """Convert numbers of at least zero to an array of the default float type; None stays None."""
+    return _as_array(value, lambda numbers: numbers >= 0, "of at least 0")
+
+
 def as_nonzero_array(value: ArrayLike | Sequence[float] | None) -> Float[Array, "..."] | None:
     """Convert numbers other than zero to an array of the default float type; None stays None."""
     return _as_array(value, lambda numbers: numbers != 0, "other than 0")

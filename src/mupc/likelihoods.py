@@ -5,27 +5,40 @@ from abc import abstractmethod
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Num
 
-from mupc.arrays import AnyArray, Readable, as_positive
+from mupc.arrays import AnyArray, Readable, as_positive, as_positive_array
 
 
 class Likelihood(Readable):
-    r"""The output's part of the energy, $\ell(y, \hat y) = \pi \cdot \text{loss}(y, \hat y)$.
+    r"""The output's part of the energy, $\ell(y, \hat y) = \pi \sum_i t_i(y, \hat y)$.
 
-    An example's output may have axes of positions before its last one, over which a loss sums.
+    An example's output may have axes of positions before its last one. Of what is not observed of
+    y (see `mupc.FreeEnergy`), terms are left out.
     """
 
     precision: eqx.AbstractVar[Float[Array, ""]]
 
     @abstractmethod
+    def terms(
+        self, y: Float[AnyArray, "..."], output: Float[AnyArray, "..."]
+    ) -> Float[Array, "..."]:
+        """Return the terms of one example at unit precision: of every number, or every position."""
+
     def loss(self, y: Float[AnyArray, "..."], output: Float[AnyArray, "..."]) -> Float[Array, ""]:
-        """Return the loss of one example at unit precision."""
+        """Return the loss of one example at unit precision, the sum of its terms."""
+        return jnp.sum(self.terms(y, output))
+
+    def mean(self, output: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Return the y that an output expects: itself, unless outputs are of another kind."""
+        return output
 
     def root(self, output: Float[Array, "..."], v: Float[Array, "..."]) -> Float[Array, "..."]:
         r"""Return $B v$ for one example, with $B B^\top$ the loss's Hessian by the output.
 
-        `mupc.GaussNewton` needs it, and nothing else does.
+        Or, where it has none, the Fisher information. `mupc.GaussNewton` needs it, and nothing else
+        does. B is to be such that where a term is left out, so is what it gives of v.
         """
         del output, v
         raise NotImplementedError(
@@ -35,17 +48,93 @@ class Likelihood(Readable):
 
 
 class Gaussian(Likelihood):
-    r"""$\ell = \tfrac{\pi}{2} \|y - \hat y\|^2$: a Gaussian of precision π about the output."""
+    r"""$\ell = \tfrac{\pi}{2} \sum_i p_i (y_i - \hat y_i)^2$: a Gaussian about the output.
+
+    Args:
+        precision: π.
+        precisions: p, shaped like an example's output: what each output's own precision is to π;
+            all 1 unless given. `mupc.Gaussian.fitted` estimates them.
+    """
+
+    precision: Float[Array, ""] = eqx.field(default=1.0, converter=as_positive)
+    precisions: Float[Array, "..."] | None = eqx.field(
+        default=None, converter=as_positive_array, kw_only=True
+    )
+
+    @classmethod
+    def fitted(
+        cls, y: Float[AnyArray, "batch ..."], output: Float[AnyArray, "batch ..."]
+    ) -> "Gaussian":
+        r"""Return the likeliest precisions, with π their geometric mean.
+
+        $$\pi p_i = 1 / \langle (y_i - \hat y_i)^2 \rangle$$
+
+        Raises:
+            ValueError: if an output has no error at all, so that its precision would be infinite.
+        """
+        squares = jnp.mean((jnp.asarray(y) - jnp.asarray(output)) ** 2, axis=0)
+        if not np.all(np.asarray(squares) > 0):
+            raise ValueError(
+                "an output has no error over this batch, so that its precision would be infinite: "
+                "give a larger batch, or precisions of your own"
+            )
+        precision = jnp.exp(-jnp.mean(jnp.log(squares)))
+        return cls(precision, precisions=1 / (squares * precision))
+
+    def terms(
+        self, y: Float[AnyArray, "..."], output: Float[AnyArray, "..."]
+    ) -> Float[Array, "..."]:
+        """Return half the squared differences."""
+        squares = 0.5 * jnp.square(output - y)
+        return squares if self.precisions is None else self.precisions * squares
+
+    def root(self, output: Float[Array, "..."], v: Float[Array, "..."]) -> Float[Array, "..."]:
+        r"""Return $\sqrt p\, v$."""
+        return v if self.precisions is None else jnp.sqrt(self.precisions) * v
+
+
+class Laplace(Likelihood):
+    r"""$\ell = \pi \sum_i |y_i - \hat y_i|$: outliers pull no harder than other numbers.
+
+    Its Hessian is zero wherever it exists, so that Gauss–Newton steps take its Fisher information,
+    1 at unit precision.
+    """
 
     precision: Float[Array, ""] = eqx.field(default=1.0, converter=as_positive)
 
-    def loss(self, y: Float[AnyArray, "..."], output: Float[AnyArray, "..."]) -> Float[Array, ""]:
-        """Return half the squared distance."""
-        return 0.5 * jnp.sum((output - y) ** 2)
+    def terms(
+        self, y: Float[AnyArray, "..."], output: Float[AnyArray, "..."]
+    ) -> Float[Array, "..."]:
+        """Return the absolute differences."""
+        return jnp.abs(output - y)
 
     def root(self, output: Float[Array, "..."], v: Float[Array, "..."]) -> Float[Array, "..."]:
-        """Return v: the Hessian is the identity."""
+        """Return v, a root of the Fisher information at unit precision."""
         return v
+
+
+class Bernoulli(Likelihood):
+    r"""$\ell = \pi \sum_i \log(1 + e^{\hat y_i}) - y_i \hat y_i$: independent coins, from logits.
+
+    y is from 0 to 1.
+    """
+
+    precision: Float[Array, ""] = eqx.field(default=1.0, converter=as_positive)
+
+    def terms(
+        self, y: Float[AnyArray, "..."], output: Float[AnyArray, "..."]
+    ) -> Float[Array, "..."]:
+        """Return the cross-entropies, from logits (so they cannot overflow)."""
+        return jax.nn.softplus(output) - y * output
+
+    def mean(self, output: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Return the probabilities of 1."""
+        return jax.nn.sigmoid(output)
+
+    def root(self, output: Float[Array, "..."], v: Float[Array, "..."]) -> Float[Array, "..."]:
+        r"""Return $\sqrt{p (1 - p)}\, v$, p the probability of 1."""
+        # A product of sigmoids: 1 − p would be 0 from logits of 17 on.
+        return jnp.sqrt(jax.nn.sigmoid(output) * jax.nn.sigmoid(-output)) * v
 
 
 class Categorical(Likelihood):
@@ -56,9 +145,15 @@ class Categorical(Likelihood):
 
     precision: Float[Array, ""] = eqx.field(default=1.0, converter=as_positive)
 
-    def loss(self, y: Float[AnyArray, "..."], output: Float[AnyArray, "..."]) -> Float[Array, ""]:
-        """Return the cross-entropy, from logits (so it cannot overflow)."""
-        return -jnp.sum(y * jax.nn.log_softmax(output))
+    def terms(
+        self, y: Float[AnyArray, "..."], output: Float[AnyArray, "..."]
+    ) -> Float[Array, "..."]:
+        """Return the cross-entropy of each position, from logits (so it cannot overflow)."""
+        return -jnp.sum(y * jax.nn.log_softmax(output), axis=-1)
+
+    def mean(self, output: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Return the probabilities of the classes."""
+        return jax.nn.softmax(output)
 
     def root(self, output: Float[Array, "..."], v: Float[Array, "..."]) -> Float[Array, "..."]:
         r"""Return $\sqrt p \odot (v - \sqrt p \sqrt p^\top v)$, $p = \text{softmax}(\hat y)$.
@@ -70,12 +165,15 @@ class Categorical(Likelihood):
 
 
 def losses(
-    likelihood: Likelihood, y: Num[AnyArray, "batch ..."], output: Float[Array, "batch ..."]
+    likelihood: Likelihood,
+    y: Num[AnyArray, "batch ..."],
+    output: Float[Array, "batch ..."],
+    observed: Num[AnyArray, "batch ..."] | None = None,
 ) -> Float[Array, " batch"]:
-    """Return each sample's loss at unit precision.
+    """Return each sample's loss at unit precision, of what is observed: all, unless told.
 
     Raises:
-        ValueError: if y is not shaped like the output.
+        ValueError: if y is not shaped like the output, or what is observed not like the terms.
     """
     if y.shape != output.shape:
         raise ValueError(
@@ -83,5 +181,13 @@ def losses(
             "they must be equal (targets of classes are one-hot rows)"
         )
     # A plain function: of a module's method JAX would write down the module, whenever it is traced.
-    one = lambda y, output: likelihood.loss(y, output)  # noqa: E731
-    return jax.vmap(one)(jnp.asarray(y, output.dtype), output)
+    one = lambda y, output: likelihood.terms(y, output)  # noqa: E731
+    terms = jax.vmap(one)(jnp.asarray(y, output.dtype), output)
+    if observed is not None:
+        if observed.shape != terms.shape:
+            raise ValueError(
+                f"observed must be shaped like the terms of the likelihood, {terms.shape}, not "
+                f"{observed.shape}"
+            )
+        terms = observed * terms
+    return jnp.sum(terms.reshape(len(terms), -1), axis=1)

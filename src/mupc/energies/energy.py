@@ -151,6 +151,15 @@ class ErrorEnergy(Energy):
             ValueError: if the hidden energy is not one of the errors alone.
         """
 
+    def whiten(self, errors: Activities) -> Activities:
+        r"""Return $D^{-1/2}$ e, D the diagonal curvature of the hidden energy at zero errors."""
+        return errors
+
+    def coloured(self, errors: Activities) -> Activities:
+        r"""Return $D^{1/2}$ e, what `whiten` undoes."""
+        units = self.whiten(jax.tree.map(jnp.ones_like, errors))
+        return jax.tree.map(jnp.divide, errors, units)
+
 
 class NudgedEnergy(ErrorEnergy):
     r"""An energy of a network's activities, and a cost of its output: $E(z) + f\,C(y, \hat y(z))$.
@@ -183,10 +192,6 @@ class NudgedEnergy(ErrorEnergy):
     @abstractmethod
     def adjoint(self, point: Point) -> Activities:
         r"""Return the gradient of C by the errors at unit precision, $J^\top g$."""
-
-    def whiten(self, errors: Activities) -> Activities:
-        r"""Return $D^{-1/2}$ e, D the curvature of E by the errors where these are zero."""
-        return errors
 
 
 def check_overrides(derived: type[Energy], base: type[Energy], terms: Collection[str]) -> None:

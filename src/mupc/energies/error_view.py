@@ -10,13 +10,14 @@ from mupc.networks import Activities
 
 
 class ErrorView(Energy):
-    r"""An energy as a function of the hidden errors (arXiv 2505.20137).
+    r"""An energy as a function of the hidden errors (arXiv 2505.20137), each in its own unit.
 
-    $$E(e) = F(z(e)) = \sum_l \tfrac12 \|e_l\|^2 + \ell(y, g(e)), \quad z_l = u_l(z_{l-1}) + e_l$$
+    $$E(w) = F(z(w)) = \sum_l \tfrac12 \|w_l\|^2 + \ell(y, g(w)), \quad
+      z_l = u_l(z_{l-1}) + \pi_l^{-1/2} w_l$$
 
     It has the minima of F, but the hidden part of its Hessian is the identity, where F's is a
-    chain whose condition number grows with the square of the depth. Gradients cost two sweeps. In
-    place of activities, its points hold the errors.
+    chain whose condition number grows with the square of the depth, and with the range of the
+    precisions. Gradients cost two sweeps. In place of activities, its points hold w.
     """
 
     energy: ErrorEnergy
@@ -31,15 +32,23 @@ class ErrorView(Energy):
         return eqx.tree_at(lambda view: view.energy, self, self.energy.with_parameters(parameters))
 
     def layers(self, point: Point) -> Float[Array, "layers batch"]:
-        """Return each layer's energy at hidden errors, the coordinates of this energy."""
-        return self.energy.layers(self.energy.run(point.activities))
+        """Return each layer's energy at w, the coordinates of this energy."""
+        return self.energy.layers(self.run(point.activities))
 
     def samples_and_gradient(
         self, activities: Activities
     ) -> tuple[Float[Array, " batch"], Activities]:
-        """Return each sample's energy, and the gradient of their sum, at hidden errors."""
-        point = self.energy.run(activities)
-        return self.energy.samples(point), self.energy.error_gradient(point)
+        """Return each sample's energy, and the gradient of their sum, at w."""
+        point = self.run(activities)
+        return self.energy.samples(point), self.energy.whiten(self.energy.error_gradient(point))
+
+    def run(self, whitened: Activities) -> Point:
+        """Return the energy's own point at w."""
+        return self.energy.run(self.energy.whiten(whitened))
+
+    def enter(self, point: Point) -> Activities:
+        """Return w of the energy's own point."""
+        return self.energy.coloured(point.errors)
 
     def of_sample(self, i: int | Int[Array, ""]) -> "ErrorView":
         """Return the energy of sample i alone, as a batch of one."""

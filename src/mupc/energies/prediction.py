@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Num
 from mupc.arrays import (
     AnyArray,
     as_nonzero_array,
+    as_not_negative_array,
     as_positive_array,
     layer_square_norms,
     over_rows,
@@ -45,14 +46,17 @@ class FreeEnergy(NudgedEnergy):
         y: the target, (batch, ...), shaped like the output.
         likelihood: ℓ.
         regularisers: further terms, on weights or on activities.
-        precisions: $\pi_l$ of every hidden layer, from input to output, or one for all; 1 unless
-            given.
+        precisions: $\pi_l$ of every hidden layer, from input to output, or one for all but a free
+            input, whose prior keeps 1; 1 unless given.
         factors: f of every sample, by which its output has a precision of its own; 1 unless given.
             Below zero the sample is nudged away from its target, and its terms of regularisers on
             activities have the other sign, too; a weight gradient then has f as its unit, or the
             readout would unlearn.
         multipliers: $\lambda$, shaped like the activities: a layer's term has
             $\lambda_l^\top e_l$ besides (arXiv 2605.31022); none unless given.
+        observed: 1 where y is known and 0 elsewhere, shaped like the likelihood's terms (for a
+            Gaussian, like y): what is not known of y follows its prediction, and costs nothing. All
+            is known unless given.
     """
 
     network: Network
@@ -65,6 +69,9 @@ class FreeEnergy(NudgedEnergy):
     )
     factors: Float[Array, " batch"] | None = eqx.field(default=None, converter=as_nonzero_array)
     multipliers: Activities | None = None
+    observed: Float[Array, "batch ..."] | None = eqx.field(
+        default=None, converter=as_not_negative_array
+    )
 
     def __check_init__(self) -> None:
         if self.factors is not None and self.factors.shape != self.x.shape[:1]:
@@ -142,7 +149,7 @@ class FreeEnergy(NudgedEnergy):
 
     def output_loss(self, output: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
         """Return ℓ of each sample at unit precision."""
-        return losses(self.likelihood, self.y, output)
+        return losses(self.likelihood, self.y, output, self.observed)
 
     def of_output(self, output: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
         """Return ℓ of each sample, at the energy's precision."""
@@ -238,6 +245,10 @@ class FreeEnergy(NudgedEnergy):
             )
         activities, output = point.activities, self.output(point)
         strength = over_rows(jnp.sqrt(jnp.abs(self.precision)), output)
+        if self.observed is not None:
+            terms = self.observed.shape
+            known = self.observed.reshape(*terms, *([1] * (output.ndim - len(terms))))
+            strength = strength * jnp.sqrt(known)
         root = lambda v: strength * jax.vmap(self.likelihood.root)(output, v)  # noqa: E731
         transposed = jax.linear_transpose(root, output)
         return GaussNewtonMaps(
@@ -251,9 +262,10 @@ class FreeEnergy(NudgedEnergy):
 
     def of_sample(self, i: int | Int[Array, ""]) -> "FreeEnergy":
         """Return the energy of sample i alone, as a batch of one."""
-        one = jax.tree.map(lambda v: v[i][None], (self.x, self.y, self.factors))
+        each = (self.x, self.y, self.factors, self.observed)
+        one = jax.tree.map(lambda v: v[i][None], each)
         own = jax.tree.map(lambda v: v[:, i][:, None], self.multipliers)
-        where = lambda energy: (energy.x, energy.y, energy.factors, energy.multipliers)  # noqa: E731
+        where = lambda e: (e.x, e.y, e.factors, e.observed, e.multipliers)  # noqa: E731
         return eqx.tree_at(where, self, (*one, own), is_leaf=lambda leaf: leaf is None)
 
     def _term(self, e: Float[Array, "batch ..."], own: "_Own") -> Float[Array, " batch"]:
@@ -279,7 +291,10 @@ class FreeEnergy(NudgedEnergy):
                 f"precisions must be one number or {sizes}, one for every hidden layer, not "
                 f"{len(self.precisions)}"
             )
-        return self.network.in_banks(jnp.broadcast_to(self.precisions, (sizes,)))
+        numbers = jnp.broadcast_to(self.precisions, (sizes,))
+        if self.network.generates and not self.precisions.ndim:
+            numbers = numbers.at[0].set(1.0)
+        return self.network.in_banks(numbers)
 
     def whiten(self, errors: Activities) -> Activities:
         """Return $D^{-1/2}$ e, D the curvature of the hidden energies where errors are zero.

@@ -11,13 +11,14 @@ from mupc.inference.solver import Keys, Move, Position, Progress, Solver
 class InErrors(Solver):
     r"""Run a solver on the hidden errors $e_l = z_l - u_l(z_{l-1})$ (arXiv 2505.20137).
 
-    The energy has the same minima there, and the hidden part of its Hessian is the identity: the
-    number of steps to equilibrium does not grow with depth as in activities. A gradient takes two
-    sweeps, one after the other through the layers.
+    Where layers have precisions, on $\pi_l^{1/2} e_l$. The energy has the same minima there, and
+    the hidden part of its Hessian is the identity: the number of steps to equilibrium does not grow
+    with depth as in activities. A gradient takes two sweeps, one after the other through the
+    layers.
 
     Args:
         solver: what to run, such as `mupc.GradientDescent(0.5, momentum=0.5)`; step sizes are of
-            errors.
+            these.
     """
 
     takes: ClassVar[type[Energy]] = ErrorEnergy
@@ -45,10 +46,9 @@ class InErrors(Solver):
         return self.solver.step(ErrorView(energy), position, state, keys)
 
     def enter(self, energy: ErrorEnergy, point: Point) -> Position:
-        """Return the errors."""
-        del energy
-        return point.errors
+        """Return the errors, each in its own unit."""
+        return ErrorView(energy).enter(point)
 
     def leave(self, energy: ErrorEnergy, position: Any) -> Point:
         """Run the network forwards with the errors."""
-        return energy.run(position)
+        return ErrorView(energy).run(position)

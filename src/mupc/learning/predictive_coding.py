@@ -89,6 +89,9 @@ class PredictiveCoding(LearningRule):
             pass; else `positive` is, and anything else is refused.
             Away from its target a sample has a minimum if $\pi J J^\top$ has no eigenvalue of 1
             or more, of which ρ is a mean: rather choose `positive` where ρ is large.
+        hidden_precision: precision of the errors of all hidden layers, but not of latent variables,
+            whose prior keeps 1; 1 unless given. The larger it is, the more a generating network
+            explains by latent variables alone.
         regularisers: further terms of the energy.
         stopping: when inference is done with a sample; `mupc.FixedSteps()` unless given where there
             is one step, else `mupc.Tolerance()`.
@@ -105,6 +108,7 @@ class PredictiveCoding(LearningRule):
     solver: Solver | Schedule
     max_steps: Int[Array, ""] | None
     likelihood: Likelihood
+    hidden_precision: Float[Array, ""] | None
     regularisers: tuple[Regulariser, ...]
     regime: Regime | None
     stopping: Stopping
@@ -121,6 +125,7 @@ class PredictiveCoding(LearningRule):
         rho: ArrayLike | None = None,
         hold: bool | None = None,
         nudge: Nudge | None = None,
+        hidden_precision: ArrayLike | None = None,
         regularisers: Sequence[Regulariser] = (),
         stopping: Stopping | None = None,
         start: Start | None = None,
@@ -143,6 +148,7 @@ class PredictiveCoding(LearningRule):
         hold = rho is not None if hold is None else hold
         target = None if rho is None else as_positive(rho)
         self.regime = Regime(target, hold) if hold or target is not None else None
+        self.hidden_precision = None if hidden_precision is None else as_positive(hidden_precision)
         self.regularisers = tuple(regularisers)
         fixed = isinstance(steps, int) and steps == 1
         self.stopping = stopping or (FixedSteps() if fixed else Tolerance())
@@ -181,6 +187,28 @@ class PredictiveCoding(LearningRule):
             energy, factors = as_free(energy).times(signs), signs * factors
         return Carry(energy, self.start(energy, point, key), output, factors), state
 
+    def settled(
+        self,
+        network: Network,
+        x: Num[AnyArray, "batch ..."],
+        observed: Num[AnyArray, "batch ..."] | None = None,
+    ) -> Solution:
+        """Infer the latent variables, and all else, of what a network is to generate.
+
+        Args:
+            network: one that generates.
+            x: data, (batch, ...).
+            observed: 1 where they are known, shaped like the likelihood's terms; all unless given.
+        """
+        self.check_input(network)
+        energy = self.minimised(network, (x, jnp.asarray(x, float)))
+        if observed is not None:
+            where = lambda free: free.observed  # noqa: E731
+            known = jnp.asarray(observed, float)
+            energy = eqx.tree_at(where, as_free(energy), known, is_leaf=lambda leaf: leaf is None)
+        start = self.start(energy, as_free(energy).run(), jax.random.key(0))
+        return infer(energy, self.solver, start, max_steps=self.max_steps, stopping=self.stopping)
+
     def predict(self, network: Network, x: Num[AnyArray, "batch ..."]) -> Float[Array, "batch ..."]:
         """Return the output of the feedforward pass, from latent variables inferred if it has any.
 
@@ -189,13 +217,7 @@ class PredictiveCoding(LearningRule):
         """
         if not network.generates:
             return super().predict(network, x)
-        energy = self.minimised(network, (x, jnp.asarray(x, float)))
-        start = self.start(energy, as_free(energy).run(), jax.random.key(0))
-        self.check_input(network)
-        settled = infer(
-            energy, self.solver, start, max_steps=self.max_steps, stopping=self.stopping
-        )
-        return _generated(network, x, settled.point)
+        return generated(network, x, self.settled(network, x).point)
 
     def check_input(self, network: Network) -> None:
         """Check that the input of a network is given, or that the rule infers it.
@@ -220,7 +242,12 @@ class PredictiveCoding(LearningRule):
 
     def minimised(self, network: Network, batch: Batch) -> Energy:
         """Return the energy of a batch, before samples have precisions and signs of their own."""
-        return self.energy(network, *batch, self.likelihood, self.regularisers)
+        energy = self.energy(network, *batch, self.likelihood, self.regularisers)
+        if self.hidden_precision is None:
+            return energy
+        where = lambda free: free.precisions  # noqa: E731
+        one = self.hidden_precision
+        return eqx.tree_at(where, as_free(energy), one, is_leaf=lambda leaf: leaf is None)
 
     def gradients(
         self,
@@ -240,7 +267,7 @@ class PredictiveCoding(LearningRule):
         _, start, output, _ = carry
         solution, gradients = self.learn(carry, key, measure=measure)
         if network.generates:
-            output = _generated(network, as_free(energy).x, solution.point)
+            output = generated(network, as_free(energy).x, solution.point)
         ends = energy.layers(start), energy.layers(solution.point)
         before, layers = (jnp.mean(each, axis=1) for each in taken_from_size(*ends))
         precision = unit = self.likelihood.precision
@@ -322,7 +349,7 @@ class PredictiveCoding(LearningRule):
         )
 
 
-def _generated(
+def generated(
     network: Network, x: Num[AnyArray, "batch ..."], point: Point
 ) -> Float[Array, "batch ..."]:
     """Return the output of the inferred input alone, without the errors of other layers."""

@@ -12,6 +12,8 @@ from mupc.training.evaluate import Evaluation as Evaluation
 from mupc.training.evaluate import evaluate as evaluate
 from mupc.training.fit import fit as fit
 from mupc.training.metrics import Metrics as Metrics
+from mupc.training.recall import Recall as Recall
+from mupc.training.recall import recall as recall
 from mupc.training.results import FitResult as FitResult
 from mupc.training.step import State as State
 from mupc.training.tensorboard import TensorBoard as TensorBoard

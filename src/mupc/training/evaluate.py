@@ -3,6 +3,7 @@
 import math
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
@@ -74,7 +75,7 @@ def _evaluate_batch(
     y: Float[Array, "batch ..."],
 ) -> tuple[Float[Array, ""], ...]:
     output = rule.predict(network, x)
-    wrong = jnp.sum((y - output) ** 2)
+    wrong = jnp.sum((y - jax.vmap(likelihood.mean)(output)) ** 2)
     return jnp.sum(losses(likelihood, y, output)), jnp.sum(hits(output, y)), wrong
 
 

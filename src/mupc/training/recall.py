@@ -1,0 +1,117 @@
+"""What a generating network makes of data: of all of them, or of the part that is known."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Num
+from numpy.typing import ArrayLike
+
+from mupc.learning import LearningRule, PredictiveCoding, generated
+from mupc.networks import Network, check_network
+from mupc.training.results import FitResult
+
+
+class Recall(NamedTuple):
+    """What was inferred of data, all as NumPy arrays.
+
+    Attributes:
+        completed: the data where they are known; elsewhere what the network predicts of them from
+            all that was inferred.
+        generated: what the inferred latent variables generate by themselves, without the errors of
+            other layers.
+        latents: the inferred latent variables.
+        relative_residual: of the inference of each sample.
+        sweeps: what that cost each sample; None where it is not known.
+    """
+
+    completed: Float[np.ndarray, "n ..."]
+    generated: Float[np.ndarray, "n ..."]
+    latents: Float[np.ndarray, "n ..."]
+    relative_residual: Float[np.ndarray, " n"]
+    sweeps: Float[np.ndarray, " n"] | None
+
+
+def recall(
+    trained: Network | FitResult,
+    x: ArrayLike,
+    observed: ArrayLike | None = None,
+    *,
+    rule: LearningRule | None = None,
+    batch_size: int = 1000,
+) -> Recall:
+    r"""Infer what explains the known part of data, and read from it the data, all of them.
+
+    $$z^* = \arg\min_z \tfrac12 \|z_0\|^2 + \sum_l \tfrac{\pi_l}{2} \|z_l - u_l(z_{l-1})\|^2
+      + \pi \sum_{i \text{ known}} t_i(y_i, \hat y_i(z_H))$$
+
+    What is not known of y follows its prediction, and takes no part. So an associative memory is
+    read (arXiv 2109.08063), an image completed, noise removed: what is known is an array like the
+    data, and other parts of them need no other program.
+
+    Args:
+        trained: a network that generates, such as of `mupc.decoder`, or the result of `mupc.fit`.
+        x: data, (n, ...).
+        observed: 1 where they are known and 0 elsewhere; of one sample, or of each. All unless
+            given. Values of x elsewhere do not matter.
+        rule: infers, by its solver and its precisions; that of the result unless given.
+        batch_size: how many samples at a time.
+
+    Raises:
+        TypeError: if it is no network, or the rule is not one that infers an input.
+        ValueError: if the network does not generate, or arrays do not go together.
+    """
+    if isinstance(trained, FitResult):
+        network, rule = trained.network, trained.rule if rule is None else rule
+    else:
+        network = trained
+    check_network(network)
+    if not network.generates:
+        raise ValueError(
+            "this network's input is given: recall is for networks that generate, such as of "
+            "mupc.decoder(…) or mupc.with_prior(…)"
+        )
+    if not isinstance(rule, PredictiveCoding):
+        raise TypeError(
+            "rule must be a mupc.PredictiveCoding, which infers latent variables, not "
+            f"{type(rule).__name__}"
+        )
+    data = np.asarray(x)
+    known = np.ones(data.shape) if observed is None else np.asarray(observed, float)
+    if known.shape not in (data.shape, data.shape[1:]):
+        raise ValueError(
+            f"observed must have the shape of the data, {data.shape}, or of one of them, "
+            f"{data.shape[1:]}, not {known.shape}"
+        )
+    if not len(data):
+        raise ValueError("there is nothing to recall: x holds no samples")
+    known = np.broadcast_to(known, data.shape)
+    batches = (slice(i, i + batch_size) for i in range(0, len(data), batch_size))
+    parts = [_recall(network, rule, jnp.asarray(data[s]), jnp.asarray(known[s])) for s in batches]
+    joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    completed, alone, latents, residual, *sweeps = joined
+    return Recall(completed, alone, latents, residual, sweeps[0] if sweeps else None)
+
+
+@eqx.filter_jit
+def _recall(
+    network: Network,
+    rule: PredictiveCoding,
+    x: Num[Array, "batch ..."],
+    observed: Float[Array, "batch ..."],
+) -> tuple[Array, ...]:
+    # Where nothing is known of a number it may be anything, also not finite.
+    x = jnp.where(observed > 0, x, 0).astype(float)
+    solution = rule.settled(network, x, observed)
+    mean = jax.vmap(rule.likelihood.mean)
+    output = mean(network.predictions(x, solution.point.activities)[1])
+    found = (
+        jnp.where(observed > 0, x, output),
+        mean(generated(network, x, solution.point)),
+        solution.point.activities[0][0],
+        solution.relative_residual,
+    )
+    sweeps = rule.solver.cost(solution.steps)
+    return found if sweeps is None else (*found, sweeps)
