@@ -76,6 +76,7 @@ FIELDS = {
     "phases": (SETTLING, "one-sided"),
     "nudged_steps": (SETTLING, 1),
     "precision": (FIXED, 0.5),
+    "hidden_precision": (FIXED, 2.0),
     "updates": ({"rule": "incremental"}, 2),
     "strength": ({"rule": "bidirectional"}, 0.1),
     "down_precision": ({"rule": "bidirectional"}, 0.5),

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
-from jaxtyping import PRNGKeyArray
+import numpy as np
+from jaxtyping import Num, PRNGKeyArray
 
 from mupc.data import Dataset
 from mupc.networks import Network
@@ -101,6 +102,11 @@ def check_data(config: Configuration, data: Dataset) -> Schedule:
             "`likelihood` categorical needs targets that are distributions over classes, and those "
             f"of {data.name} are not: use gaussian"
         )
+    if config.rule.likelihood.kind == "bernoulli" and not _is_unit(data.train.y):
+        raise ConfigError(
+            "`likelihood` bernoulli needs targets from 0 to 1, and those of "
+            f"{data.name} are not: use gaussian, or `scale` unit where inputs are the targets"
+        )
     plan = config.training.plan(data)
     try:
         schedule = plan.over(data)
@@ -109,3 +115,7 @@ def check_data(config: Configuration, data: Dataset) -> Schedule:
         raise ConfigError(re.sub(r"^(\w+)=", r"`\1` ", str(error))) from error
     config.optimiser.schedule.check_length(schedule.steps)
     return schedule
+
+
+def _is_unit(y: Num[np.ndarray, "n ..."]) -> bool:
+    return bool(np.all((y >= 0) & (y <= 1)))

@@ -97,6 +97,7 @@ class Decoder(OfActivation, FullyConnected):
         "scale": "unit",
         "regime": "fixed",
         "precision": 10.0,
+        "hidden_precision": 10_000.0,
         "solver": "l-bfgs",
         "max_steps": 15,
         "learning_rate": 0.005,

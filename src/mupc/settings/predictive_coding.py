@@ -51,6 +51,7 @@ class PredictiveCodingRule(RuleKind):
             rho=self._rho,
             hold=self.holds,
             nudge=self.regime.nudge if isinstance(self.regime, Held) else "positive",
+            hidden_precision=self._hidden_precision,
             regularisers=self.regularisers(),
             stopping=self.solver.stopping(),
             start=self.start.build(),
@@ -68,6 +69,10 @@ class PredictiveCodingRule(RuleKind):
     @property
     def _precision(self) -> float | None:
         return self.regime.precision if isinstance(self.regime, Fixed) else None
+
+    @property
+    def _hidden_precision(self) -> float | None:
+        return self.regime.hidden_precision if isinstance(self.regime, Fixed) else None
 
     def check(self, config: "Configuration") -> None:
         """Refuse to nudge outputs away from targets where that does not teach what it should."""
@@ -88,7 +93,7 @@ class PredictiveCodingRule(RuleKind):
         Raises:
             ConfigError: if no precision gives the ρ that is asked for.
         """
-        unit = float(_unit_regime(network, batch, self.likelihood.build()))
+        unit = float(_unit_regime(network, batch, self.likelihood.build(), self._hidden_precision))
         if (precision := self._precision) is not None:
             return Regime(precision, precision * unit)
         if self._rho is None or not unit > 0:
@@ -132,6 +137,8 @@ class IncrementalRule(PredictiveCodingRule):
     def check(self, config: "Configuration") -> None:
         """Refuse more than one step of inference for an update."""
         super().check(config)
+        if self._hidden_precision not in (None, 1):
+            raise ConfigError("`rule` incremental takes no `hidden_precision`: leave it out")
         if self.solver.max_steps != 1:
             raise ConfigError(
                 "`rule` incremental makes one step of inference for each of its `updates`: set "
@@ -254,6 +261,8 @@ class ZeroDivergenceRule(_AtPrecision):
 
 
 @eqx.filter_jit
-def _unit_regime(network: Network, batch: Batch, likelihood: Likelihood) -> Float[Array, ""]:
-    energy = FreeEnergy(network, *batch, likelihood)
+def _unit_regime(
+    network: Network, batch: Batch, likelihood: Likelihood, hidden_precision: float | None = None
+) -> Float[Array, ""]:
+    energy = FreeEnergy(network, *batch, likelihood, precisions=hidden_precision)
     return sensitivity(energy, energy.run()).mean()

@@ -4,7 +4,7 @@ import abc
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from mupc.learning import Batch, LearningRule, Nudge
-from mupc.likelihoods import Categorical, Gaussian, Likelihood
+from mupc.likelihoods import Bernoulli, Categorical, Gaussian, Laplace, Likelihood
 from mupc.networks import Network
 from mupc.records import Regime
 from mupc.regularisers import ActivityDecay, Regulariser, SpectralPenalty, WeightDecay
@@ -44,6 +44,26 @@ class CategoricalLikelihood(LikelihoodKind):
         return Categorical(precision)
 
 
+class LaplaceLikelihood(LikelihoodKind):
+    """Absolute error, which outliers dominate less."""
+
+    kind = "laplace"
+
+    def build(self, precision: float = 1.0) -> Likelihood:
+        """Return the likelihood at a precision."""
+        return Laplace(precision)
+
+
+class BernoulliLikelihood(LikelihoodKind):
+    """Cross-entropy of each target, from 0 to 1, with the logistic function of its output."""
+
+    kind = "bernoulli"
+
+    def build(self, precision: float = 1.0) -> Likelihood:
+        """Return the likelihood at a precision."""
+        return Bernoulli(precision)
+
+
 class RegimeKind(Kind):
     """How far from backpropagation: what sets the output's precision π, and its sign."""
 
@@ -78,6 +98,8 @@ class Fixed(RegimeKind):
 
     precision: Annotated[Positive, Traced()] = 1.0
     """Output precision π."""
+    hidden_precision: Annotated[Positive, Traced()] = 1.0
+    """Precision of the errors of hidden layers, latent variables apart, whose prior keeps 1."""
 
 
 Role = Literal["input", "hidden", "readout"]
@@ -139,5 +161,8 @@ class RuleKind(Kind):
                 raise unheeded(roles, f"`{name}` is 0")
 
 
-LIKELIHOODS: tuple[type[LikelihoodKind], ...] = (GaussianLikelihood, CategoricalLikelihood)
+LIKELIHOODS: tuple[type[LikelihoodKind], ...] = (
+    *(GaussianLikelihood, LaplaceLikelihood),
+    *(BernoulliLikelihood, CategoricalLikelihood),
+)
 REGIMES: tuple[type[RegimeKind], ...] = (Held, Initial, Fixed)
