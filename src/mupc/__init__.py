@@ -105,6 +105,7 @@ from mupc.training import TensorBoard as TensorBoard
 from mupc.training import evaluate as evaluate
 from mupc.training import fit as fit
 from mupc.training import recall as recall
+from mupc.training import sample as sample
 from mupc.training import scalars as scalars
 from mupc.training.step import init as init
 from mupc.training.step import step as step

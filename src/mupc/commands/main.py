@@ -15,7 +15,10 @@ from mupc.settings.setting import ConfigError, option
 COMMANDS = {
     "train": "train a network, or resume or extend a run",
     "evaluate": "accuracy and loss of a run's network",
-    "generate": "text from a run's network, after a prompt",
+    "generate": "text, or pictures, from a run's network",
+    "reconstruct": "data as a generating network makes them again",
+    "complete": "the hidden part of data, from the rest",
+    "denoise": "data without the noise that was added",
     "sweep": "train a grid, a list or random draws of settings",
     "theory": "measure what theory speaks of over depth and width",
     "report": "draw a page of runs, or of a sweep",
@@ -61,7 +64,7 @@ def _run(words: list[str]) -> int:
 
 
 def _help() -> str:
-    commands = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+    commands = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
     return (
         "usage: mupc COMMAND [options]\n\nTrain very deep predictive coding networks.\n\n"
         f"commands:\n{commands}\n\n"

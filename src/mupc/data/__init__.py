@@ -4,6 +4,9 @@ from mupc.data.augmentation import Augmentation as Augmentation
 from mupc.data.augmentation import augmented as augmented
 from mupc.data.catalogue import available as available
 from mupc.data.catalogue import load as load
+from mupc.data.corruption import Part as Part
+from mupc.data.corruption import hidden_part as hidden_part
+from mupc.data.corruption import with_noise as with_noise
 from mupc.data.dataset import Dataset as Dataset
 from mupc.data.loader import Weights as Weights
 from mupc.data.loader import batch_indices as batch_indices

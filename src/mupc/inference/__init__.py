@@ -23,6 +23,7 @@ from mupc.inference.starts import FeedforwardStart as FeedforwardStart
 from mupc.inference.starts import NormalStart as NormalStart
 from mupc.inference.starts import Start as Start
 from mupc.inference.starts import ZeroStart as ZeroStart
+from mupc.inference.starts import drawn_like as drawn_like
 from mupc.inference.stopping import Endless as Endless
 from mupc.inference.stopping import FixedSteps as FixedSteps
 from mupc.inference.stopping import Stopping as Stopping

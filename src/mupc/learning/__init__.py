@@ -14,6 +14,7 @@ from mupc.learning.incremental import IncrementalPredictiveCoding as Incremental
 from mupc.learning.monte_carlo import MonteCarloPredictiveCoding as MonteCarloPredictiveCoding
 from mupc.learning.predictive_coding import Nudge as Nudge
 from mupc.learning.predictive_coding import PredictiveCoding as PredictiveCoding
+from mupc.learning.predictive_coding import as_free as as_free
 from mupc.learning.predictive_coding import generated as generated
 from mupc.learning.regime import Regime as Regime
 from mupc.learning.regime import mean_regime_number as mean_regime_number

@@ -14,6 +14,7 @@ from mupc.training.fit import fit as fit
 from mupc.training.metrics import Metrics as Metrics
 from mupc.training.recall import Recall as Recall
 from mupc.training.recall import recall as recall
+from mupc.training.recall import sample as sample
 from mupc.training.results import FitResult as FitResult
 from mupc.training.step import State as State
 from mupc.training.tensorboard import TensorBoard as TensorBoard

@@ -6,10 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Num, PRNGKeyArray
 from numpy.typing import ArrayLike
 
-from mupc.learning import LearningRule, PredictiveCoding, generated
+from mupc.inference import drawn_like
+from mupc.kinds import check_sizes
+from mupc.learning import LearningRule, PredictiveCoding, as_free, generated
 from mupc.networks import Network, check_network
 from mupc.training.results import FitResult
 
@@ -63,21 +65,7 @@ def recall(
         TypeError: if it is no network, or the rule is not one that infers an input.
         ValueError: if the network does not generate, or arrays do not go together.
     """
-    if isinstance(trained, FitResult):
-        network, rule = trained.network, trained.rule if rule is None else rule
-    else:
-        network = trained
-    check_network(network)
-    if not network.generates:
-        raise ValueError(
-            "this network's input is given: recall is for networks that generate, such as of "
-            "mupc.decoder(…) or mupc.with_prior(…)"
-        )
-    if not isinstance(rule, PredictiveCoding):
-        raise TypeError(
-            "rule must be a mupc.PredictiveCoding, which infers latent variables, not "
-            f"{type(rule).__name__}"
-        )
+    network, rule = _parted(trained, rule)
     data = np.asarray(x)
     known = np.ones(data.shape) if observed is None else np.asarray(observed, float)
     if known.shape not in (data.shape, data.shape[1:]):
@@ -93,6 +81,67 @@ def recall(
     joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
     completed, alone, latents, residual, *sweeps = joined
     return Recall(completed, alone, latents, residual, sweeps[0] if sweeps else None)
+
+
+def sample(
+    trained: Network | FitResult,
+    count: int,
+    *,
+    rule: LearningRule | None = None,
+    key: PRNGKeyArray,
+) -> Float[np.ndarray, "count ..."]:
+    r"""Draw data from a network that generates: latent variables from their prior, and on.
+
+    $$z_0 \sim N(0, I), \quad z_l \sim N(u_l(z_{l-1}), \pi_l^{-1} I)$$
+
+    and of y its mean, so that it carries no noise of its own.
+
+    Args:
+        trained: a network that generates, or the result of `mupc.fit`.
+        count: how many are drawn.
+        rule: its `hidden_precision` is that of hidden layers; that of the result unless given.
+        key: draws them, each of a key of its own.
+
+    Raises:
+        TypeError: if it is no network, or the rule is not one that infers an input.
+        ValueError: if the network does not generate.
+    """
+    network, rule = _parted(trained, rule)
+    check_sizes(count=count)
+    return np.asarray(_sample(network, rule, jnp.zeros((count, 1)), key))
+
+
+@eqx.filter_jit
+def _sample(
+    network: Network, rule: PredictiveCoding, x: Float[Array, "batch 1"], key: PRNGKeyArray
+) -> Float[Array, "batch ..."]:
+    activities, output = network.feedforward(x)
+    errors = drawn_like(activities, jnp.ones(()), key)
+    # Its batch has the number of samples, and nothing else of it is read.
+    energy = as_free(rule.minimised(network, (x, output)))
+    point = energy.run(energy.whiten(errors))
+    return jax.vmap(rule.likelihood.mean)(energy.output(point))
+
+
+def _parted(
+    trained: Network | FitResult, rule: LearningRule | None
+) -> tuple[Network, PredictiveCoding]:
+    if isinstance(trained, FitResult):
+        network, rule = trained.network, trained.rule if rule is None else rule
+    else:
+        network = trained
+    check_network(network)
+    if not network.generates:
+        raise ValueError(
+            "this network's input is given: it is networks that generate, such as of "
+            "mupc.decoder(…) or mupc.with_prior(…), that recall and draw data"
+        )
+    if not isinstance(rule, PredictiveCoding):
+        raise TypeError(
+            "rule must be a mupc.PredictiveCoding, which infers latent variables, not "
+            f"{type(rule).__name__}"
+        )
+    return network, rule
 
 
 @eqx.filter_jit

@@ -1,0 +1,29 @@
+"""`mupc denoise`."""
+
+import functools
+from collections.abc import Sequence
+
+from mupc.commands.options import parse
+from mupc.commands.pictures import Restoring, show
+from mupc.commands.terminal import prepare_backend
+from mupc.runs.restore import denoise
+from mupc.settings.setting import NotNegative, NotNegativeCount
+from mupc.settings.training import RunKeeping
+
+
+class DenoiseOptions(Restoring):
+    """Add noise to data, and generate them from the latent variables inferred of what results."""
+
+    noise: NotNegative = 0.25
+    """Standard deviation of the Gaussian noise."""
+    noise_seed: NotNegativeCount = 0
+    """What it is drawn from, with the number of the sample."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Denoise, print, draw, and return the exit status."""
+    options = parse("denoise", words, DenoiseOptions).own
+    prepare_backend(RunKeeping())
+    add = functools.partial(denoise, noise=options.noise, seed=options.noise_seed)
+    show("denoise", f"noise of {options.noise:g} taken", options, add)
+    return 0
