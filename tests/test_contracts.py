@@ -224,6 +224,9 @@ EVERY = {
     "vision-transformer": lambda: mupc.vision_transformer(
         IMAGE, OUTPUTS, patch=1, pairs=1, width=4, key=jax.random.key(0)
     ),
+    "conv-decoder": lambda: mupc.conv_decoder(
+        2, (4, 6, 2), doublings=1, blocks=2, channels=3, key=jax.random.key(0)
+    ),
 }
 IMAGE, VOCABULARY = (6, 5, 2), 5
 
@@ -233,6 +236,9 @@ def data_for(kind, size=5):
     if kind in ("conv-resnet", "vision-transformer"):
         x = jax.random.normal(jax.random.key(0), (size, *IMAGE))
         return x, jax.nn.one_hot(jnp.arange(size) % OUTPUTS, OUTPUTS)
+    if kind == "conv-decoder":
+        x = jax.nn.softmax(jax.random.normal(jax.random.key(0), (size, 4, 6, 2)))
+        return x, x
     if kind.endswith("transformer"):
         x = jax.random.randint(jax.random.key(0), (size, 4), 0, VOCABULARY)
         return x, jax.nn.one_hot(jnp.roll(x, -1, axis=1), VOCABULARY)

@@ -74,12 +74,32 @@ def images():
     return split.x[:16], split.y[:16]
 
 
+def latents():
+    """What a decoder reads where its input is given."""
+    return jax.random.normal(jax.random.key(1), (16, 4, 4, 3)), images()[0]
+
+
 def text():
     x = jax.random.randint(jax.random.key(1), (4, 8), 0, 5)
     return x, jax.nn.one_hot(np.roll(x, -1, axis=1), 5)
 
 
+def without_prior(network):
+    return mupc.Chain(network.stages[1:], network.readout)
+
+
 FAMILIES = {
+    "conv-decoder": lambda laws, width, depth: without_prior(
+        mupc.conv_decoder(
+            3,
+            (8, 8, 1),
+            doublings=1,
+            blocks=depth,
+            channels=width // 4,
+            parameterisation=laws,
+            key=KEY,
+        )
+    ),
     "conv-resnet": lambda laws, width, depth: mupc.conv_resnet(
         (8, 8, 1), 10, blocks=(depth, depth), channels=width // 4, parameterisation=laws, key=KEY
     ),
@@ -97,7 +117,7 @@ KEY = jax.random.key(0)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_so_they_are_in_networks_of_images_and_of_text(family):
     """Width times 4, depth times 8; under the standard parameterisation activities explode."""
-    data = text() if family == "transformer" else images()
+    data = {"transformer": text, "conv-decoder": latents}.get(family, images)()
     rule = mupc.Backpropagation(
         likelihood=mupc.Categorical() if family == "transformer" else mupc.Gaussian()
     )
@@ -111,7 +131,7 @@ def test_so_they_are_in_networks_of_images_and_of_text(family):
         return seen.scales[-2], seen.changes[-2], seen.changes[-1]
 
     sizes = [(32, 2), (128, 2), (32, 16)]
-    exponent = 0.5 if family == "conv-resnet" else 1.0
+    exponent = 0.5 if family.startswith("conv") else 1.0
     laws = mupc.mupc(exponent=exponent)
     flat = np.array([measured(laws, *size, mupc.scale_adam) for size in sizes])
     assert all(spread(column) < 2.5 for column in flat.T), flat

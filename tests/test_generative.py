@@ -1,16 +1,22 @@
 """Networks whose input is free: latent variables, what they are inferred to be, and the command."""
 
+import json
+from pathlib import Path
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from matplotlib.image import imread
+from programs import step_equations
 
 import mupc
 from mupc.commands.main import main
-from mupc.data import Dataset
+from mupc.data import DataError, Dataset
 from mupc.networks import Prior
+from mupc.runs import load_run, train
 from mupc.settings import ConfigError, Configuration
 
 KEY = jax.random.key(0)
@@ -238,6 +244,40 @@ def test_a_linear_decoder_learns_the_principal_subspace():
     assert np.min(np.linalg.svd(learned.T @ basis[:, 1 : 1 + LATENTS])[1]) < 0.5  # not of any three
 
 
+@pytest.mark.usefixtures("float64")
+def test_upsampling_is_a_convolution_whose_channels_become_pixels():
+    network = mupc.conv_decoder(2, (6, 4, 3), doublings=1, blocks=1, channels=2, key=KEY)
+    block = network.stages[2].entry
+    z = np.asarray(jax.random.normal(KEY, (3, 2, 4)))
+    padded = np.pad(np.tanh(z), ((1, 1), (1, 1), (0, 0)))
+    kernel = np.asarray(block.kernels[0] * block.multipliers[0])
+    wanted = np.zeros((6, 4, 2))
+    for i, k, a, b, out in np.ndindex(3, 2, 2, 2, 2):
+        window = padded[i : i + 3, k : k + 3]
+        wanted[2 * i + a, 2 * k + b, out] = np.sum(window * kernel[..., (2 * a + b) * 2 + out])
+    np.testing.assert_allclose(block(jnp.asarray(z)), wanted, atol=1e-12)
+    assert network.feedforward(jnp.zeros((5, 6, 4, 3))).output.shape == (5, 6, 4, 3)
+    assert network.stages[0].entry.shape == (3, 2, 2)
+
+
+def test_sides_of_images_must_halve():
+    with pytest.raises(ValueError, match=r"28 × 28 pixels .* 3 times.*multiples of 8"):
+        mupc.conv_decoder(2, (28, 28, 1), doublings=3, key=KEY)
+    with pytest.raises(ConfigError, match="takes images"):
+        train(Configuration().changed({"network": "conv-decoder", "dataset": "digits"}),
+              data=Dataset.from_arrays(np.ones((8, 3)), np.ones((8, 1))))  # fmt: skip
+
+
+def test_the_program_does_not_grow_with_blocks():
+    rule = mupc.PredictiveCoding(
+        mupc.InErrors(mupc.LBFGS()), 5, mupc.Gaussian(), hidden_precision=9
+    )
+    images = np.zeros((2, 4, 4, 1), np.float32)
+    make = lambda n: mupc.conv_decoder(2, (4, 4, 1), doublings=1, blocks=n, channels=2, key=KEY)
+    few, many = (len(step_equations(rule, make(n), (images, images))) for n in (2, 16))
+    assert few == many
+
+
 def test_a_datum_is_a_target_of_itself():
     data = mupc.data.load("digits").flattened().reconstructed()
     assert data.classes is None
@@ -300,3 +340,108 @@ def test_the_command_trains_a_decoder_and_says_how_far_off_its_pictures_are(tmp_
     assert "cosine with the exact gradient" in said
     assert main(["evaluate", out]) == 0
     assert f"mean squared error {error}" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = str(tmp_path_factory.mktemp("decoder") / "run")
+    words = "--network conv-decoder --latents 4 --channels 4 --batch-size 50 --epochs 2"
+    assert main(["train", *words.split(), "--report-every", "0", "--out", out]) == 0
+    return Path(out)
+
+
+def said(capsys, *words):
+    assert main([*map(str, words)]) == 0
+    return capsys.readouterr().out
+
+
+def test_commands_restore_data_and_draw_them(folder, capsys):
+    capsys.readouterr()
+    first = said(capsys, "reconstruct", folder, "--samples", "50")
+    scores = json.loads((folder / "reconstruct.json").read_text())
+    assert f"of 50 samples of test: mean squared error {scores['error']:.3g}; PSNR" in first
+    pixels = mupc.data.load("digits", scale="unit").test.x[:50]
+    assert scores["error"] < 0.5 * np.mean((pixels - pixels.mean(axis=0)) ** 2)
+    assert scores["ssim"] > 0.5
+    assert said(capsys, "reconstruct", folder, "--samples", "50") == first
+    assert "50% hidden (lower), of 50 samples" in said(
+        capsys, "complete", folder, "--samples", "50"
+    )
+    assert "noise of 0.25 taken of 50" in said(capsys, "denoise", folder, "--samples", "50")
+    assert "picture: " in said(capsys, "generate", folder, "--pictures", "20")
+    height, width = 64 + 2, 16 * 66 - 2
+    for name, rows in (("reconstruct", 2), ("complete", 3), ("denoise", 3), ("generate", 2)):
+        picture = imread(folder / f"{name}.png")
+        assert picture.shape[:2] == (rows * height - 2, width)
+        assert 0.05 < np.mean(picture[..., :3]) < 0.9
+
+
+def test_less_precision_relies_on_what_was_learned(folder, capsys):
+    """With little of it nothing is inferred, and what is generated is the network's mean."""
+    capsys.readouterr()
+    said(capsys, "reconstruct", folder, "--samples", "50", "--precision", "1e-9")
+    config, data, network = load_run(folder)
+    mean = network.feedforward(data.test.x[:50]).output
+    error = float(np.mean((data.test.x[:50] - mean) ** 2))
+    found = json.loads((folder / "reconstruct.json").read_text())["error"]
+    assert found == pytest.approx(error, rel=1e-3)
+    assert config.network.generates
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("complete {} --mask top", "--mask must be one of upper, lower, left, right or random"),
+        ("complete {} --share 1", "--share must be below 1"),
+        ("denoise {} --noise -1", "--noise must be at least 0"),
+        ("reconstruct {} --picture a.jpg", "--picture must be a file that ends in .png, not a.jpg"),
+        ("reconstruct {}/config.json", "config.json"),
+        ("reconstruct {} --split validation", "has no validation split"),
+    ],
+)
+def test_what_cannot_be_restored_is_said_in_a_sentence(folder, capsys, words, sentence):
+    assert main(words.format(folder).split()) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_parts_and_noise_belong_to_a_sample_and_a_seed():
+    shape = (4, 6, 3)
+    lower = mupc.data.hidden_part(shape, "lower", count=2)
+    assert lower.shape == (2, *shape)
+    assert lower[:, 2:].all()
+    assert not lower[:, :2].any()
+    right = mupc.data.hidden_part(shape, "right", 1 / 3, count=1)
+    np.testing.assert_array_equal(np.flatnonzero(right[0, 0, :, 0]), [4, 5])
+    few, many = (mupc.data.hidden_part((40, 50, 3), "random", 0.3, count=n) for n in (1, 3))
+    np.testing.assert_array_equal(few[0], many[0])
+    assert np.all(few == few[..., :1])  # whole pixels
+    assert abs(few.mean() - 0.3) < 0.04
+    assert not np.array_equal(many[0], many[1])
+    x = np.zeros((3, 50, 40), np.float32)
+    noisy = mupc.data.with_noise(x, 0.2, seed=5)
+    np.testing.assert_array_equal(noisy[:1], mupc.data.with_noise(x[:1], 0.2, seed=5))
+    assert noisy.dtype == np.float32
+    assert abs(noisy.std() - 0.2) < 0.01
+    assert not np.array_equal(noisy, mupc.data.with_noise(x, 0.2, seed=6))
+    for call in (lambda: mupc.data.hidden_part((9,), "lower", count=1),
+                 lambda: mupc.data.hidden_part(shape, "lower", 1.0, count=1),
+                 lambda: mupc.data.with_noise(x, -1.0)):  # fmt: skip
+        with pytest.raises(DataError):
+            call()
+
+
+@pytest.mark.usefixtures("float64")
+def test_drawn_data_have_the_covariance_of_the_network():
+    network = linear()
+    rule = mupc.PredictiveCoding(mupc.GaussNewton(), 1, mupc.Gaussian(4.0), hidden_precision=2.0)
+    drawn = mupc.sample(network, 40_000, rule=rule, key=KEY)
+    *hidden, (last, shift) = maps(network)
+    mean, spread = np.zeros(LATENTS), np.eye(LATENTS)
+    for matrix, offset in hidden:
+        mean = matrix @ mean + offset
+        spread = matrix @ spread @ matrix.T + np.eye(len(matrix)) / 2
+    mean, spread = last @ mean + shift, last @ spread @ last.T
+    # Standard errors of a mean and of a covariance over so many draws.
+    each = np.sqrt(np.diag(spread))
+    assert np.all(np.abs(drawn.mean(axis=0) - mean) < 5 * each / 200)
+    assert np.all(np.abs(np.cov(drawn.T) - spread) < 5 * 2**0.5 * np.outer(each, each) / 200)

@@ -16,6 +16,9 @@ NETWORKS = {
     "entry, 2 × block; entry, 1 × block; readout": lambda: mupc.conv_resnet(
         (4, 4, 1), 3, blocks=(2, 1), channels=2, key=KEY
     ),
+    "entry; entry, 1 × block; entry, 1 × block; readout": lambda: mupc.conv_decoder(
+        2, (4, 4, 1), doublings=1, blocks=1, channels=2, key=KEY
+    ),
     "entry; entry; readout": lambda: mupc.vgg((4, 4, 1), 3, layers="2p 3", key=KEY),
     "entry, 3 × (attention, perceptron); readout": lambda: mupc.transformer(
         5, context=4, pairs=3, width=4, key=KEY

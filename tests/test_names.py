@@ -45,7 +45,7 @@ ALIKE = {
     "samples": {"runs/survey.py"},
     "scale": {"plots/layers.py", "plots/report.py", "training/report.py"},
     "validation": {
-        "commands/evaluate.py",
+        *("commands/evaluate.py", "commands/pictures.py"),
         "data/arrays.py",
         "data/requirements.py",
         "data/text.py",

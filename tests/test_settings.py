@@ -27,6 +27,7 @@ SIZES = {
     "residual-hopfield": {"depth": 3, "width": 8},
     "layered-hopfield": {"couplings": "d8"},
     "decoder": {"latents": 3, "depth": 2, "width": 8},
+    "conv-decoder": {"latents": 2, "doublings": 1, "channels": 2},
 }
 CONVOLUTIONS = {"network": "conv-resnet"}
 TOKENS = {"network": "transformer", "dataset": "text", "likelihood": "categorical"}
@@ -55,6 +56,7 @@ FIELDS = {
     "pool": ({"network": "vgg"}, "average"),
     "couplings": ({"network": "layered-hopfield"}, "d9"),
     "latents": ({"network": "decoder"}, 4),
+    "doublings": ({"network": "conv-decoder"}, 2),
     "pairs": (TOKENS, 2),
     "learned_norms": (TOKENS, True),
     "tied": (TOKENS, True),

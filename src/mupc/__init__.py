@@ -67,6 +67,7 @@ from mupc.networks import Stage as Stage
 from mupc.networks import bidirectional_mlp as bidirectional_mlp
 from mupc.networks import chain_from_mlp as chain_from_mlp
 from mupc.networks import chain_from_modules as chain_from_modules
+from mupc.networks import conv_decoder as conv_decoder
 from mupc.networks import conv_resnet as conv_resnet
 from mupc.networks import decoder as decoder
 from mupc.networks import identity as identity

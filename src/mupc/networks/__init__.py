@@ -17,6 +17,7 @@ from mupc.networks.convolutional import Convolution as Convolution
 from mupc.networks.convolutional import PooledDense as PooledDense
 from mupc.networks.convolutional import conv_resnet as conv_resnet
 from mupc.networks.decoder import Prior as Prior
+from mupc.networks.decoder import conv_decoder as conv_decoder
 from mupc.networks.decoder import decoder as decoder
 from mupc.networks.decoder import with_prior as with_prior
 from mupc.networks.from_modules import chain_from_mlp as chain_from_mlp

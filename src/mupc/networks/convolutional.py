@@ -132,6 +132,22 @@ class PooledDense(ScaledBlock):
         return self.scales[0].multiplier * (self.weights @ mean)
 
 
+def residual_blocks(
+    channels: int,
+    count: int,
+    activation: Activation,
+    key: PRNGKeyArray,
+    parameterisation: Parameterisation,
+    shape: Shape,
+    convolutions: int = 1,
+) -> Convolution:
+    """Draw residual blocks of a stage, with a leading axis of their number."""
+    branch = (channels,) * (convolutions + 1)
+    make = functools.partial(Convolution.initialise, branch, "hidden", activation, skip=True)
+    block = lambda key: make(parameterisation, shape, key=key)  # noqa: E731
+    return eqx.filter_vmap(block)(jax.random.split(key, count))
+
+
 def conv_resnet(
     shape: tuple[int, int, int],
     outputs: int,
@@ -187,10 +203,10 @@ def conv_resnet(
         entry_key, blocks_key = jax.random.split(stage_key)
         role, reads, strides = ("hidden", activation, (2, 2)) if i else ("input", identity, (1, 1))
         entry = make((before, own), role, reads, strides=strides, key=entry_key)
-        branch = (own,) * (convolutions + 1)
-        block = functools.partial(make, branch, "hidden", activation, skip=True)
-        stack = eqx.filter_vmap(lambda key, block=block: block(key=key))
-        stages.append(Stage(entry, stack(jax.random.split(blocks_key, count))))
+        stack = residual_blocks(
+            own, count, activation, blocks_key, laws, Shape(own, length), convolutions
+        )
+        stages.append(Stage(entry, stack))
         before = own
     readout = PooledDense.initialise(
         (outputs, before), "readout", activation, laws, Shape(before, length), key=readout_key

@@ -7,13 +7,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
+from mupc import parameterisations
 from mupc.kinds import check_kind, check_sizes
-from mupc.networks.activations import Activation
+from mupc.networks.activations import Activation, identity
 from mupc.networks.block import Block
 from mupc.networks.chain import Chain
+from mupc.networks.convolutional import Convolution, Features, residual_blocks
 from mupc.networks.mlp import residual_mlp
 from mupc.networks.stage import Stage
-from mupc.parameterisations import Parameterisation
+from mupc.parameterisations import Parameterisation, Shape
 
 
 class Prior(Block):
@@ -37,6 +39,19 @@ class Prior(Block):
         """Return the mean."""
         del z
         return jnp.zeros(self.shape)
+
+
+class Upsampling(Convolution):
+    """A convolution to four times as many channels, which become 2 × 2 pixels (1609.05158)."""
+
+    title: ClassVar[str] = "upsampling"
+
+    def __call__(self, z: Num[Array, "height width channels"]) -> Features:
+        """Predict the next activity of one example."""
+        u = super().__call__(z)
+        height, width, channels = u.shape
+        parts = u.reshape(height, width, 2, 2, channels // 4).transpose(0, 2, 1, 3, 4)
+        return parts.reshape(2 * height, 2 * width, channels // 4)
 
 
 def with_prior(network: Chain, shape: tuple[int, ...]) -> Chain:
@@ -111,3 +126,66 @@ def decoder(
         key=key,
     )
     return with_prior(network, (latents,))
+
+
+def conv_decoder(
+    latents: int,
+    shape: tuple[int, int, int],
+    *,
+    doublings: int = 3,
+    blocks: int = 1,
+    channels: int = 16,
+    activation: Activation = jnp.tanh,
+    parameterisation: Parameterisation | None = None,
+    key: PRNGKeyArray,
+) -> Chain:
+    r"""Build a convolutional network that generates images from latent variables.
+
+    Latent variables are a small image of `latents` channels. Each stage begins with a convolution,
+    which in all but the first doubles the sides of the image and halves its channels, and goes on
+    with residual blocks, $u = z + b\, a W * \phi(z)$; the readout is a convolution to the colours.
+    It is `mupc.with_prior` of a `mupc.conv_resnet` run backwards, with the same multipliers.
+
+    Args:
+        latents: channels of the latent image, whose sides are those of an image over 2^doublings.
+        shape: of an image, (height, width, channels).
+        doublings: how often the sides are doubled, one less than there are stages.
+        blocks: how many residual blocks each stage has.
+        channels: of the last stage.
+        activation: φ.
+        parameterisation: `mupc.mupc()` unless given.
+        key: draws the weights.
+
+    Raises:
+        TypeError: if a size is no whole number.
+        ValueError: if a size is impossible, or the sides of an image cannot be halved so often.
+    """
+    check_sizes(latents=latents, blocks=blocks, channels=channels, doublings=doublings)
+    height, width, colours = shape
+    times = 2**doublings
+    if height % times or width % times:
+        raise ValueError(
+            f"images of {height} × {width} pixels cannot be halved {doublings} times: their sides "
+            f"must be multiples of {times}"
+        )
+    laws = parameterisation or parameterisations.mupc()
+    length = (doublings + 1) * (blocks + 1) + 1
+    stages, before = list[Stage](), latents
+    *keys, readout_key = jax.random.split(key, doublings + 2)
+    for i, stage_key in enumerate(keys):
+        own = channels * 2 ** (doublings - i)
+        there = Shape(own, length)
+        entry_key, blocks_key = jax.random.split(stage_key)
+        if i == 0:
+            make, size, role, reads = Convolution.initialise, (before, own), "input", identity
+        else:
+            make, size, role, reads = Upsampling.initialise, (before, 4 * own), "hidden", activation
+        entry = make(size, role, reads, laws, there, key=entry_key)
+        stack = residual_blocks(own, blocks, activation, blocks_key, laws, there)
+        stages.append(Stage(entry, stack))
+        before = own
+    readout = Convolution.initialise(
+        (before, colours), "readout", activation, laws, Shape(before, length), key=readout_key
+    )
+    inner = Chain(tuple(stages), readout)
+    return with_prior(inner, (height // times, width // times, latents))

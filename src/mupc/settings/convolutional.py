@@ -29,6 +29,14 @@ class OfImages(NetworkKind):
     def check_data(self, data: Dataset) -> None:
         """Refuse what are no images, or images that are too small."""
         super().check_data(data)
+        self.check_images(data)
+
+    def check_images(self, data: Dataset) -> None:
+        """Refuse inputs that are no images, or of which the network cannot be built.
+
+        Raises:
+            ConfigError: if they are such.
+        """
         if len(data.shape) != 3:
             raise ConfigError(
                 f"`network` {self.kind} takes images (height, width, channels), and the inputs of "

@@ -1,8 +1,9 @@
 """Every kind of network."""
 
 from mupc.settings.convolutional import ConvResNet, Vgg
+from mupc.settings.decoder import ConvDecoder, Decoder
 from mupc.settings.hopfield import LayeredHopfield, ResidualHopfield
-from mupc.settings.mlp import BidirectionalMLP, Decoder, ResidualMLP
+from mupc.settings.mlp import BidirectionalMLP, ResidualMLP
 from mupc.settings.network import NetworkKind
 from mupc.settings.transformers import Transformer, VisionTransformer
 
@@ -10,7 +11,7 @@ NETWORKS: tuple[type[NetworkKind], ...] = (
     *(ResidualMLP, ConvResNet, Vgg),
     *(Transformer, VisionTransformer),
     BidirectionalMLP,
-    Decoder,
+    *(Decoder, ConvDecoder),
     ResidualHopfield,
     LayeredHopfield,
 )

@@ -1,0 +1,143 @@
+"""Networks that generate data from latent variables."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from jaxtyping import PRNGKeyArray
+
+from mupc.data import Dataset
+from mupc.networks import Network, conv_decoder, decoder
+from mupc.records import counted
+from mupc.settings.convolutional import OfImages
+from mupc.settings.mlp import FullyConnected
+from mupc.settings.network import (
+    ACTIVATIONS,
+    NTK,
+    Activation,
+    NetworkKind,
+    OfActivation,
+    ParameterisationKind,
+)
+from mupc.settings.setting import ConfigError, Count
+
+if TYPE_CHECKING:
+    from mupc.settings.configuration import Configuration
+
+
+class Generating(OfActivation, NetworkKind):
+    """What a network of latent variables asks of the rest."""
+
+    generates = True
+    brings: ClassVar[Mapping[str, Any]] = {
+        "scale": "unit",
+        "regime": "fixed",
+        "precision": 10.0,
+        "hidden_precision": 10_000.0,
+        "solver": "l-bfgs",
+        "max_steps": 15,
+        "learning_rate": 0.005,
+    }
+
+    latents: Count = 64
+    """Number of latent variables, which have a prior N(0, I) and are inferred."""
+    activation: Activation = "tanh"
+    """Activation function φ."""
+    parameterisation: ParameterisationKind = NTK()
+
+    def view(self, data: Dataset) -> Dataset:
+        """Return the data in the shape that the network takes, as their own targets."""
+        seen = super().view(data)
+        # Targets with positions, of text, are refused as they are.
+        return seen if data.train.y.ndim > 2 else seen.reconstructed()
+
+    def check(self, config: "Configuration") -> None:
+        """Refuse rules that do not infer the input, and regimes in which it is hardly inferred."""
+        super().check(config)
+        if (rule := config.rule.kind) != "predictive-coding":
+            raise ConfigError(
+                f"`network` {self.kind} has latent variables, which `rule` {rule} does not infer: "
+                "choose predictive-coding"
+            )
+        if getattr(config.dataset, "augment", "none") != "none":
+            raise ConfigError(
+                f"`network` {self.kind} takes no `augment`, which changes inputs and not targets"
+            )
+        regime: Any = config.rule
+        if (kind := regime.regime.kind) != "fixed":
+            raise ConfigError(
+                f"`network` {self.kind} takes no `regime` {kind}, which is for networks near "
+                "backpropagation, where latent variables stay at their mean: choose `regime` fixed "
+                "and a `precision`"
+            )
+
+
+class Decoder(Generating, FullyConnected):
+    """Fully connected layers that generate data from latent variables."""
+
+    kind = "decoder"
+    make = decoder
+    sizes = ("latents", "depth", "width")
+
+    depth: Count = 2
+    """Number of hidden layers between them and the data."""
+    biases: bool = True
+    """Biases in every layer."""
+
+    def _inputs(self, shape: tuple[int, ...]) -> int:
+        return self.latents
+
+    @property
+    def hidden(self) -> int:
+        """The number of its hidden layers, the latent variables' among them."""
+        return self.depth + 1
+
+    @property
+    def describes(self) -> str:
+        """What it is, in a few words."""
+        return f"{self.latents} latent variables, {super().describes}"
+
+
+class ConvDecoder(Generating, OfImages):
+    """Convolutional layers that generate images from a small image of latent variables."""
+
+    kind = "conv-decoder"
+    sizes = ("latents", "blocks", "channels")
+
+    latents: Count = 8
+    """Channels of the small image of latent variables, which have a prior N(0, I)."""
+    doublings: Count = 2
+    """How often the sides of that image are doubled until they are those of the data."""
+    blocks: Count = 1
+    """Residual blocks after each."""
+    channels: Count = 16
+    """Channels of the last stage; each one before has twice as many, and half the pixels a side."""
+
+    def check_data(self, data: Dataset) -> None:
+        """Refuse what are no images, or images whose sides cannot be halved so often."""
+        self.check_images(data)
+
+    def build(self, shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> Network:
+        """Return a new network."""
+        height, width, channels = shape
+        return conv_decoder(
+            self.latents,
+            (height, width, channels),
+            doublings=self.doublings,
+            blocks=self.blocks,
+            channels=self.channels,
+            activation=ACTIVATIONS[self.activation],
+            parameterisation=self.parameterisation.build(),
+            key=key,
+        )
+
+    @property
+    def hidden(self) -> int:
+        """The number of its hidden layers, the latent variables' among them."""
+        return (self.doublings + 1) * (self.blocks + 1) + 1
+
+    @property
+    def describes(self) -> str:
+        """What it is, in a few words."""
+        stages = f"{counted(self.doublings + 1, 'stage')} of {counted(self.blocks, 'block')}"
+        laws = self.parameterisation.kind
+        return f"latent images of {counted(self.latents, 'channel')}, {stages}, {laws}"
