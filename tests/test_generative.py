@@ -345,7 +345,7 @@ def test_the_command_trains_a_decoder_and_says_how_far_off_its_pictures_are(tmp_
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out = str(tmp_path_factory.mktemp("decoder") / "run")
-    words = "--network conv-decoder --latents 4 --channels 4 --batch-size 50 --epochs 2"
+    words = "--network conv-decoder --latents 4 --doublings 1 --channels 2 --batch-size 50 --epochs 1"
     assert main(["train", *words.split(), "--report-every", "0", "--out", out]) == 0
     return Path(out)
 
