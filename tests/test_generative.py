@@ -122,6 +122,45 @@ def test_what_is_completed_is_what_is_likeliest_given_the_rest():
     np.testing.assert_allclose(seen.completed[:, ~known], wanted, atol=1e-8)
 
 
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", SOLVERS)
+def test_an_input_known_in_part_is_inferred_where_it_is_not(name):
+    """The rest of x on condition of what is known of it and of y, by one dense solve."""
+    inner = mupc.Chain(linear().stages[1:], linear().readout)
+    network = mupc.with_prior(inner, (LATENTS,), about_input=True)
+    x, y = (jax.random.normal(jax.random.key(i), (6, n)) for i, n in ((1, LATENTS), (2, DATA)))
+    given, known = np.array([1, 0, 0]), np.array([1, 1, 0, 1, 1, 0, 1])
+    every = lambda one, like: np.broadcast_to(one, like.shape)
+    energy = mupc.FreeEnergy(network, x, y, mupc.Gaussian(PRECISION),
+                             observed=every(known, y), given=every(given, x))  # fmt: skip
+    make, steps = SOLVERS[name]
+    found = mupc.infer(energy, make(), energy.run(), max_steps=steps,
+                       stopping=mupc.Tolerance(1e-12, patience=1000))  # fmt: skip
+    onto, mean, noise = np.eye(LATENTS), np.zeros(LATENTS), np.zeros((LATENTS, LATENTS))
+    *hidden, (last, shift) = maps(network)
+    for matrix, offset in hidden:
+        onto, mean = matrix @ onto, matrix @ mean + offset
+        noise = matrix @ noise @ matrix.T + np.eye(len(matrix))
+    seen, free = np.flatnonzero(known), np.flatnonzero(given == 0)
+    onto, mean = (last @ onto)[seen], (last @ mean + shift)[seen]
+    noise = (last @ noise @ last.T + np.eye(DATA) / PRECISION)[seen][:, seen]
+    weighed = onto[:, free].T @ np.linalg.inv(noise)
+    wanted = np.array(x)
+    rest = np.asarray(y)[:, seen] - mean - wanted @ onto.T
+    wanted[:, free] += np.linalg.solve(
+        np.eye(len(free)) + weighed @ onto[:, free], weighed @ rest.T
+    ).T
+    latents = found.point.activities[0][0]
+    np.testing.assert_allclose(latents, wanted, atol=1e-8)
+    np.testing.assert_array_equal(latents[:, 0], x[:, 0])
+    # Whatever it starts from, what is known stays.
+    drawn = energy.at(jax.tree.map(jnp.ones_like, found.point.activities))
+    np.testing.assert_array_equal(drawn.activities[0][0][:, 0], x[:, 0])
+    assert np.all(energy.activity_gradient(drawn)[0][..., 0] == 0)
+    with pytest.raises(ValueError, match="given must have the shape of x"):
+        mupc.FreeEnergy(inner, x, y, mupc.Gaussian(), given=every(given, x))
+
+
 def test_another_part_of_the_data_needs_no_other_program():
     traced = []
 
@@ -345,7 +384,9 @@ def test_the_command_trains_a_decoder_and_says_how_far_off_its_pictures_are(tmp_
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out = str(tmp_path_factory.mktemp("decoder") / "run")
-    words = "--network conv-decoder --latents 4 --doublings 1 --channels 2 --batch-size 50 --epochs 1"
+    words = (
+        "--network conv-decoder --latents 4 --doublings 1 --channels 2 --batch-size 50 --epochs 1"
+    )
     assert main(["train", *words.split(), "--report-every", "0", "--out", out]) == 0
     return Path(out)
 

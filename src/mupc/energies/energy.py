@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from mupc.arrays import AnyArray
+from mupc.arrays import AnyArray, ratio
 from mupc.networks import Activities
 
 
@@ -156,9 +156,9 @@ class ErrorEnergy(Energy):
         return errors
 
     def coloured(self, errors: Activities) -> Activities:
-        r"""Return $D^{1/2}$ e, what `whiten` undoes."""
+        r"""Return $D^{1/2}$ e, what `whiten` undoes; zero where D is infinite."""
         units = self.whiten(jax.tree.map(jnp.ones_like, errors))
-        return jax.tree.map(jnp.divide, errors, units)
+        return jax.tree.map(ratio, errors, units)
 
 
 class NudgedEnergy(ErrorEnergy):

@@ -57,6 +57,9 @@ class FreeEnergy(NudgedEnergy):
         observed: 1 where y is known and 0 elsewhere, shaped like the likelihood's terms (for a
             Gaussian, like y): what is not known of y follows its prediction, and costs nothing. All
             is known unless given.
+        given: 1 where the input is known, and 0 where it is inferred, (batch, ...), shaped like the
+            input of a network that `mupc.with_prior(…, about_input=True)` made: what is known stays
+            as x has it. Nothing is known unless given.
     """
 
     network: Network
@@ -72,6 +75,9 @@ class FreeEnergy(NudgedEnergy):
     observed: Float[Array, "batch ..."] | None = eqx.field(
         default=None, converter=as_not_negative_array
     )
+    given: Float[Array, "batch ..."] | None = eqx.field(
+        default=None, converter=as_not_negative_array
+    )
 
     def __check_init__(self) -> None:
         if self.factors is not None and self.factors.shape != self.x.shape[:1]:
@@ -82,6 +88,13 @@ class FreeEnergy(NudgedEnergy):
         if self.multipliers is not None:
             form = "a tuple of arrays (layer, batch, ...), one for each bank, as activities are"
             check_kind("multipliers", self.multipliers, tuple, form)
+        if self.given is not None and (
+            not self.network.generates or self.given.shape != self.x.shape
+        ):
+            raise ValueError(
+                f"given must have the shape of x, {self.x.shape}, and the network an input that is "
+                "free: mupc.with_prior(network, shape, about_input=True)"
+            )
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -134,11 +147,16 @@ class FreeEnergy(NudgedEnergy):
 
     def at(self, activities: Activities) -> Point:
         """Return the point of these activities, with their errors z − u."""
+        if self.given is not None:
+            known = self.given * self.x
+            first = self._unknown(activities)[0] + known[None]
+            activities = (first, *activities[1:])
         predictions, _ = self.network.predictions(self.x, activities)
         return Point(activities, jax.tree.map(jnp.subtract, activities, predictions))
 
     def run(self, errors: Activities | None = None) -> Point:
         """Run the network forwards with hidden errors, all zero unless given."""
+        errors = None if errors is None else self._unknown(errors)
         activities = self.network.feedforward(self.x, errors).activities
         return Point(activities, errors or jax.tree.map(jnp.zeros_like, activities))
 
@@ -173,9 +191,9 @@ class FreeEnergy(NudgedEnergy):
             term, self.of_output, self.x, activities, self._own(activities)
         )
         if (decay := self._decay(activities)) is None:
-            return samples, gradient
+            return samples, self._unknown(gradient)
         more, decaying = decay
-        return samples + more, jax.tree.map(jnp.add, gradient, decaying)
+        return samples + more, self._unknown(jax.tree.map(jnp.add, gradient, decaying))
 
     def activity_gradient(self, point: Point) -> Activities:
         r"""Return the gradient of the batch sum, shaped like the activities.
@@ -189,8 +207,8 @@ class FreeEnergy(NudgedEnergy):
         (below,) = down((jax.tree.map(jnp.negative, slopes), by_output))
         gradient = jax.tree.map(jnp.add, slopes, below)
         if (decay := self._decay(point.activities)) is None:
-            return gradient
-        return jax.tree.map(jnp.add, gradient, decay[1])
+            return self._unknown(gradient)
+        return self._unknown(jax.tree.map(jnp.add, gradient, decay[1]))
 
     def weight_gradient(
         self, point: Point, *, unit: float | Float[AnyArray, ""] | Float[AnyArray, " batch"] = 1.0
@@ -225,7 +243,7 @@ class FreeEnergy(NudgedEnergy):
             scaled = jax.tree.map(lambda a: over_samples(self.precision, a) * a, adjoints)
         else:
             scaled = self.network.pullback(self.x, point.activities, by_output, decay[1])
-        return jax.tree.map(jnp.add, slopes, scaled)
+        return self._unknown(jax.tree.map(jnp.add, slopes, scaled))
 
     def adjoint(self, point: Point) -> Activities:
         r"""Return $J^\top g$, g the gradient of the output's loss at unit precision."""
@@ -262,10 +280,10 @@ class FreeEnergy(NudgedEnergy):
 
     def of_sample(self, i: int | Int[Array, ""]) -> "FreeEnergy":
         """Return the energy of sample i alone, as a batch of one."""
-        each = (self.x, self.y, self.factors, self.observed)
+        each = (self.x, self.y, self.factors, self.observed, self.given)
         one = jax.tree.map(lambda v: v[i][None], each)
         own = jax.tree.map(lambda v: v[:, i][:, None], self.multipliers)
-        where = lambda e: (e.x, e.y, e.factors, e.observed, e.multipliers)  # noqa: E731
+        where = lambda e: (e.x, e.y, e.factors, e.observed, e.given, e.multipliers)  # noqa: E731
         return eqx.tree_at(where, self, (*one, own), is_leaf=lambda leaf: leaf is None)
 
     def _term(self, e: Float[Array, "batch ..."], own: "_Own") -> Float[Array, " batch"]:
@@ -300,7 +318,7 @@ class FreeEnergy(NudgedEnergy):
         """Return $D^{-1/2}$ e, D the curvature of the hidden energies where errors are zero.
 
         The identity, or the hidden precisions, unless `hidden` is another term; 1 where that has
-        no positive curvature.
+        no positive curvature. Zero where the input is known, whose precision is infinite.
         """
 
         def one(e: Array, number: Any) -> Array:
@@ -312,7 +330,13 @@ class FreeEnergy(NudgedEnergy):
             return e / jnp.sqrt(jnp.where(curvature > 0, curvature, 1))
 
         banks = zip(errors, self._numbers(errors), strict=True)
-        return tuple(jax.vmap(one)(e, number) for e, number in banks)
+        return self._unknown(tuple(jax.vmap(one)(e, number) for e, number in banks))
+
+    def _unknown(self, banks: Activities) -> Activities:
+        """Return banks, the first of them zero where the input is known."""
+        if self.given is None:
+            return banks
+        return ((1 - self.given) * banks[0], *banks[1:])
 
     def _slopes(self, point: Point) -> tuple[Activities, Float[Array, "batch ..."]]:
         """Return the gradients of the layers' own terms: by the errors, and by the output."""

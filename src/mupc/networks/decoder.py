@@ -23,12 +23,13 @@ class Prior(Block):
 
     As the entry of a chain it makes the first activity z a latent variable: the energy has the term
     $\tfrac12 \|z\|^2$, the negative logarithm of $N(0, I)$ but for a constant. It reads nothing of
-    x.
+    x, unless this is the mean: then it is $\tfrac12 \|z - x\|^2$.
     """
 
     title: ClassVar[str] = "prior"
     free: ClassVar[bool] = True
     shape: tuple[int, ...] = eqx.field(static=True)
+    about_input: bool = eqx.field(static=True, default=False)
 
     @property
     def linear(self) -> bool:
@@ -37,8 +38,7 @@ class Prior(Block):
 
     def __call__(self, z: Num[Array, "..."]) -> Float[Array, "..."]:
         """Return the mean."""
-        del z
-        return jnp.zeros(self.shape)
+        return jnp.asarray(z, float) if self.about_input else jnp.zeros(self.shape)
 
 
 class Upsampling(Convolution):
@@ -54,7 +54,7 @@ class Upsampling(Convolution):
         return parts.reshape(2 * height, 2 * width, channels // 4)
 
 
-def with_prior(network: Chain, shape: tuple[int, ...]) -> Chain:
+def with_prior(network: Chain, shape: tuple[int, ...], *, about_input: bool = False) -> Chain:
     r"""Return a network whose input is free: a latent variable, inferred from the output.
 
     $$F(z) = \tfrac12 \|z_0\|^2 + \sum_{l=1}^{H} \tfrac12 \|z_l - u_l(z_{l-1})\|^2
@@ -66,9 +66,14 @@ def with_prior(network: Chain, shape: tuple[int, ...]) -> Chain:
     that it infers; training takes batches (y, y). Of a network from labels to images the labels
     are inferred in this way.
 
+    With `about_input` x is an input whose numbers are known in part: those that
+    `mupc.FreeEnergy(…, given=…)` says are as x has them, and the others free, with x as the mean of
+    their prior.
+
     Args:
         network: what is to generate.
         shape: of one of its inputs.
+        about_input: whether x is the mean of the prior; else it is zero.
 
     Raises:
         TypeError: if the network is no `mupc.Chain`, or the shape no tuple of whole numbers.
@@ -80,7 +85,7 @@ def with_prior(network: Chain, shape: tuple[int, ...]) -> Chain:
         raise ValueError("the input of this network is free already")
     check_sizes(**{f"shape[{i}]": size for i, size in enumerate(shape)})
     jax.eval_shape(network.feedforward, jax.ShapeDtypeStruct((1, *shape), float))  # does it fit?
-    return Chain((Stage(Prior(tuple(shape))), *network.stages), network.readout)
+    return Chain((Stage(Prior(tuple(shape), about_input)), *network.stages), network.readout)
 
 
 def decoder(
