@@ -154,7 +154,14 @@ def test_a_validation_split_that_takes_everything_is_refused(tmp_path):
 def test_available_knows_digits_and_finds_nothing_else_here():
     states = available()
     assert states.pop("digits") == "built in"
-    assert set(states) == {"mnist", "fashion-mnist", "cifar10", "cifar100", "shakespeare"}
+    assert set(states) == {
+        "mnist",
+        "color-mnist",
+        "fashion-mnist",
+        "cifar10",
+        "cifar100",
+        "shakespeare",
+    }
     assert set(states.values()) == {"not on this machine; fetched when first used"}
 
 

@@ -4,6 +4,7 @@ No test uses the network: pooch's downloader is replaced. Tests on the real MNIS
 environment variable MUPC_DATA names a folder that has it.
 """
 
+import colorsys
 import gzip
 import hashlib
 import os
@@ -16,6 +17,7 @@ import pytest
 import requests
 
 from mupc.data import DataError, available, load
+from mupc.data.color_mnist import coloured
 from mupc.data.sources import Source, files
 
 REAL = os.environ.get("MUPC_DATA")  # unset or empty: no folder
@@ -272,3 +274,25 @@ def test_real_mnist_is_the_same_decompressed(tmp_path):
     theirs = load("mnist", data_dir=REAL, validation=0)
     for a, b in zip((*ours.train, *ours.test), (*theirs.train, *theirs.test), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@real_mnist
+def test_color_mnist_is_mnist_in_colours():
+    """The largest channel is the grey value, and of a colour one channel is 1 and one 0."""
+    ours, grey = load("color-mnist", data_dir=REAL), load("mnist", data_dir=REAL, scale="unit")
+    for a, b in ((ours.train, grey.train), (ours.test, grey.test)):
+        np.testing.assert_allclose(a.x.max(axis=-1), b.x[..., 0], atol=1e-6)
+        np.testing.assert_array_equal(a.y, b.y)
+        assert not a.x.min(axis=-1).any()
+    shown = ours.train.x[:1000].max(axis=(1, 2))
+    assert not np.allclose(shown[0], shown[1], atol=0.01)
+    # Hues are uniform: each channel is as bright on average, (1/3 · 1 + 1/3 · 1/2) of the largest.
+    np.testing.assert_allclose(shown.mean(axis=0), 0.5, atol=0.05)
+
+
+def test_colours_are_those_of_the_hues():
+    found = coloured(50, 1)
+    hues = np.random.default_rng((0, 1)).random(50)
+    wanted = [colorsys.hsv_to_rgb(hue, 1, 1) for hue in hues]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    np.testing.assert_array_equal(coloured(10, 1), found[:10])

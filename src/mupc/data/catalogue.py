@@ -4,6 +4,7 @@ import difflib
 from pathlib import Path
 
 from mupc.data.cifar import CIFAR10, CIFAR100
+from mupc.data.color_mnist import COLOR_MNIST
 from mupc.data.dataset import Dataset, prepare
 from mupc.data.digits import DIGITS
 from mupc.data.mnist import FASHION_MNIST, MNIST
@@ -13,7 +14,9 @@ from mupc.data.sources import state
 from mupc.data.split import DataError
 from mupc.data.text import SHAKESPEARE, load_shakespeare
 
-_KNOWN = {known.name: known for known in (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR100)}
+_KNOWN = {
+    known.name: known for known in (DIGITS, MNIST, COLOR_MNIST, FASHION_MNIST, CIFAR10, CIFAR100)
+}
 
 
 def load(
@@ -26,7 +29,8 @@ def load(
 ) -> Dataset:
     """Return a data set by name, or an `.npz` file by its path.
 
-    Names are `digits`, `mnist`, `fashion-mnist`, `cifar10`, `cifar100` and `shakespeare`.
+    Names are `digits`, `mnist`, `color-mnist`, `fashion-mnist`, `cifar10`, `cifar100` and
+    `shakespeare`.
 
     Images have the shape (n, height, width, channels); `Dataset.flattened` makes rows of them.
 

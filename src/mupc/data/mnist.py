@@ -86,12 +86,23 @@ _MNIST_CONTENTS_MD5 = {
 
 def load_mnist(data_dir: str | Path | None) -> Dataset:
     """Return MNIST (LeCun, Cortes, Burges): handwritten digits."""
+    return _dataset(_MNIST.name, _mnist_arrays(data_dir), 0.1307, 0.3081, tuple(range(10)))
+
+
+def mnist_images(data_dir: str | Path | None) -> list[Split]:
+    """Return MNIST's training and test images as grey values from 0 to 1, with their labels."""
+    arrays = _mnist_arrays(data_dir)
+    names = ((_TRAIN_IMAGES, _TRAIN_LABELS), (_TEST_IMAGES, _TEST_LABELS))
+    grey = lambda images: standardise(arrays[images][..., None], 255, 0.0, 1.0)  # noqa: E731
+    return [Split(grey(images), one_hot(arrays[labels], 10)) for images, labels in names]
+
+
+def _mnist_arrays(data_dir: str | Path | None) -> dict[str, UInt8[np.ndarray, "..."]]:
     paths = files(_MNIST, data_dir)
-    arrays = {
+    return {
         name: read_idx(paths[name], shape, _MNIST_CONTENTS_MD5[name])
         for name, shape in _SHAPES.items()
     }
-    return _dataset(_MNIST.name, arrays, 0.1307, 0.3081, tuple(range(10)))
 
 
 def load_fashion_mnist(data_dir: str | Path | None) -> Dataset:

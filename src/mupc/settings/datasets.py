@@ -98,6 +98,12 @@ class MNIST(_Files):
     kind = "mnist"
 
 
+class ColorMNIST(_Files):
+    """MNIST's digits, each in a colour drawn for it."""
+
+    kind = "color-mnist"
+
+
 class FashionMNIST(_Files):
     """Articles of clothing, 28 × 28 pixels."""
 
@@ -202,7 +208,7 @@ class Text(_Characters):
 DATASETS: tuple[type[DatasetKind], ...] = (
     Digits,
     MNIST,
-    FashionMNIST,
+    *(ColorMNIST, FashionMNIST),
     CIFAR10,
     CIFAR100,
     Npz,
