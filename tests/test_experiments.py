@@ -252,3 +252,31 @@ def test_rules_are_trained_side_by_side(script, tmp_path, capsys):
     ]
     with pytest.raises(SystemExit):
         module.main(["backprop"])
+
+
+def test_memory_recalls_what_it_stored(script, capsys):
+    found = script("experiments/memory").main(["--quick"])
+    rows = [row for row in capsys.readouterr().out.splitlines() if row.startswith("| 8 ")]
+    assert len(rows) == len(found) == 8
+    pixels = 2 * mupc.data.load("digits", scale="unit").train.x[:8].reshape(8, -1) - 1
+    blank = np.mean((pixels - pixels.mean(axis=0))[:, 32:] ** 2)
+    quick, *slow = found[:4]
+    # In a seventh of the sweeps of descent, whose best is no nearer; the mean picture is far off.
+    assert quick.error < min(0.3 * blank, *(one.error for one in slow))
+    assert quick.sweeps < 60
+    assert {one.sweeps for one in slow} == {400.0}
+
+
+def test_decoders_compares_with_an_autoencoder_and_principal_components(script, capsys):
+    rows = script("experiments/decoders").main(["digits", "--set", "steps=100"])
+    printed = capsys.readouterr().out.splitlines()[2:]
+    assert [row.rule for row in rows] == ["predictive coding", "autoencoder"]
+    data = mupc.data.load("digits", scale="unit").flattened()
+    mean = np.mean((data.test.x - data.train.x.mean(axis=0)) ** 2)
+    singular = np.linalg.svd(data.train.x - data.train.x.mean(axis=0), full_matrices=False)[2][:8]
+    rest = data.test.x - data.train.x.mean(axis=0)
+    left = np.mean((rest - rest @ singular.T @ singular) ** 2)
+    for row, text in zip(rows, printed, strict=True):
+        assert row.components == pytest.approx(left, rel=1e-3)
+        assert left < row.errors[0] < mean
+        assert f"{1000 * row.errors[0]:.2f}e-3" in text
