@@ -39,6 +39,11 @@ def linear(depth=3):
     return jax.tree.map(lambda v: shifted(v) if eqx.is_array(v) else v, network)
 
 
+def decoder_of_rows():
+    network = mupc.decoder(LATENTS, DATA, width=5, depth=2, activation=mupc.identity, key=KEY)
+    return network, jax.random.normal(jax.random.key(1), (4, DATA))
+
+
 def _rows(arrays, count):
     leaves, form = jax.tree.flatten(arrays)
     return [jax.tree.unflatten(form, [leaf[i] for leaf in leaves]) for i in range(count)]
@@ -157,8 +162,11 @@ def test_an_input_known_in_part_is_inferred_where_it_is_not(name):
     drawn = energy.at(jax.tree.map(jnp.ones_like, found.point.activities))
     np.testing.assert_array_equal(drawn.activities[0][0][:, 0], x[:, 0])
     assert np.all(energy.activity_gradient(drawn)[0][..., 0] == 0)
-    with pytest.raises(ValueError, match="given must have the shape of x"):
-        mupc.FreeEnergy(inner, x, y, mupc.Gaussian(), given=every(given, x))
+    for other in (inner, mupc.with_prior(inner, (LATENTS,))):
+        with pytest.raises(ValueError, match="given must have the shape of x"):
+            mupc.FreeEnergy(other, x, y, mupc.Gaussian(), given=every(given, x))
+    with pytest.raises(ValueError, match="that are 0 or 1"):
+        mupc.FreeEnergy(network, x, y, mupc.Gaussian(), given=2 * every(given, x))
 
 
 def test_another_part_of_the_data_needs_no_other_program():
@@ -201,6 +209,44 @@ def test_what_cannot_be_recalled_is_refused():
         mupc.recall(network, y, np.ones(3), rule=rule)
     with pytest.raises(ValueError, match="holds no samples"):
         mupc.recall(network, y[:0], rule=rule)
+    with pytest.raises(ValueError, match="batch_size"):
+        mupc.recall(network, y, rule=rule, batch_size=0)
+    with pytest.raises(ValueError, match="that are 0 or 1"):
+        mupc.recall(network, y, np.full(DATA, -1.0), rule=rule)
+    inner = mupc.Chain(network.stages[1:], network.readout)
+    for read in (mupc.recall, lambda n, y, rule: mupc.sample(n, 3, rule=rule, key=KEY)):
+        with pytest.raises(ValueError, match="network's input is given"):
+            read(mupc.with_prior(inner, (LATENTS,), about_input=True), y, rule=rule)
+
+
+def test_classes_are_recalled_whole():
+    network = linear()
+    y = np.eye(DATA)[:4]
+    rule = mupc.PredictiveCoding(mupc.GaussNewton(DATA), 20, mupc.Categorical(4.0))
+    seen = mupc.recall(network, y, rule=rule)
+    np.testing.assert_allclose(seen.generated.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(seen.completed, y)
+
+
+def test_precisions_are_given_in_one_place():
+    network, y = linear(), jnp.zeros((4, DATA))
+    own = lambda *terms: mupc.FreeEnergy(*terms, precisions=[1.0, 2, 2, 2])
+    rule = mupc.PredictiveCoding(
+        mupc.GaussNewton(), 1, mupc.Gaussian(4.0), hidden_precision=7.0, energy=own
+    )
+    with pytest.raises(ValueError, match="without precisions of its own"):
+        rule.predict(network, y)
+
+
+def test_the_closed_form_refuses_what_it_does_not_know():
+    network, y = decoder_of_rows()
+    solve = lambda energy: mupc.infer(energy, mupc.LinearSolve(), energy.run(), max_steps=1)
+    for energy in (
+        mupc.FreeEnergy(network, y, y, mupc.Gaussian(), observed=jnp.ones_like(y)),
+        mupc.FreeEnergy(network, y, y, mupc.Gaussian(precisions=jnp.ones(DATA))),
+    ):
+        with pytest.raises(ValueError, match="closed form is for"):
+            solve(energy)
 
 
 @pytest.mark.usefixtures("float64")
@@ -209,8 +255,8 @@ def test_precise_hidden_layers_leave_all_to_the_latents():
     network = linear()
     y = jax.random.normal(jax.random.key(1), (6, DATA))
     rule = mupc.PredictiveCoding(
-        mupc.InErrors(mupc.LBFGS(8)), 40, mupc.Gaussian(PRECISION),
-        hidden_precision=1e8, stopping=mupc.Tolerance(1e-10),
+        mupc.InErrors(mupc.LBFGS(8)), 40, mupc.Gaussian(PRECISION), hidden_precision=1e8,
+        stopping=mupc.Tolerance(1e-10),
     )  # fmt: skip
     onto, mean = np.eye(LATENTS), np.zeros(LATENTS)
     for matrix, offset in maps(network):
@@ -399,16 +445,16 @@ def said(capsys, *words):
 def test_commands_restore_data_and_draw_them(folder, capsys):
     capsys.readouterr()
     first = said(capsys, "reconstruct", folder, "--samples", "50")
-    scores = json.loads((folder / "reconstruct.json").read_text())
-    assert f"of 50 samples of test: mean squared error {scores['error']:.3g}; PSNR" in first
+    scores = json.loads((folder / "reconstruct.scores.json").read_text())
+    assert f"(50 samples of test): mean squared error {scores['error']:.3g}; PSNR" in first
     pixels = mupc.data.load("digits", scale="unit").test.x[:50]
     assert scores["error"] < 0.5 * np.mean((pixels - pixels.mean(axis=0)) ** 2)
     assert scores["ssim"] > 0.5
     assert said(capsys, "reconstruct", folder, "--samples", "50") == first
-    assert "50% hidden (lower), of 50 samples" in said(
+    assert "50% hidden (lower) and completed (50 samples" in said(
         capsys, "complete", folder, "--samples", "50"
     )
-    assert "noise of 0.25 taken of 50" in said(capsys, "denoise", folder, "--samples", "50")
+    assert "noise of 0.25 removed (50" in said(capsys, "denoise", folder, "--samples", "50")
     assert "picture: " in said(capsys, "generate", folder, "--pictures", "20")
     height, width = 64 + 2, 16 * 66 - 2
     for name, rows in (("reconstruct", 2), ("complete", 3), ("denoise", 3), ("generate", 2)):
@@ -424,7 +470,7 @@ def test_less_precision_relies_on_what_was_learned(folder, capsys):
     config, data, network = load_run(folder)
     mean = network.feedforward(data.test.x[:50]).output
     error = float(np.mean((data.test.x[:50] - mean) ** 2))
-    found = json.loads((folder / "reconstruct.json").read_text())["error"]
+    found = json.loads((folder / "reconstruct.scores.json").read_text())["error"]
     assert found == pytest.approx(error, rel=1e-3)
     assert config.network.generates
 
@@ -434,6 +480,13 @@ def test_less_precision_relies_on_what_was_learned(folder, capsys):
     [
         ("complete {} --mask top", "--mask must be one of upper, lower, left, right or random"),
         ("complete {} --share 1", "--share must be below 1"),
+        (
+            "complete {} --share 0.01",
+            "a share of 0.01 (lower) hides none of 360 samples of shape (8",
+        ),
+        ("complete {} --mask-seed 3", "--mask-seed would have no effect, since --mask is lower"),
+        ("generate {} --prompt a", "--prompt would have no effect, since the network of"),
+        ("reconstruct {} --picture /dev/null/a.png", "--picture: cannot write /dev/null/a.png"),
         ("denoise {} --noise -1", "--noise must be at least 0"),
         ("reconstruct {} --picture a.jpg", "--picture must be a file that ends in .png, not a.jpg"),
         ("reconstruct {}/config.json", "config.json"),
@@ -443,6 +496,26 @@ def test_less_precision_relies_on_what_was_learned(folder, capsys):
 def test_what_cannot_be_restored_is_said_in_a_sentence(folder, capsys, words, sentence):
     assert main(words.format(folder).split()) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_nothing_is_left_where_there_is_no_run(tmp_path, capsys):
+    assert main(["reconstruct", str(tmp_path / "none")]) == 2
+    assert "none" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_pictures_are_for_networks_that_make_them(tmp_path, capsys):
+    out = str(tmp_path / "run")
+    assert main(["train", "--depth", "1", "--width", "4", "--steps", "2", "--report-every", "0",
+                 "--out", out]) == 0  # fmt: skip
+    for words, sentence in (
+        (["generate", out, "--pictures", "3"], "makes no pictures"),
+        (["generate", out], "is no text, and the network generates no pictures"),
+        (["denoise", out], "is a residual-mlp, which generates nothing"),
+    ):
+        capsys.readouterr()
+        assert main(words) == 2
+        assert sentence in capsys.readouterr().err
 
 
 def test_parts_and_noise_belong_to_a_sample_and_a_seed():

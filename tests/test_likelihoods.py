@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import mupc
@@ -143,8 +144,39 @@ def test_what_is_observed_is_shaped_like_the_terms():
     y = jnp.zeros((3, SIZE))
     with pytest.raises(ValueError, match=r"shaped like the terms of the likelihood, \(3, 5\), not"):
         losses(gaussian(), y, y, jnp.ones(3))
-    with pytest.raises(ValueError, match="at least 0"):
+    with pytest.raises(ValueError, match="that are 0 or 1"):
         problem(gaussian, -np.ones((3, SIZE)))
+
+
+def test_what_is_not_known_may_be_anything():
+    known = jnp.array([[1.0, 0, 1, 1, 0]])
+    y = jnp.where(known > 0, 0.5, jnp.nan)
+    for make in (gaussian, mupc.Laplace, mupc.Bernoulli):
+        assert np.all(np.isfinite(losses(make(), y, jnp.ones((1, SIZE)), known)))
+
+
+def test_precisions_are_shaped_like_an_output():
+    for wrong in (np.ones((2, SIZE)), np.ones(1)):
+        with pytest.raises(ValueError, match=r"precisions must have the shape .* \(5,\)"):
+            mupc.Gaussian(precisions=wrong).loss(OUTPUT, OUTPUT)
+    with pytest.raises(ValueError, match="y has shape"):
+        mupc.Gaussian.fitted(np.ones((4, 3)), np.ones(3))
+
+
+def test_likelihoods_know_what_targets_they_take():
+    rows = {"numbers": np.array([[3.0, -1]]), "coins": np.array([[0.0, 1]] * 2 + [[1, 1]]),
+            "classes": np.array([[0.25, 0.75]])}  # fmt: skip
+    every = (gaussian(), mupc.Laplace(), mupc.Bernoulli(), mupc.Categorical())
+    takes = {type(one): {n for n, y in rows.items() if one.takes(y)} for one in every}
+    assert takes == {
+        mupc.Gaussian: set(rows), mupc.Laplace: set(rows),
+        mupc.Bernoulli: {"coins", "classes"}, mupc.Categorical: {"classes"},
+    }  # fmt: skip
+    network = mupc.residual_mlp(2, 2, width=4, depth=1, key=jax.random.key(0))
+    data = mupc.data.Dataset.from_arrays(rows["coins"], 3.0 * rows["coins"])
+    with pytest.raises(ValueError, match=r"mupc\.Bernoulli needs targets that are numbers from 0"):
+        mupc.fit(network, data, mupc.Backpropagation(mupc.Bernoulli()), optax.sgd(0.1), steps=1,
+                 batch_size=3,                 key=jax.random.key(0))  # fmt: skip
 
 
 @pytest.mark.parametrize("make", [gaussian, mupc.Bernoulli, mupc.Categorical])

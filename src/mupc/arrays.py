@@ -68,11 +68,9 @@ def as_positive_array(value: ArrayLike | Sequence[float] | None) -> Float[Array,
     return _as_array(value, lambda numbers: numbers > 0, "above 0")
 
 
-def as_not_negative_array(
-    value: ArrayLike | Sequence[float] | None,
-) -> Float[Array, "..."] | None:
-    """Convert numbers of at least zero to an array of the default float type; None stays None."""
-    return _as_array(value, lambda numbers: numbers >= 0, "of at least 0")
+def as_mask(value: ArrayLike | Sequence[float] | None) -> Float[Array, "..."] | None:
+    """Convert zeros and ones to an array of the default float type; None stays None."""
+    return _as_array(value, lambda numbers: (numbers == 0) | (numbers == 1), "that are 0 or 1")
 
 
 def as_nonzero_array(value: ArrayLike | Sequence[float] | None) -> Float[Array, "..."] | None:

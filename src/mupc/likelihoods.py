@@ -1,6 +1,7 @@
 """Likelihoods: the output's part of an energy."""
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -26,6 +27,14 @@ class Likelihood(Readable):
     ) -> Float[Array, "..."]:
         """Return the terms of one example at unit precision: of every number, or every position."""
 
+    needs: ClassVar[str] = "numbers"
+    """What targets it takes."""
+
+    def takes(self, y: Num[np.ndarray, "n ..."]) -> bool:
+        """Return whether targets are such."""
+        del y
+        return True
+
     def loss(self, y: Float[AnyArray, "..."], output: Float[AnyArray, "..."]) -> Float[Array, ""]:
         """Return the loss of one example at unit precision, the sum of its terms."""
         return jnp.sum(self.terms(y, output))
@@ -38,7 +47,7 @@ class Likelihood(Readable):
         r"""Return $B v$ for one example, with $B B^\top$ the loss's Hessian by the output.
 
         Or, where it has none, the Fisher information. `mupc.GaussNewton` needs it, and nothing else
-        does. B is to be such that where a term is left out, so is what it gives of v.
+        does. Where a term is left out, so are the rows of B that belong to it.
         """
         del output, v
         raise NotImplementedError(
@@ -70,8 +79,11 @@ class Gaussian(Likelihood):
         $$\pi p_i = 1 / \langle (y_i - \hat y_i)^2 \rangle$$
 
         Raises:
-            ValueError: if an output has no error at all, so that its precision would be infinite.
+            ValueError: if y is not shaped like the output, or an output has no error at all, so
+                that its precision would be infinite.
         """
+        if y.shape != output.shape:
+            raise ValueError(f"y has shape {y.shape} and the output {output.shape}")
         squares = jnp.mean((jnp.asarray(y) - jnp.asarray(output)) ** 2, axis=0)
         if not np.all(np.asarray(squares) > 0):
             raise ValueError(
@@ -86,6 +98,11 @@ class Gaussian(Likelihood):
     ) -> Float[Array, "..."]:
         """Return half the squared differences."""
         squares = 0.5 * jnp.square(output - y)
+        if self.precisions is not None and self.precisions.shape != squares.shape:
+            raise ValueError(
+                f"precisions must have the shape of an example's output, {squares.shape}, not "
+                f"{self.precisions.shape}"
+            )
         return squares if self.precisions is None else self.precisions * squares
 
     def root(self, output: Float[Array, "..."], v: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -119,7 +136,12 @@ class Bernoulli(Likelihood):
     y is from 0 to 1.
     """
 
+    needs: ClassVar[str] = "numbers from 0 to 1"
     precision: Float[Array, ""] = eqx.field(default=1.0, converter=as_positive)
+
+    def takes(self, y: Num[np.ndarray, "n ..."]) -> bool:
+        """Return whether targets are from 0 to 1."""
+        return bool(np.all((y >= 0) & (y <= 1)))
 
     def terms(
         self, y: Float[AnyArray, "..."], output: Float[AnyArray, "..."]
@@ -143,7 +165,12 @@ class Categorical(Likelihood):
     Classes are the last axis; of outputs with positions each one has its own distribution.
     """
 
+    needs: ClassVar[str] = "distributions over classes"
     precision: Float[Array, ""] = eqx.field(default=1.0, converter=as_positive)
+
+    def takes(self, y: Num[np.ndarray, "n ..."]) -> bool:
+        """Return whether targets are distributions."""
+        return is_distribution(y)
 
     def terms(
         self, y: Float[AnyArray, "..."], output: Float[AnyArray, "..."]
@@ -164,6 +191,11 @@ class Categorical(Likelihood):
         return root * (v - root * jnp.sum(root * v, axis=-1, keepdims=True))
 
 
+def is_distribution(y: Num[np.ndarray, "n ..."]) -> bool:
+    """Return whether every row of targets is a distribution: none negative, and their sum 1."""
+    return bool(np.all(y >= 0) and np.allclose(np.sum(y, axis=-1), 1, atol=1e-5))
+
+
 def losses(
     likelihood: Likelihood,
     y: Num[AnyArray, "batch ..."],
@@ -182,12 +214,17 @@ def losses(
         )
     # A plain function: of a module's method JAX would write down the module, whenever it is traced.
     one = lambda y, output: likelihood.terms(y, output)  # noqa: E731
-    terms = jax.vmap(one)(jnp.asarray(y, output.dtype), output)
+    y = jnp.asarray(y, output.dtype)
     if observed is not None:
+        terms = jax.eval_shape(jax.vmap(one), y, output)
         if observed.shape != terms.shape:
             raise ValueError(
                 f"observed must be shaped like the terms of the likelihood, {terms.shape}, not "
                 f"{observed.shape}"
             )
+        # What is not known may be anything, also not a number.
+        y = jnp.where(observed.reshape(*terms.shape, *([1] * (y.ndim - terms.ndim))) > 0, y, 0)
+    terms = jax.vmap(one)(y, output)
+    if observed is not None:
         terms = observed * terms
     return jnp.sum(terms.reshape(len(terms), -1), axis=1)

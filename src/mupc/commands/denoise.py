@@ -25,5 +25,5 @@ def run(words: Sequence[str]) -> int:
     options = parse("denoise", words, DenoiseOptions).own
     prepare_backend(RunKeeping())
     add = functools.partial(denoise, noise=options.noise, seed=options.noise_seed)
-    show("denoise", f"noise of {options.noise:g} taken", options, add)
+    show("denoise", f"noise of {options.noise:g} removed", options, add)
     return 0

@@ -6,13 +6,24 @@ from typing import Annotated
 import jax
 
 from mupc.commands.options import Positional, parse
-from mupc.commands.pictures import SHOWN, place_of
+from mupc.commands.pictures import SHOWN, place_of, write_picture
 from mupc.commands.terminal import prepare_backend
 from mupc.runs.generate import generate
 from mupc.runs.restore import draw
 from mupc.runs.stored import load_trained, stored_config
-from mupc.settings.setting import Count, NotNegativeCount, OutPlace, Positive, Setting
+from mupc.settings.setting import (
+    Count,
+    MovedData,
+    NotNegativeCount,
+    OutPlace,
+    Positive,
+    Setting,
+    unheeded,
+)
 from mupc.settings.training import RunKeeping
+
+_TEXT = ("prompt", "length", "temperature")
+_PICTURES = ("pictures", "picture", "data")
 
 
 class GenerateOptions(Setting):
@@ -20,35 +31,43 @@ class GenerateOptions(Setting):
 
     folder: Annotated[str, Positional()]
     """Run folder."""
-    prompt: str = ""
+    prompt: str | None = None
     """Of text: what it begins with; unless given, with the end of a line, or else with the first
     character that the network knows."""
-    length: Count = 300
-    """Of text: how many characters follow."""
-    temperature: Positive = 1.0
-    """Of text: what the output is divided by: below 1 for likelier characters."""
-    pictures: Count = 64
-    """Of pictures: how many."""
+    length: Count | None = None
+    """Of text: how many characters follow, 300 unless given."""
+    temperature: Positive | None = None
+    """Of text: what the output is divided by, 1 unless given: below it for likelier characters."""
+    pictures: Count | None = None
+    """Of pictures: how many, 64 unless given."""
     picture: OutPlace | None = None
     """Of pictures: the PNG file; unless given, generate.png in the run folder."""
     draw_seed: NotNegativeCount = 0
     """What characters, or pictures, are drawn from."""
+    data: MovedData = None
 
 
 def run(words: Sequence[str]) -> int:
     """Generate, print, and return the exit status."""
     options = parse("generate", words, GenerateOptions).own
     prepare_backend(RunKeeping())
-    if stored_config(options.folder).network.generates:
-        return _draw(options)
+    generates = stored_config(options.folder).network.generates
+    kind, other = ("text", _TEXT) if generates else ("pictures", _PICTURES)
+    for name in other:
+        if getattr(options, name) is not None:
+            raise unheeded(name, f"the network of {options.folder} makes no {kind}")
+    return _draw(options) if generates else _write(options)
+
+
+def _write(options: GenerateOptions) -> int:
     data, network = load_trained(options.folder)
     known = [str(character) for character in data.classes or ("\n",)]
     text = generate(
         network,
         data,
         options.prompt or ("\n" if "\n" in known else known[0]),
-        length=options.length,
-        temperature=options.temperature,
+        length=options.length or 300,
+        temperature=options.temperature or 1.0,
         key=jax.random.key(options.draw_seed),
     )
     print(text)
@@ -57,10 +76,8 @@ def run(words: Sequence[str]) -> int:
 
 def _draw(options: GenerateOptions) -> int:
     path = place_of(options.folder, "generate", options.picture)
-    images = draw(options.folder, options.pictures, jax.random.key(options.draw_seed))
-    from mupc.plots.pictures import write_grid  # loads matplotlib
-
-    rows = [images[i : i + SHOWN] for i in range(0, len(images), SHOWN)]
-    write_grid(path, rows)
+    key = jax.random.key(options.draw_seed)
+    images, limits = draw(options.folder, options.pictures or 64, key, options.data)
+    write_picture(path, [images[i : i + SHOWN] for i in range(0, len(images), SHOWN)], limits)
     print(f"picture: {path}")
     return 0

@@ -1,20 +1,31 @@
 """What the commands of generating networks have in common: options, scores and pictures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
+
+import numpy as np
+from jaxtyping import Float
 
 from mupc.commands.options import Positional
 from mupc.records import counted, write_json
 from mupc.runs.restore import Restored, Which
-from mupc.settings.setting import ConfigError, Count, MovedData, OutPlace, Positive, Setting
+from mupc.settings.setting import (
+    ConfigError,
+    Count,
+    MovedData,
+    OutPlace,
+    Positive,
+    Setting,
+    unheeded,
+)
 
 SHOWN = 16
 """How many pictures are drawn beside one another."""
 
 
 class Restoring(Setting):
-    """Which samples a command restores, and where it draws them."""
+    """Options of the commands that restore data."""
 
     folder: Annotated[str, Positional()]
     """Run folder, of a network that generates."""
@@ -31,41 +42,52 @@ class Restoring(Setting):
 
 
 def place_of(folder: str, name: str, given: str | None) -> Path:
-    """Return the file of a picture, in a folder that is there.
+    """Return the file of a picture.
 
     Raises:
-        ConfigError: if it is no PNG file, or cannot be written.
+        ConfigError: if it is no PNG file.
     """
     path = Path(folder) / f"{name}.png" if given is None else Path(given)
     if path.suffix.lower() != ".png":
         raise ConfigError(f"`picture` must be a file that ends in .png, not {path}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()
-    except OSError as error:
-        raise ConfigError(f"`picture`: cannot write {path}: {error.strerror}") from error
     return path
 
 
 def show(name: str, what: str, options: Restoring, restore: Callable[[Which], Restored]) -> None:
-    """Restore samples, print how well, and leave scores and a picture of the first of them."""
+    """Restore samples, print how well, and leave scores and a picture of the first of them.
+
+    Raises:
+        ConfigError: if the picture cannot be written, or would be one of what is no image.
+    """
     path = place_of(options.folder, name, options.picture)
     chosen = options.split, options.samples, options.data, options.precision
-    seen = restore(Which(options.folder, *chosen))
-    count = counted(seen.scores.samples, "sample")
-    print(f"{options.folder}: {what} of {count} of {options.split}: {seen.scores.words}")
-    write_json(path.with_suffix(".json"), seen.scores._asdict())
-    if seen.images:
-        _draw(path, seen)
-        if seen.scores.ssim is None:
+    result = restore(Which(options.folder, *chosen))
+    count = counted(result.scores.samples, "sample")
+    print(f"{options.folder}: {what} ({count} of {options.split}): {result.scores.words}")
+    if result.images:
+        noisy = () if result.given is result.original else (result.given,)
+        rows = (result.original, *noisy, result.restored)
+        write_picture(path, [row[:SHOWN] for row in rows], result.limits)
+        print(f"picture: {path} (data{', as given' if noisy else ''}, restored)")
+        if result.scores.ssim is None:
             print("PSNR and SSIM need scikit-image: pip install 'mupc[pictures]'")
+    elif options.picture is not None:
+        raise unheeded("picture", "the data are no images")
+    write_json(Path(options.folder) / f"{name}.scores.json", result.scores._asdict())
 
 
-def _draw(path: Path, seen: Restored) -> None:
-    """Draw originals, and below them what was given and what was made of it."""
+def write_picture(
+    path: Path, rows: Sequence[Float[np.ndarray, "n ..."]], limits: tuple[float, float] = (0.0, 1.0)
+) -> None:
+    """Write rows of images to a PNG file, in a folder that is made if need be.
+
+    Raises:
+        ConfigError: if it cannot be written.
+    """
     from mupc.plots.pictures import write_grid  # loads matplotlib
 
-    given = [] if seen.given is seen.original else [seen.given]
-    rows = [seen.original, *given, seen.restored]
-    write_grid(path, [row[:SHOWN] for row in rows], seen.limits)
-    print(f"picture: {path} (data{', as given' if given else ''}, restored)")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_grid(path, rows, limits)
+    except OSError as error:
+        raise ConfigError(f"`picture`: cannot write {path}: {error.strerror}") from error

@@ -17,5 +17,5 @@ def run(words: Sequence[str]) -> int:
     """Reconstruct, print, draw, and return the exit status."""
     options = parse("reconstruct", words, ReconstructOptions).own
     prepare_backend(RunKeeping())
-    show("reconstruct", "reconstruction", options, reconstruct)
+    show("reconstruct", "reconstructed from latent variables", options, reconstruct)
     return 0

@@ -20,12 +20,12 @@ def hidden_part(
         shape: of a sample: an image (height, width, channels), whose pixels are hidden in all
             channels, or a row, of which numbers are hidden at random alone.
         part: of the image.
-        share: how much of it, between 0 and 1; rows and columns of pixels are rounded down.
+        share: how much of it, between 0 and 1; rows and columns of pixels are rounded.
         count: how many samples.
         seed: random pixels of sample i are drawn from (seed, i).
 
     Raises:
-        DataError: if there is no such part, or no such share.
+        DataError: if there is no such part or share, or nothing would be hidden, or all.
     """
     if part not in get_args(Part):
         raise DataError(f"part must be one of {', '.join(get_args(Part))}, not {part!r}")
@@ -38,7 +38,7 @@ def hidden_part(
     else:
         if len(shape) != 3:
             raise DataError(f"samples of shape {shape} have no {part} part: hide numbers at random")
-        height, width = (int(share * size) for size in pixels)
+        height, width = (round(share * size) for size in pixels)
         where = {
             "upper": np.s_[:, :height],
             "lower": np.s_[:, pixels[0] - height :],
@@ -47,6 +47,12 @@ def hidden_part(
         }
         hidden = np.zeros((count, *pixels), bool)
         hidden[where[part]] = True
+    if not count or hidden.all() or not hidden.any():
+        what = "all" if hidden.any() else "none"
+        raise DataError(
+            f"a share of {share} ({part}) hides {what} of {count} samples of shape {shape}: choose "
+            "another share"
+        )
     if len(shape) == 3:
         hidden = hidden[..., None]
     return np.broadcast_to(hidden, (count, *shape))

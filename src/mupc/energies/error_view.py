@@ -42,9 +42,9 @@ class ErrorView(Energy):
         point = self.run(activities)
         return self.energy.samples(point), self.energy.whiten(self.energy.error_gradient(point))
 
-    def run(self, whitened: Activities) -> Point:
+    def run(self, coordinates: Activities) -> Point:
         """Return the energy's own point at w."""
-        return self.energy.run(self.energy.whiten(whitened))
+        return self.energy.run(self.energy.whiten(coordinates))
 
     def enter(self, point: Point) -> Activities:
         """Return w of the energy's own point."""

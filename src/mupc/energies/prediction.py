@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, Int, Num
 
 from mupc.arrays import (
     AnyArray,
+    as_mask,
     as_nonzero_array,
-    as_not_negative_array,
     as_positive_array,
     layer_square_norms,
     over_rows,
@@ -59,7 +59,7 @@ class FreeEnergy(NudgedEnergy):
             is known unless given.
         given: 1 where the input is known, and 0 where it is inferred, (batch, ...), shaped like the
             input of a network that `mupc.with_prior(…, about_input=True)` made: what is known stays
-            as x has it. Nothing is known unless given.
+            as x has it, and elsewhere x is the mean of the prior. Nothing is known unless given.
     """
 
     network: Network
@@ -72,12 +72,8 @@ class FreeEnergy(NudgedEnergy):
     )
     factors: Float[Array, " batch"] | None = eqx.field(default=None, converter=as_nonzero_array)
     multipliers: Activities | None = None
-    observed: Float[Array, "batch ..."] | None = eqx.field(
-        default=None, converter=as_not_negative_array
-    )
-    given: Float[Array, "batch ..."] | None = eqx.field(
-        default=None, converter=as_not_negative_array
-    )
+    observed: Float[Array, "batch ..."] | None = eqx.field(default=None, converter=as_mask)
+    given: Float[Array, "batch ..."] | None = eqx.field(default=None, converter=as_mask)
 
     def __check_init__(self) -> None:
         if self.factors is not None and self.factors.shape != self.x.shape[:1]:
@@ -88,12 +84,12 @@ class FreeEnergy(NudgedEnergy):
         if self.multipliers is not None:
             form = "a tuple of arrays (layer, batch, ...), one for each bank, as activities are"
             check_kind("multipliers", self.multipliers, tuple, form)
-        if self.given is not None and (
-            not self.network.generates or self.given.shape != self.x.shape
+        if self.given is not None and not (
+            self.network.about_input and self.given.shape == self.x.shape
         ):
             raise ValueError(
                 f"given must have the shape of x, {self.x.shape}, and the network an input that is "
-                "free: mupc.with_prior(network, shape, about_input=True)"
+                "free about it: mupc.with_prior(network, shape, about_input=True)"
             )
 
     def __init_subclass__(cls, **options: Any) -> None:

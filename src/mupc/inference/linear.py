@@ -93,6 +93,13 @@ def check_closed_form(energy: FreeEnergy) -> None:
             "the closed form is for the terms of mupc.FreeEnergy, with one output precision for "
             "all samples; use mupc.GaussNewton for others"
         )
+    if energy.observed is not None or energy.likelihood.precisions is not None:
+        raise ValueError(
+            "the closed form is for outputs of which all are known, with one precision; use "
+            "mupc.GaussNewton for others"
+        )
+    if energy.given is not None:
+        raise ValueError("the closed form knows no input that is given in part: use GaussNewton")
     if energy.multipliers is not None:
         raise ValueError("the closed form knows no multipliers; use mupc.GaussNewton with them")
     decay_strengths(energy.regularisers, network.depth)

@@ -245,9 +245,13 @@ class PredictiveCoding(LearningRule):
         energy = self.energy(network, *batch, self.likelihood, self.regularisers)
         if self.hidden_precision is None:
             return energy
+        if not isinstance(energy, FreeEnergy) or energy.precisions is not None:
+            raise ValueError(
+                "hidden_precision is for a mupc.FreeEnergy without precisions of its own: leave it "
+                "out, and give the energy precisions"
+            )
         where = lambda free: free.precisions  # noqa: E731
-        one = self.hidden_precision
-        return eqx.tree_at(where, as_free(energy), one, is_leaf=lambda leaf: leaf is None)
+        return eqx.tree_at(where, energy, self.hidden_precision, is_leaf=lambda leaf: leaf is None)
 
     def gradients(
         self,

@@ -31,6 +31,8 @@ class Block(eqx.Module):
     """What reports call it."""
     free: ClassVar[bool] = False
     """Whether it stands for an input that is not given, but inferred."""
+    about_input: ClassVar[bool] = False
+    """Whether, of such an input, x is the mean of its prior."""
 
     @property
     @abstractmethod

@@ -57,6 +57,11 @@ class Chain(Network):
         return self.stages[0].entry.free
 
     @property
+    def about_input(self) -> bool:
+        """Whether x is the mean of a free input's prior."""
+        return self.stages[0].entry.about_input
+
+    @property
     def structure(self) -> str:
         """Its stages, such as `entry, 3 × (attention, perceptron); readout`."""
         parts: list[str] = []

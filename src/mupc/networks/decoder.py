@@ -23,13 +23,12 @@ class Prior(Block):
 
     As the entry of a chain it makes the first activity z a latent variable: the energy has the term
     $\tfrac12 \|z\|^2$, the negative logarithm of $N(0, I)$ but for a constant. It reads nothing of
-    x, unless this is the mean: then it is $\tfrac12 \|z - x\|^2$.
+    x.
     """
 
     title: ClassVar[str] = "prior"
     free: ClassVar[bool] = True
     shape: tuple[int, ...] = eqx.field(static=True)
-    about_input: bool = eqx.field(static=True, default=False)
 
     @property
     def linear(self) -> bool:
@@ -38,11 +37,22 @@ class Prior(Block):
 
     def __call__(self, z: Num[Array, "..."]) -> Float[Array, "..."]:
         """Return the mean."""
-        return jnp.asarray(z, float) if self.about_input else jnp.zeros(self.shape)
+        del z
+        return jnp.zeros(self.shape)
+
+
+class PriorAboutInput(Prior):
+    r"""A prior whose mean is x: the energy has the term $\tfrac12 \|z - x\|^2$."""
+
+    about_input: ClassVar[bool] = True
+
+    def __call__(self, z: Num[Array, "..."]) -> Float[Array, "..."]:
+        """Return x."""
+        return jnp.asarray(z, float)
 
 
 class Upsampling(Convolution):
-    """A convolution to four times as many channels, which become 2 × 2 pixels (1609.05158)."""
+    """A convolution whose channels become 2 × 2 pixels of a quarter of them (arXiv 1609.05158)."""
 
     title: ClassVar[str] = "upsampling"
 
@@ -85,7 +95,8 @@ def with_prior(network: Chain, shape: tuple[int, ...], *, about_input: bool = Fa
         raise ValueError("the input of this network is free already")
     check_sizes(**{f"shape[{i}]": size for i, size in enumerate(shape)})
     jax.eval_shape(network.feedforward, jax.ShapeDtypeStruct((1, *shape), float))  # does it fit?
-    return Chain((Stage(Prior(tuple(shape), about_input)), *network.stages), network.readout)
+    prior = PriorAboutInput if about_input else Prior
+    return Chain((Stage(prior(tuple(shape))), *network.stages), network.readout)
 
 
 def decoder(
@@ -137,7 +148,7 @@ def conv_decoder(
     latents: int,
     shape: tuple[int, int, int],
     *,
-    doublings: int = 3,
+    doublings: int = 2,
     blocks: int = 1,
     channels: int = 16,
     activation: Activation = jnp.tanh,
@@ -165,8 +176,11 @@ def conv_decoder(
         TypeError: if a size is no whole number.
         ValueError: if a size is impossible, or the sides of an image cannot be halved so often.
     """
-    check_sizes(latents=latents, blocks=blocks, channels=channels, doublings=doublings)
+    if len(shape) != 3:
+        raise ValueError(f"shape must be (height, width, channels), not {shape}")
     height, width, colours = shape
+    check_sizes(latents=latents, blocks=blocks, channels=channels, doublings=doublings)
+    check_sizes(height=height, width=width, colours=colours)
     times = 2**doublings
     if height % times or width % times:
         raise ValueError(

@@ -51,6 +51,11 @@ class Network(eqx.Module):
         return False
 
     @property
+    def about_input(self) -> bool:
+        """Whether, of a network that generates, x is the mean of the prior of its input."""
+        return False
+
+    @property
     def structure(self) -> str:
         """How it is built, by which reports name its layers; see `mupc.records.layers`."""
         return ""

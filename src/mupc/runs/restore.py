@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, PRNGKeyArray
 
-from mupc.data import Part, hidden_part, with_noise
+from mupc.data import Dataset, Part, hidden_part, with_noise
 from mupc.records import RunError
 from mupc.runs.stored import load_run, split_of
 from mupc.training import Recall, recall, sample
@@ -22,7 +22,8 @@ class Scores(NamedTuple):
     Attributes:
         samples: how many there are.
         error: mean squared error of the numbers that were to be restored.
-        psnr: peak signal-to-noise ratio in decibels, of whole images.
+        psnr: peak signal-to-noise ratio in decibels, of whole images, the peak being the range of
+            the training split.
         ssim: structural similarity of these; both None without images, or without scikit-image.
         residual: median relative residual of inference.
         sweeps: median cost of inference; None where it is not known.
@@ -49,23 +50,20 @@ class Scores(NamedTuple):
 class Restored(NamedTuple):
     """Samples as they are, as they were given, and as they were restored, with the scores.
 
-    Images where data are such: (n, height, width, channels); else as the network takes them.
+    Images where data are such: (n, height, width, channels); else as the network takes them. The
+    limits are the least and the largest number of the training split.
     """
 
     original: Float[np.ndarray, "n ..."]
     given: Float[np.ndarray, "n ..."]
     restored: Float[np.ndarray, "n ..."]
+    limits: tuple[float, float]
     scores: Scores
 
     @property
     def images(self) -> bool:
         """Whether they are images."""
         return is_image(self.original.shape[1:])
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """The least and the largest number of the data."""
-        return float(np.min(self.original)), float(np.max(self.original))
 
 
 class _Given(NamedTuple):
@@ -112,18 +110,21 @@ def denoise(which: Which, noise: float, seed: int) -> Restored:
     return _restore(which, add, _generated)
 
 
-def draw(folder: str, count: int, key: PRNGKeyArray) -> Images:
-    """Draw images from the network of a run, as `mupc.sample` does.
+def draw(
+    folder: str, count: int, key: PRNGKeyArray, place: str | None = None
+) -> tuple[Images, tuple[float, float]]:
+    """Draw images from the network of a run, as `mupc.sample` does; and return its data's limits.
 
     Raises:
         RunError: if its data are no images.
     """
-    config, data, network = load_run(folder)
+    config, data, network = load_run(folder, place)
     shape = image_shape(config, data.shape)
     if not is_image(shape):
         raise RunError(f"{data.name} is no set of images, but of samples of shape {shape}")
     rule = config.rule.build(config.network.hidden)
-    return sample(network, count, rule=rule, key=key).reshape(count, *shape)
+    images = sample(network, count, rule=rule, key=key).reshape(count, *shape)
+    return images, _limits(data)
 
 
 def _generated(seen: Recall) -> Float[np.ndarray, "n ..."]:
@@ -168,7 +169,14 @@ def _restore(
     found = recall(network, given.values.reshape(seen.shape), known, rule=rule)
     restored = read(found).reshape(original.shape)
     hidden = np.ones(original.shape, bool) if given.known is None else ~given.known
-    return Restored(original, given.values, restored, _scores(original, restored, hidden, found))
+    limits = _limits(data)
+    scores = _scores(original, restored, hidden, found, limits[1] - limits[0])
+    return Restored(original, given.values, restored, limits, scores)
+
+
+def _limits(data: Dataset) -> tuple[float, float]:
+    """Return the least and the largest number of the training split."""
+    return float(np.min(data.train.x)), float(np.max(data.train.x))
 
 
 def _scores(
@@ -176,10 +184,11 @@ def _scores(
     restored: Float[np.ndarray, "n ..."],
     hidden: Bool[np.ndarray, "n ..."],
     found: Recall,
+    span: float,
 ) -> Scores:
     psnr = ssim = None
     if is_image(original.shape[1:]):
-        psnr, ssim = _likeness(original, restored)
+        psnr, ssim = _likeness(original, restored, span)
     return Scores(
         samples=len(original),
         error=float(np.mean((original - restored)[hidden] ** 2)),
@@ -190,14 +199,15 @@ def _scores(
     )
 
 
-def _likeness(original: Images, restored: Images) -> tuple[float | None, float | None]:
+def _likeness(original: Images, restored: Images, span: float) -> tuple[float | None, float | None]:
     """Return the mean PSNR and SSIM of images, by scikit-image where it is installed."""
     try:
         from skimage import metrics
     except ImportError:
         return None, None
-    span = float(np.ptp(original)) or 1.0
     window = min(7, (min(original.shape[1:3]) + 1) // 2 * 2 - 1)  # an odd number of pixels
+    if window < 3 or not span:
+        return None, None
     pairs = list(zip(original, np.asarray(restored, original.dtype), strict=True))
     peaks = [metrics.peak_signal_noise_ratio(a, b, data_range=span) for a, b in pairs]
     alike = [

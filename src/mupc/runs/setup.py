@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
-import numpy as np
-from jaxtyping import Num, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from mupc.data import Dataset
 from mupc.networks import Network
@@ -15,7 +14,6 @@ from mupc.records import DataSummary, Regime, RunError
 from mupc.runs.network_file import load_network
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.network import NetworkKind
-from mupc.training.evaluate import is_distribution
 from mupc.training.plan import Schedule
 from mupc.training.session import Member, first_batch
 from mupc.training.tensorboard import check_tensorboard
@@ -97,15 +95,11 @@ def check_data(config: Configuration, data: Dataset) -> Schedule:
         except ImportError as error:
             raise ConfigError(str(error).replace("TensorBoard", "`tensorboard`")) from error
     config.network.check_data(data)
-    if config.rule.likelihood.kind == "categorical" and not is_distribution(data.train.y):
+    likelihood = config.rule.likelihood.build()
+    if not likelihood.takes(data.train.y):
         raise ConfigError(
-            "`likelihood` categorical needs targets that are distributions over classes, and those "
-            f"of {data.name} are not: use gaussian"
-        )
-    if config.rule.likelihood.kind == "bernoulli" and not _is_unit(data.train.y):
-        raise ConfigError(
-            "`likelihood` bernoulli needs targets from 0 to 1, and those of "
-            f"{data.name} are not: use gaussian, or `scale` unit where inputs are the targets"
+            f"`likelihood` {config.rule.likelihood.kind} needs targets that are "
+            f"{likelihood.needs}, and those of {data.name} are not: use gaussian"
         )
     plan = config.training.plan(data)
     try:
@@ -115,7 +109,3 @@ def check_data(config: Configuration, data: Dataset) -> Schedule:
         raise ConfigError(re.sub(r"^(\w+)=", r"`\1` ", str(error))) from error
     config.optimiser.schedule.check_length(schedule.steps)
     return schedule
-
-
-def _is_unit(y: Num[np.ndarray, "n ..."]) -> bool:
-    return bool(np.all((y >= 0) & (y <= 1)))

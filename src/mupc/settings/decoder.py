@@ -108,7 +108,7 @@ class ConvDecoder(Generating, OfImages):
     doublings: Count = 2
     """How often the sides of that image are doubled until they are those of the data."""
     blocks: Count = 1
-    """Residual blocks after each."""
+    """Residual blocks of each stage: one at the first size, and one after each doubling."""
     channels: Count = 16
     """Channels of the last stage; each one before has twice as many, and half the pixels a side."""
 

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Annotated
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mupc.energies import FreeEnergy
@@ -93,7 +94,9 @@ class PredictiveCodingRule(RuleKind):
         Raises:
             ConfigError: if no precision gives the ρ that is asked for.
         """
-        unit = float(_unit_regime(network, batch, self.likelihood.build(), self._hidden_precision))
+        hidden = self._hidden_precision
+        precision = None if hidden is None else jnp.asarray(hidden, float)
+        unit = float(_unit_regime(network, batch, self.likelihood.build(), precision))
         if (precision := self._precision) is not None:
             return Regime(precision, precision * unit)
         if self._rho is None or not unit > 0:
@@ -262,7 +265,10 @@ class ZeroDivergenceRule(_AtPrecision):
 
 @eqx.filter_jit
 def _unit_regime(
-    network: Network, batch: Batch, likelihood: Likelihood, hidden_precision: float | None = None
+    network: Network,
+    batch: Batch,
+    likelihood: Likelihood,
+    hidden_precision: Float[Array, ""] | None = None,
 ) -> Float[Array, ""]:
     energy = FreeEnergy(network, *batch, likelihood, precisions=hidden_precision)
     return sensitivity(energy, energy.run()).mean()

@@ -117,13 +117,17 @@ class PCClassifier(ClassifierMixin, Estimator):
     def predict_proba(self, X: Any) -> Float[np.ndarray, "n classes"]:
         r"""Give the probability of every label.
 
-        For the categorical likelihood it is the softmax of the output. A network that was trained
-        on squared errors gives the probability itself, but for its error: it is the distribution
+        For the categorical likelihood it is the softmax of the output, and for the Bernoulli one
+        its logistic function, of one label a sample over their sum. A network that was trained on
+        squared errors gives the probability itself, but for its error: it is the distribution
         nearest to the output, $\arg\min_p \|p - \hat y\|$ (arXiv 1101.6081, Algorithm 1).
         """
         output = self._predicted(X)
         if self._config.rule.likelihood.kind == "categorical":
             return np.asarray(jax.nn.softmax(output), np.float64)
+        if self._config.rule.likelihood.kind == "bernoulli":
+            each = np.asarray(jax.nn.sigmoid(output), np.float64)
+            return each if self._multilabel else each / each.sum(axis=1, keepdims=True)
         # Of several labels none is certain.
         return np.clip(output, 1e-6, 1 - 1e-6) if self._multilabel else _nearest(output)
 
@@ -138,7 +142,9 @@ class PCClassifier(ClassifierMixin, Estimator):
         multilabel = type_of_target(y) == "multilabel-indicator"
         if multilabel:
             if getattr(self, "likelihood", None) == "categorical":
-                raise ConfigError("several labels a sample need the likelihood gaussian")
+                raise ConfigError(
+                    "several labels a sample need the likelihood gaussian or bernoulli"
+                )
             y = y.toarray() if sparse.issparse(y) else y
             classes, targets = np.arange(y.shape[1]), np.asarray(y, np.float32)
         else:

@@ -54,8 +54,8 @@ class PCRegressor(MultiOutputMixin, RegressorMixin, Estimator):
     def _targets(
         self, y: Any, weights: Weights | None, *, new: bool
     ) -> Float32[np.ndarray, "n outputs"]:
-        if getattr(self, "likelihood", None) == "categorical":
-            raise ConfigError("a regressor needs the likelihood gaussian")
+        if getattr(self, "likelihood", None) in ("categorical", "bernoulli"):
+            raise ConfigError("a regressor needs the likelihood gaussian or laplace")
         y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
         numbers = np.asarray(y, np.float64).reshape(len(y), -1)
         if new:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Num
 
 from mupc.data import Split, check_split, evaluation_batches
 from mupc.learning import Backpropagation, LearningRule
-from mupc.likelihoods import Categorical, Likelihood, losses
+from mupc.likelihoods import Categorical, Likelihood, is_distribution, losses
 from mupc.networks import Network, check_network
 from mupc.records import Evaluation
 from mupc.training.results import FitResult
@@ -104,8 +104,3 @@ def perplexity(loss: float, likelihood: Likelihood, y: Num[np.ndarray, "n ..."])
 def is_one_hot(y: Num[np.ndarray, "n ..."]) -> bool:
     """Return whether targets are classes: every row has a single 1, and zeros elsewhere."""
     return bool(np.all((y == 0) | (y == 1)) and np.all(np.sum(y, axis=-1) == 1))
-
-
-def is_distribution(y: Num[np.ndarray, "n ..."]) -> bool:
-    """Return whether every row of targets is a distribution: none negative, and their sum 1."""
-    return bool(np.all(y >= 0) and np.allclose(np.sum(y, axis=-1), 1, atol=1e-5))

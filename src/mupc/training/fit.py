@@ -10,11 +10,9 @@ from jaxtyping import PRNGKeyArray
 from mupc.data import Dataset
 from mupc.kinds import check_kind
 from mupc.learning import LearningRule
-from mupc.likelihoods import Categorical
 from mupc.networks import Network
 from mupc.records import Ended, Record
 from mupc.training.checkpoint import Checkpoints
-from mupc.training.evaluate import is_distribution
 from mupc.training.observers import Keep, Log, Observer, Report, Validate
 from mupc.training.plan import Plan, Schedule
 from mupc.training.progress import Progress
@@ -133,10 +131,11 @@ def prepare(members: Sequence[Member], data: Dataset, schedule: Schedule) -> lis
         raise ValueError("there is nothing to train: give at least one member")
     sessions = [Session(member, data, schedule) for member in members]
     for member in members:
-        if isinstance(member.rule.likelihood, Categorical) and not is_distribution(data.train.y):
+        likelihood = member.rule.likelihood
+        if not likelihood.takes(data.train.y):
             raise ValueError(
-                "the likelihood mupc.Categorical needs targets that are distributions over "
-                f"classes, and those of {data.name} are not: use mupc.Gaussian"
+                f"the likelihood mupc.{type(likelihood).__name__} needs targets that are "
+                f"{likelihood.needs}, and those of {data.name} are not: use mupc.Gaussian"
             )
     return sessions
 

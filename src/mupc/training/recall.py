@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 from numpy.typing import ArrayLike
 
+from mupc.arrays import as_mask
 from mupc.inference import drawn_like
 from mupc.kinds import check_sizes
 from mupc.learning import LearningRule, PredictiveCoding, as_free, generated
@@ -57,7 +58,8 @@ def recall(
         trained: a network that generates, such as of `mupc.decoder`, or the result of `mupc.fit`.
         x: data, (n, ...).
         observed: 1 where they are known and 0 elsewhere; of one sample, or of each. All unless
-            given. Values of x elsewhere do not matter.
+            given. Values of x elsewhere do not matter. It is for likelihoods of single numbers:
+            all but `mupc.Categorical`.
         rule: infers, by its solver and its precisions; that of the result unless given.
         batch_size: how many samples at a time.
 
@@ -67,7 +69,8 @@ def recall(
     """
     network, rule = _parted(trained, rule)
     data = np.asarray(x)
-    known = np.ones(data.shape) if observed is None else np.asarray(observed, float)
+    check_sizes(batch_size=batch_size)
+    known = np.ones(data.shape) if observed is None else np.asarray(as_mask(np.asarray(observed)))
     if known.shape not in (data.shape, data.shape[1:]):
         raise ValueError(
             f"observed must have the shape of the data, {data.shape}, or of one of them, "
@@ -77,7 +80,11 @@ def recall(
         raise ValueError("there is nothing to recall: x holds no samples")
     known = np.broadcast_to(known, data.shape)
     batches = (slice(i, i + batch_size) for i in range(0, len(data), batch_size))
-    parts = [_recall(network, rule, jnp.asarray(data[s]), jnp.asarray(known[s])) for s in batches]
+    whole = observed is None
+    parts = [
+        _recall(network, rule, jnp.asarray(data[s]), None if whole else jnp.asarray(known[s]))
+        for s in batches
+    ]
     joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
     completed, alone, latents, residual, *sweeps = joined
     return Recall(completed, alone, latents, residual, sweeps[0] if sweeps else None)
@@ -131,7 +138,7 @@ def _parted(
     else:
         network = trained
     check_network(network)
-    if not network.generates:
+    if not network.generates or network.about_input:
         raise ValueError(
             "this network's input is given: it is networks that generate, such as of "
             "mupc.decoder(…) or mupc.with_prior(…), that recall and draw data"
@@ -149,15 +156,14 @@ def _recall(
     network: Network,
     rule: PredictiveCoding,
     x: Num[Array, "batch ..."],
-    observed: Float[Array, "batch ..."],
+    observed: Float[Array, "batch ..."] | None,
 ) -> tuple[Array, ...]:
-    # Where nothing is known of a number it may be anything, also not finite.
-    x = jnp.where(observed > 0, x, 0).astype(float)
+    x = x.astype(float)
     solution = rule.settled(network, x, observed)
     mean = jax.vmap(rule.likelihood.mean)
     output = mean(network.predictions(x, solution.point.activities)[1])
     found = (
-        jnp.where(observed > 0, x, output),
+        x if observed is None else jnp.where(observed > 0, x, output),
         mean(generated(network, x, solution.point)),
         solution.point.activities[0][0],
         solution.relative_residual,
