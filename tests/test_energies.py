@@ -326,7 +326,10 @@ def test_the_error_view_is_the_energy_of_the_pass_with_errors(likelihood, decay)
 @pytest.mark.parametrize("likelihood", [mupc.Gaussian(0.7), mupc.Categorical(0.7)])
 @pytest.mark.parametrize("factor", [0.3, -0.3])
 def test_gauss_newton_factors_give_the_hessian_of_a_linear_network(likelihood, precisions, factor):
-    """For a linear network the error Hessian is D + sJᵀBBᵀJ exactly, whatever the likelihood."""
+    """For a linear network the error Hessian is D + sJᵀBBᵀJ exactly, whatever the likelihood.
+
+    A view has each error in its own unit, so that there it is I + s(BᵀJD^−½)ᵀBᵀJD^−½.
+    """
     network = mupc.residual_mlp(
         6, 3, width=5, depth=4, activation=mupc.identity, key=jax.random.key(0)
     )
@@ -338,14 +341,16 @@ def test_gauss_newton_factors_give_the_hessian_of_a_linear_network(likelihood, p
     flat = lambda banks: network.in_order(banks).reshape(-1)
     e = jnp.asarray(np.random.default_rng(1).normal(size=20))
     hessian = jax.hessian(lambda e: view.samples(view.at(banks(e)))[0])(e)
-    maps = energy.gauss_newton(energy.run(banks(e)))
+    maps = energy.gauss_newton(view.run(banks(e)))
     D = np.repeat(np.broadcast_to(1.0 if precisions is None else precisions, 4), 5)
     np.testing.assert_allclose(flat(maps.whiten(banks(jnp.ones(20)))), D**-0.5, rtol=1e-12)
     product = lambda v: flat(maps.down(maps.up(banks(v))))
     np.testing.assert_array_equal(maps.sign, np.sign([factor]))
     whitened = np.eye(20) + np.sign(factor) * jax.vmap(product)(jnp.eye(20)).T
+    np.testing.assert_allclose(hessian, whitened, atol=1e-10)
+    plain = jax.hessian(lambda e: energy.samples(energy.run(banks(e)))[0])(e / np.sqrt(D))
     expected = np.sqrt(D)[:, None] * whitened * np.sqrt(D)
-    np.testing.assert_allclose(hessian, expected, atol=1e-10)
+    np.testing.assert_allclose(plain, expected, atol=1e-10)
 
 
 def test_hidden_precisions_and_factors_of_samples_are_those_of_the_formula():

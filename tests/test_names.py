@@ -44,6 +44,7 @@ ALIKE = {
     },
     "samples": {"runs/survey.py"},
     "scale": {"plots/layers.py", "plots/report.py", "training/report.py"},
+    "temperature": {"commands/generate.py"},
     "validation": {
         *("commands/evaluate.py", "commands/pictures.py"),
         "data/arrays.py",
