@@ -454,7 +454,11 @@ def test_commands_restore_data_and_draw_them(folder, capsys):
     assert "50% hidden (lower) and completed (50 samples" in said(
         capsys, "complete", folder, "--samples", "50"
     )
-    assert "noise of 0.25 removed (50" in said(capsys, "denoise", folder, "--samples", "50")
+    noisy = said(capsys, "denoise", folder, "--samples", "50")
+    given = json.loads((folder / "denoise.scores.json").read_text())["before"]
+    assert given == pytest.approx(0.25**2, rel=0.1)
+    assert "noise of 0.25 removed (50" in noisy
+    assert f"(as given {given:.3g})" in noisy
     assert "picture: " in said(capsys, "generate", folder, "--pictures", "20")
     height, width = 64 + 2, 16 * 66 - 2
     for name, rows in (("reconstruct", 2), ("complete", 3), ("denoise", 3), ("generate", 2)):

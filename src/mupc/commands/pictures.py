@@ -64,6 +64,7 @@ def show(name: str, what: str, options: Restoring, restore: Callable[[Which], Re
     result = restore(Which(options.folder, *chosen))
     count = counted(result.scores.samples, "sample")
     print(f"{options.folder}: {what} ({count} of {options.split}): {result.scores.words}")
+    write_json(Path(options.folder) / f"{name}.scores.json", result.scores._asdict())
     if result.images:
         noisy = () if result.given is result.original else (result.given,)
         rows = (result.original, *noisy, result.restored)
@@ -73,7 +74,6 @@ def show(name: str, what: str, options: Restoring, restore: Callable[[Which], Re
             print("PSNR and SSIM need scikit-image: pip install 'mupc[pictures]'")
     elif options.picture is not None:
         raise unheeded("picture", "the data are no images")
-    write_json(Path(options.folder) / f"{name}.scores.json", result.scores._asdict())
 
 
 def write_picture(

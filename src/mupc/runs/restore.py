@@ -22,6 +22,7 @@ class Scores(NamedTuple):
     Attributes:
         samples: how many there are.
         error: mean squared error of the numbers that were to be restored.
+        before: that of the data as they were given; None where nothing was added to them.
         psnr: peak signal-to-noise ratio in decibels, of whole images, the peak being the range of
             the training split.
         ssim: structural similarity of these; both None without images, or without scikit-image.
@@ -31,6 +32,7 @@ class Scores(NamedTuple):
 
     samples: int
     error: float
+    before: float | None
     psnr: float | None
     ssim: float | None
     residual: float
@@ -39,7 +41,8 @@ class Scores(NamedTuple):
     @property
     def words(self) -> str:
         """What they say, in one line."""
-        parts = [f"mean squared error {self.error:.3g}"]
+        before = "" if self.before is None else f" (as given {self.before:.3g})"
+        parts = [f"mean squared error {self.error:.3g}{before}"]
         if self.psnr is not None and self.ssim is not None:
             parts.append(f"PSNR {self.psnr:.1f} dB, SSIM {self.ssim:.3f}")
         price = "" if self.sweeps is None else f" after {self.sweeps:.0f} sweeps"
@@ -170,7 +173,10 @@ def _restore(
     restored = read(found).reshape(original.shape)
     hidden = np.ones(original.shape, bool) if given.known is None else ~given.known
     limits = _limits(data)
+    noisy = given.known is None and given.values is not original
+    before = float(np.mean((given.values - original) ** 2)) if noisy else None
     scores = _scores(original, restored, hidden, found, limits[1] - limits[0])
+    scores = scores._replace(before=before)
     return Restored(original, given.values, restored, limits, scores)
 
 
@@ -192,6 +198,7 @@ def _scores(
     return Scores(
         samples=len(original),
         error=float(np.mean((original - restored)[hidden] ** 2)),
+        before=None,
         psnr=psnr,
         ssim=ssim,
         residual=float(np.median(found.relative_residual)),
