@@ -255,7 +255,7 @@ def test_rules_are_trained_side_by_side(script, tmp_path, capsys):
 
 
 def test_memory_recalls_what_it_stored(script, capsys):
-    found = script("experiments/memory").main(["--quick"])
+    found = script("experiments/associative_memory").main(["--quick"])
     rows = [row for row in capsys.readouterr().out.splitlines() if row.startswith("| 8 ")]
     assert len(rows) == len(found) == 8
     pixels = 2 * mupc.data.load("digits", scale="unit").train.x[:8].reshape(8, -1) - 1

@@ -94,3 +94,11 @@ def test_a_field_is_named_where_it_is_built_from_alone(field, places):
     if field in ESTIMATORS:
         allowed = allowed | ESTIMATORS[field]
     assert places[field] == allowed
+
+
+def test_scripts_that_are_imported_by_name_have_names_of_their_own():
+    root = Path(__file__).parent.parent
+    names = [
+        path.stem for room in ("benchmarks", "experiments") for path in (root / room).glob("*.py")
+    ]
+    assert len(names) == len(set(names)) > 20

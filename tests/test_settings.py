@@ -37,6 +37,7 @@ MULTIPLIED = {"rule": "augmented-lagrangian"}
 SGD = {"optimiser": "sgd", "learning_rate": 0.3}
 DESCENT = {"solver": "gradient-descent"}
 FIXED = {"regime": "fixed"}
+BY_STEPS = {"network": "conv-decoder", "solver": "gradient-descent", "max_steps": 3}
 
 # For every setting: what else must be set, and another value than the one it then has.
 FIELDS = {
@@ -57,6 +58,7 @@ FIELDS = {
     "couplings": ({"network": "layered-hopfield"}, "d9"),
     "latents": ({"network": "decoder"}, 4),
     "doublings": ({"network": "conv-decoder"}, 2),
+    "error_kernels": (BY_STEPS, "learned"),
     "pairs": (TOKENS, 2),
     "learned_norms": (TOKENS, True),
     "tied": (TOKENS, True),
@@ -111,6 +113,7 @@ FIELDS = {
     "optimiser": ({}, "sgd"),
     "learning_rate": ({}, 0.01),
     "learning_rate_rule": ({}, "raw"),
+    "weight_bound": ({}, 0.5),
     "eps": ({}, 1e-3),
     "adamw_decay": ({"optimiser": "adamw"}, 0.3),
     "sgd_momentum": (SGD, 0.1),

@@ -57,12 +57,10 @@ def test_a_claim_holds_while_its_heart_beats_and_is_free_soon_after(tmp_path):
     assert Claims(tmp_path).take("point").number == 3
 
 
+# As tests are compiled (tests/conftest.py); without it, as for users.
+QUICKLY = 'import jax; jax.config.update("jax_disable_most_optimizations", True)'
 SCRIPT = """
 import sys
-import os
-import jax
-if "MUPC_FULL" not in os.environ:  # else its programs are compiled as for users
-    jax.config.update("jax_disable_most_optimizations", True)
 from mupc.settings import Configuration
 from mupc.sweeps import Space, SweepFolder, sweep
 base = {"depth": 2, "width": 8, "steps": 40, "validation": 0.1, "report_every": 0, "log_every": 1}
@@ -76,10 +74,11 @@ KILLS = 10 if FULL else 1
 
 
 @contextlib.contextmanager
-def sweeping(folder, count, processes=1, **settings):
+def sweeping(folder, count, processes=1, quickly=not FULL, **settings):
     """Processes that begin a sweep at one time."""
+    script = QUICKLY + SCRIPT if quickly else SCRIPT
     more = [str(word) for setting in settings.items() for word in setting]
-    command = [sys.executable, "-c", SCRIPT, str(folder), str(count), *more]
+    command = [sys.executable, "-c", script, str(folder), str(count), *more]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with contextlib.ExitStack() as stack:
         begun = [stack.enter_context(subprocess.Popen(command, **pipes)) for _ in range(processes)]

@@ -68,7 +68,7 @@ def test_a_point_that_was_interrupted_goes_on_at_once_to_the_same_result(
 @pytest.mark.full  # tests/test_sweep_processes.py kills a whole sweep in the fast set
 def test_a_point_whose_worker_was_killed_goes_on_to_the_same_result(tmp_path):
     settings = {"steps": 200, "checkpoint_every": 5}
-    with sweeping(tmp_path / "a", 1, **settings) as (process,):
+    with sweeping(tmp_path / "a", 1, quickly=True, **settings) as (process,):
         whole = lambda: (p.name.isdecimal() for p in tmp_path.glob("a/runs/*/checkpoints/*"))
         while not any(whole()):
             assert process.poll() is None

@@ -65,6 +65,7 @@ from mupc.networks import Network as Network
 from mupc.networks import Scaled as Scaled
 from mupc.networks import Stage as Stage
 from mupc.networks import bidirectional_mlp as bidirectional_mlp
+from mupc.networks import bound_weights as bound_weights
 from mupc.networks import chain_from_mlp as chain_from_mlp
 from mupc.networks import chain_from_modules as chain_from_modules
 from mupc.networks import conv_decoder as conv_decoder

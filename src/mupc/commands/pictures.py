@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from mupc.commands.options import Positional
 from mupc.records import counted, write_json
-from mupc.runs.restore import Restored, Which
+from mupc.runs.restore import Restored, Source, Which
 from mupc.settings.setting import (
     ConfigError,
     Count,
@@ -39,6 +39,13 @@ class Restoring(Setting):
     """Output precision of inference: that of training unless given. The lower it is, the more the
     network relies on what it has learned."""
     data: MovedData = None
+
+
+class Reading(Restoring):
+    """Options of those that read the data from what was inferred."""
+
+    source: Source = "latents"
+    """What data are read from: inferred latent variables alone, or all inferred activities."""
 
 
 def place_of(folder: str, name: str, given: str | None) -> Path:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Self, cast
+from typing import cast
 
 import equinox as eqx
 import jax
@@ -29,12 +29,12 @@ class _TwoWays(ErrorEnergy):
         """Both networks."""
         return _of(self.up.network, self.down.network)
 
-    def with_parameters(self, parameters: Bidirectional) -> Self:
+    def with_parameters(self, parameters: Bidirectional) -> "_TwoWays":
         """Return the energy of other networks."""
         where = lambda energy: (energy.up.network, energy.down.network)  # noqa: E731
         return eqx.tree_at(where, self, (parameters.up, parameters.down))
 
-    def of_sample(self, i: int | Int[Array, ""]) -> Self:
+    def of_sample(self, i: int | Int[Array, ""]) -> "_TwoWays":
         """Return the energy of sample i alone, as a batch of one."""
         where = lambda energy: (energy.up, energy.down)  # noqa: E731
         return eqx.tree_at(where, self, (self.up.of_sample(i), self.down.of_sample(i)))

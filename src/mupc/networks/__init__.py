@@ -33,6 +33,7 @@ from mupc.networks.network import Layer as Layer
 from mupc.networks.network import Network as Network
 from mupc.networks.network import check_network as check_network
 from mupc.networks.network import layer_scales as layer_scales
+from mupc.networks.rates import bound_weights as bound_weights
 from mupc.networks.rates import rate_factors as rate_factors
 from mupc.networks.rates import scale_adam as scale_adam
 from mupc.networks.rates import scale_by as scale_by

@@ -1,6 +1,7 @@
 """Convolutional networks, of images (height, width, channels)."""
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -30,6 +31,15 @@ class Convolution(ScaledBlock):
     the branch multiplier of a residual layer, 1 in others. The first one takes the strides. There
     is no batch normalisation: it would make the samples of a batch depend on each other, whose
     inference is one problem each. Its place is taken by the parameterisation.
+
+    With `error_kernels`, one for each kernel and of its shape, errors reach the layer before by
+    these in place of the kernels, and without $\phi'$, so that no layer needs another's weights
+    (convolutional neural generative coding, arXiv 2211.12047):
+
+    $$\frac{\partial u}{\partial z}^\top h \text{ is replaced by } s h + b\, a E *^\top h$$
+
+    In all derivatives alike: what they give is no gradient of an energy any more. An error kernel
+    learns what its kernel does.
     """
 
     kernels: tuple[Float[Array, "*layer rows columns in out"], ...]
@@ -38,11 +48,12 @@ class Convolution(ScaledBlock):
     strides: Pair = eqx.field(static=True, default=(1, 1))
     skip: bool = eqx.field(static=True, default=False)
     branch: float = eqx.field(static=True, default=1.0)
+    error_kernels: tuple[Float[Array, "*layer rows columns in out"], ...] = ()
 
     @property
     def linear(self) -> bool:
-        """Whether the activation is the identity."""
-        return self.activation is identity
+        """Whether the activation is the identity, and errors go back by the kernels."""
+        return self.activation is identity and not self.error_kernels
 
     @classmethod
     def initialise(
@@ -56,46 +67,72 @@ class Convolution(ScaledBlock):
         kernel: Pair = (3, 3),
         strides: Pair = (1, 1),
         skip: bool = False,
+        error_kernels: bool = False,
         key: PRNGKeyArray,
     ) -> "Convolution":
         """Draw a layer between these numbers of channels, for a network of a `shape`."""
-        kernels, scales = list[Array](), list[Scale]()
-        keys = jax.random.split(key, len(channels) - 1)
-        for inputs, out, one in zip(channels, channels[1:], keys, strict=False):
+        drawn, scales = list[Array](), list[Scale]()
+        sizes = list(itertools.pairwise(channels)) * (2 if error_kernels else 1)
+        for (inputs, out), one in zip(sizes, jax.random.split(key, len(sizes)), strict=True):
             fan_in = inputs * math.prod(kernel)
             scale = parameterisation.scale(role, shape, fan_in, skip=skip)
             matrix = parameterisation.initialise(one, (out, fan_in), scale.std)
-            kernels.append(matrix.T.reshape(*kernel, inputs, out))
+            drawn.append(matrix.T.reshape(*kernel, inputs, out))
             scales.append(scale)
-        branch = parameterisation.branch_multiplier(shape.length) if skip else 1.0
+        count = len(channels) - 1
         return cls(
-            kernels=tuple(kernels),
+            kernels=tuple(drawn[:count]),
             scales=tuple(scales),
             activation=activation,
             strides=strides,
             skip=skip,
-            branch=branch,
+            branch=parameterisation.branch_multiplier(shape.length) if skip else 1.0,
+            error_kernels=tuple(drawn[count:]),
         )
 
     def __call__(self, z: Num[Array, "height width channels"]) -> Features:
         """Predict the next activity of one example."""
-        u = jnp.asarray(z, self.kernels[0].dtype)[None]
-        for i, (kernel, multiplier) in enumerate(zip(self.kernels, self.multipliers, strict=True)):
-            strides, last = self.strides if i == 0 else (1, 1), i == len(self.kernels) - 1
+        u, count = jnp.asarray(z, self.kernels[0].dtype)[None], len(self.kernels)
+        for i, (kernel, multiplier) in enumerate(zip(self.kernels, self.multipliers, strict=False)):
+            strides, last = self.strides if i == 0 else (1, 1), i == count - 1
+            factor = multiplier * self.branch if last else multiplier
             # Kernels are smaller than images, so it is they that are multiplied.
-            scaled = (multiplier * self.branch if last else multiplier) * kernel
-            u = self._convolved(u, scaled, strides)
+            back = factor * self.error_kernels[i] if self.error_kernels else None
+            u = self._convolved(u, factor * kernel, back, strides)
         return z + u[0] if self.skip else u[0]
 
-    def _convolved(self, u: Array, kernel: Array, strides: Pair) -> Array:
+    def _convolved(self, u: Array, kernel: Array, back: Array | None, strides: Pair) -> Array:
         """Convolve φ(u), which a loop over layers does not keep for derivatives."""
-        run = lambda u, kernel: convolve(self.activation(u), kernel, strides)  # noqa: E731
-        return jax.checkpoint(run, prevent_cse=False)(u, kernel)
+
+        def run(u: Array, kernel: Array, back: Array | None) -> Array:
+            if back is None:
+                return convolve(self.activation(u), kernel, strides)
+            return _told_by(self.activation, strides, u, kernel, back)
+
+        return jax.checkpoint(run, prevent_cse=False)(u, kernel, back)
 
     def loops_on(self, size: int, *, local: bool) -> tuple[str, ...]:
         """Loop on a CPU: one layer's convolution is work enough, and has fast kernels alone."""
         del size, local
         return ("cpu",)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _told_by(activation: Activation, strides: Pair, u: Array, kernel: Array, back: Array) -> Array:
+    """Convolve φ(u) by a kernel; u is told of errors by another, which learns the same."""
+    del back
+    return convolve(activation(u), kernel, strides)
+
+
+@_told_by.defjvp
+def _(
+    activation: Activation, strides: Pair, at: tuple[Array, ...], by: tuple[Array, ...]
+) -> tuple[Array, Array]:
+    u, kernel, back = at
+    du, dkernel, dback = by
+    phi = activation(u)
+    change = convolve(du, back, strides) + convolve(phi, dkernel + dback, strides)
+    return convolve(phi, kernel, strides), change
 
 
 class PooledDense(ScaledBlock):
@@ -140,11 +177,15 @@ def residual_blocks(
     parameterisation: Parameterisation,
     shape: Shape,
     convolutions: int = 1,
+    *,
+    error_kernels: bool = False,
 ) -> Convolution:
     """Draw residual blocks of a stage, with a leading axis of their number."""
     branch = (channels,) * (convolutions + 1)
     make = functools.partial(Convolution.initialise, branch, "hidden", activation, skip=True)
-    block = lambda key: make(parameterisation, shape, key=key)  # noqa: E731
+    block = lambda key: make(  # noqa: E731
+        parameterisation, shape, error_kernels=error_kernels, key=key
+    )
     return eqx.filter_vmap(block)(jax.random.split(key, count))
 
 

@@ -152,6 +152,7 @@ def conv_decoder(
     blocks: int = 1,
     channels: int = 16,
     activation: Activation = jnp.tanh,
+    error_kernels: bool = False,
     parameterisation: Parameterisation | None = None,
     key: PRNGKeyArray,
 ) -> Chain:
@@ -169,6 +170,9 @@ def conv_decoder(
         blocks: how many residual blocks each stage has.
         channels: of the last stage.
         activation: φ.
+        error_kernels: whether errors go back by kernels of their own, which learn what the others
+            do, and without φ′, as in convolutional neural generative coding (arXiv 2211.12047);
+            else by the exact gradient. For solvers that descend at a step size of their own.
         parameterisation: `mupc.mupc()` unless given.
         key: draws the weights.
 
@@ -199,12 +203,15 @@ def conv_decoder(
             make, size, role, reads = Convolution.initialise, (before, own), "input", identity
         else:
             make, size, role, reads = Upsampling.initialise, (before, 4 * own), "hidden", activation
-        entry = make(size, role, reads, laws, there, key=entry_key)
-        stack = residual_blocks(own, blocks, activation, blocks_key, laws, there)
+        entry = make(size, role, reads, laws, there, error_kernels=error_kernels, key=entry_key)
+        stack = residual_blocks(
+            own, blocks, activation, blocks_key, laws, there, error_kernels=error_kernels
+        )
         stages.append(Stage(entry, stack))
         before = own
+    end, there = (before, colours), Shape(before, length)
     readout = Convolution.initialise(
-        (before, colours), "readout", activation, laws, Shape(before, length), key=readout_key
+        end, "readout", activation, laws, there, error_kernels=error_kernels, key=readout_key
     )
     inner = Chain(tuple(stages), readout)
     return with_prior(inner, (height // times, width // times, latents))

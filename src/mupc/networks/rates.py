@@ -1,14 +1,18 @@
-"""Scaled learning rates: optax transformations that multiply each layer's update by its factor."""
+"""Optax transformations that know a network's layers: scaled rates, and bounds of weights."""
 
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from mupc.arrays import as_positive
 from mupc.networks.block import is_scaled
+from mupc.networks.chain import Chain
+from mupc.networks.network import Network
 from mupc.parameterisations import Scale
 
 
@@ -42,6 +46,54 @@ def scale_uniform(network: PyTree[Any]) -> optax.GradientTransformation:
     where N is the width, the whole is at least 1 and at most 8.
     """
     return scale_by(rate_factors(network, lambda scale: scale.uniform))
+
+
+def bound_weights(network: Network, bound: ArrayLike) -> optax.GradientTransformation:
+    r"""Scale each layer's weights down to a root mean square of `bound`; chain it after all others.
+
+    $$W \leftarrow W \min(1, \text{bound} / \text{rms}(W))$$
+
+    after each update, for each array of weights of each layer, as the kernels of convolutional
+    neural generative coding are kept to a norm (arXiv 2211.12047). Weights of `mupc.ntk` and
+    `mupc.mupc` begin at a root mean square of 1. Biases are left alone.
+
+    Raises:
+        ValueError: if the bound is not positive, or an array lies in no scaled block.
+    """
+    limit = as_positive(bound)
+    chain = lambda node: isinstance(node, Chain)  # noqa: E731
+    chains = list(filter(chain, jax.tree.leaves(network, is_leaf=chain)))
+    stacked = {
+        id(node)
+        for part in chains or [network]
+        for layer in part.layers
+        if layer.stacked
+        for node in jax.tree.leaves(layer.block, is_leaf=is_scaled)
+    }
+
+    def axes(node: Any) -> Any:
+        first = int(id(node) in stacked)
+        return _factors(node, lambda scale: first if scale.kind == "weight" else -1)
+
+    return bounded(limit, jax.tree.map(axes, network, is_leaf=is_scaled))
+
+
+def bounded(limit: Float[ArrayLike, ""], axes: PyTree[int]) -> optax.GradientTransformation:
+    """Bound weights whose arrays begin with so many axes of layers; −1 for what is left alone."""
+
+    def one(first: int, change: Array, before: Array) -> Array:
+        if first < 0:
+            return change
+        after = before + change
+        squares = jnp.mean(after**2, axis=tuple(range(first, after.ndim)), keepdims=True)
+        return after * limit / jnp.maximum(jnp.sqrt(squares), limit) - before
+
+    def update(updates: optax.Updates, params: optax.Params | None = None) -> optax.Updates:
+        if params is None:
+            raise ValueError("bounds of weights need them: give them to the optimiser's update")
+        return jax.tree.map(one, axes, updates, params)
+
+    return optax.stateless(update)
 
 
 def scale_by(factors: PyTree[float | Float[Array, "..."]]) -> optax.GradientTransformation:

@@ -1,7 +1,7 @@
 """Data given in part, or with noise, as the network of a run restores them, and how well."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -92,9 +92,13 @@ class Which(NamedTuple):
     precision: float | None = None
 
 
-def reconstruct(which: Which) -> Restored:
-    """Infer the latent variables of data, and generate the data from these alone."""
-    return _restore(which, _Given, _generated)
+Source = Literal["latents", "activities"]
+"""What data are read from: the inferred latent variables alone, or all inferred activities."""
+
+
+def reconstruct(which: Which, source: Source = "latents") -> Restored:
+    """Infer the activities of data, and read the data from them."""
+    return _restore(which, _Given, _READ[source])
 
 
 def complete(which: Which, part: Part, share: float, seed: int) -> Restored:
@@ -107,10 +111,10 @@ def complete(which: Which, part: Part, share: float, seed: int) -> Restored:
     return _restore(which, hide, lambda seen: seen.completed)
 
 
-def denoise(which: Which, noise: float, seed: int) -> Restored:
-    """Add noise, infer latent variables, and generate from these alone."""
+def denoise(which: Which, noise: float, seed: int, source: Source = "latents") -> Restored:
+    """Add noise, infer activities, and read the data from them."""
     add = lambda x: _Given(with_noise(x, noise, seed=seed))  # noqa: E731
-    return _restore(which, add, _generated)
+    return _restore(which, add, _READ[source])
 
 
 def draw(
@@ -130,8 +134,10 @@ def draw(
     return images, _limits(data)
 
 
-def _generated(seen: Recall) -> Float[np.ndarray, "n ..."]:
-    return seen.generated
+_READ: dict[Source, Callable[[Recall], Float[np.ndarray, "n ..."]]] = {
+    "latents": lambda seen: seen.generated,
+    "activities": lambda seen: seen.predicted,
+}
 
 
 def is_image(shape: tuple[int, ...]) -> bool:
@@ -194,7 +200,7 @@ def _scores(
 ) -> Scores:
     psnr = ssim = None
     if is_image(original.shape[1:]):
-        psnr, ssim = _likeness(original, restored, span)
+        psnr, ssim = likeness(original, restored, span)
     return Scores(
         samples=len(original),
         error=float(np.mean((original - restored)[hidden] ** 2)),
@@ -206,7 +212,7 @@ def _scores(
     )
 
 
-def _likeness(original: Images, restored: Images, span: float) -> tuple[float | None, float | None]:
+def likeness(original: Images, restored: Images, span: float) -> tuple[float | None, float | None]:
     """Return the mean PSNR and SSIM of images, by scikit-image where it is installed."""
     try:
         from skimage import metrics

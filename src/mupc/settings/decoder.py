@@ -1,7 +1,7 @@
 """Networks that generate data from latent variables."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxtyping import PRNGKeyArray
 
@@ -111,6 +111,19 @@ class ConvDecoder(Generating, OfImages):
     """Residual blocks of each stage: one at the first size, and one after each doubling."""
     channels: Count = 16
     """Channels of the last stage; each one before has twice as many, and half the pixels a side."""
+    error_kernels: Literal["tied", "learned"] = "tied"
+    """Kernels that carry errors back: `tied`, those of the predictions, for the exact gradient; or
+    `learned`, others that learn what these do, as in convolutional neural generative coding."""
+
+    def check(self, config: "Configuration") -> None:
+        """Refuse methods that need a gradient where errors go back by kernels of their own."""
+        super().check(config)
+        rule: Any = config.rule
+        if self.error_kernels == "learned" and rule.solver.kind not in ("gradient-descent", "adam"):
+            raise ConfigError(
+                f"`solver` {rule.solver.kind} needs the gradient of an energy, which "
+                "`error_kernels` learned do not give: choose `solver` gradient-descent"
+            )
 
     def check_data(self, data: Dataset) -> None:
         """Refuse what are no images, or images whose sides cannot be halved so often."""
@@ -126,6 +139,7 @@ class ConvDecoder(Generating, OfImages):
             blocks=self.blocks,
             channels=self.channels,
             activation=ACTIVATIONS[self.activation],
+            error_kernels=self.error_kernels == "learned",
             parameterisation=self.parameterisation.build(),
             key=key,
         )

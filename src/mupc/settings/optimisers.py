@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, ArrayLike
 
 from mupc.hyperparameters import traced
-from mupc.networks import Network, rate_factors, scale_by
+from mupc.networks import Network, bound_weights, rate_factors, scale_by
 from mupc.parameterisations import Scale
 from mupc.settings.setting import (
     ConfigError,
@@ -101,6 +101,9 @@ class OptimiserKind(Kind):
     """Factors on the learning rate by layer: none (raw, the paper's), those of Depth-μP (mup), or
     uniform: √(128 / inputs) · min(√129 · layers^(exponent − 1), √8), at most 4, of hidden layers,
     √(128 / width) · √129 · layers^(exponent − 1), from 1 to 8, of input and readout."""
+    weight_bound: Positive | None = None
+    """Root mean square to which each layer's weights are scaled down after an update; `ntk` and
+    `mupc` begin at 1."""
     schedule: ScheduleKind = Cosine()
 
     def numbers(self) -> dict[str, float]:
@@ -118,7 +121,10 @@ class OptimiserKind(Kind):
             numbers["factors"] = rate_factors(network, self.chosen)
         if self.schedule.factor is not None:
             numbers["schedule"] = self.schedule.numbers(steps)
-        return traced(_factory(type(self).transform, self.schedule.factor, updates), **numbers)
+        made = traced(_factory(type(self).transform, self.schedule.factor, updates), **numbers)
+        if self.weight_bound is None:
+            return made
+        return optax.chain(made, bound_weights(network, self.weight_bound))
 
     def check(self, config: "Configuration") -> None:
         """Refuse factors that are all 1."""

@@ -23,6 +23,7 @@ class Recall(NamedTuple):
     Attributes:
         completed: the data where they are known; elsewhere what the network predicts of them from
             all that was inferred.
+        predicted: what all inferred activities predict of the data.
         generated: what the inferred latent variables generate by themselves, without the errors of
             other layers.
         latents: the inferred latent variables.
@@ -31,6 +32,7 @@ class Recall(NamedTuple):
     """
 
     completed: Float[np.ndarray, "n ..."]
+    predicted: Float[np.ndarray, "n ..."]
     generated: Float[np.ndarray, "n ..."]
     latents: Float[np.ndarray, "n ..."]
     relative_residual: Float[np.ndarray, " n"]
@@ -86,8 +88,9 @@ def recall(
         for s in batches
     ]
     joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
-    completed, alone, latents, residual, *sweeps = joined
-    return Recall(completed, alone, latents, residual, sweeps[0] if sweeps else None)
+    completed, predicted, alone, latents, residual, *sweeps = joined
+    cost = sweeps[0] if sweeps else None
+    return Recall(completed, predicted, alone, latents, residual, cost)
 
 
 def sample(
@@ -164,6 +167,7 @@ def _recall(
     output = mean(network.predictions(x, solution.point.activities)[1])
     found = (
         x if observed is None else jnp.where(observed > 0, x, output),
+        output,
         mean(generated(network, x, solution.point)),
         solution.point.activities[0][0],
         solution.relative_residual,

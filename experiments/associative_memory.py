@@ -5,9 +5,9 @@ hidden, or noise is added, and the rest is inferred: by L-BFGS in errors, and by
 activities with the best of several step sizes. Both find a minimum of one energy; the table says
 how many sweeps each took, and how far the images are from those stored.
 
-    python experiments/memory.py --dataset cifar10 --images 50
-    python experiments/memory.py --dataset FILE.npz --images 10 50 250 1000 --descent 0
-    python experiments/memory.py --quick            (digits, seconds)
+    python experiments/associative_memory.py --dataset cifar10 --images 50
+    python experiments/associative_memory.py --dataset FILE.npz --images 10 50 250 1000 --descent 0
+    python experiments/associative_memory.py --quick            (digits, seconds)
 """
 
 import argparse

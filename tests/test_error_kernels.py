@@ -1,0 +1,176 @@
+"""Errors that go back by kernels of their own: convolutional neural generative coding."""
+
+import json
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mupc
+from mupc.commands.main import main
+from mupc.networks.convolutional import Convolution
+from mupc.parameterisations import Shape
+from mupc.settings import ConfigError, Configuration
+from mupc.settings.files import preset
+
+KEY = jax.random.key(0)
+SHAPE = (4, 4, 1)
+
+
+def kernels(network):
+    stages = [block for stage in network.stages[1:] for block in (stage.entry, stage.blocks[0])]
+    return [*stages, network.readout]
+
+
+def network_of(activation, *, error_kernels=True):
+    return mupc.conv_decoder(
+        2, SHAPE, doublings=1, blocks=2, channels=3, activation=activation,
+        error_kernels=error_kernels, parameterisation=mupc.ntk(), key=KEY,
+    )  # fmt: skip
+
+
+def tied(network):
+    """The network whose errors go back by the kernels themselves."""
+    where = lambda network: [block.error_kernels for block in kernels(network)]
+    return eqx.tree_at(where, network, [block.kernels for block in kernels(network)])
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("skip", [False, True])
+def test_what_reaches_the_layer_before_is_the_error_by_the_error_kernel(skip):
+    block = Convolution.initialise(
+        (2, 2), "hidden", jnp.tanh, mupc.ntk(), Shape(2, 4), skip=skip, error_kernels=True, key=KEY
+    )
+    z, h = jax.random.normal(KEY, (2, 3, 4, 2))
+    factor = block.multipliers[0] * block.branch
+    error_kernel, padded = np.asarray(block.error_kernels[0]), np.zeros((5, 6, 2))
+    padded[1:-1, 1:-1] = h
+    wanted = np.array(h if skip else np.zeros_like(h))
+    for row, column, a, b in np.ndindex(3, 4, 3, 3):
+        wanted[row, column] += factor * error_kernel[a, b] @ padded[row + 2 - a, column + 2 - b]
+    _, back = jax.vjp(lambda block, z: block(z), block, z)
+    told, reached = back(h)
+    np.testing.assert_allclose(reached, wanted, atol=1e-12)
+    # The kernel learns as it would without, and the error kernel as the kernel does.
+    plain = eqx.tree_at(lambda b: b.error_kernels, block, ())
+    (exact, _) = jax.vjp(lambda block, z: block(z), plain, z)[1](h)
+    for found in (told.kernels[0], told.error_kernels[0]):
+        np.testing.assert_allclose(found, exact.kernels[0], atol=1e-12)
+    # Forwards the derivative is the same map, and the prediction that of the kernel.
+    change = jax.random.normal(jax.random.key(1), z.shape)
+    forward = jax.jvp(block, (z,), (change,))[1]
+    np.testing.assert_allclose(jnp.vdot(h, forward), jnp.vdot(reached, change), atol=1e-12)
+    np.testing.assert_allclose(block(z), plain(z), atol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+def test_of_a_linear_network_errors_by_the_kernels_themselves_are_the_exact_gradient():
+    x = jax.random.normal(KEY, (3, *SHAPE))
+    gradients = {}
+    networks = {
+        "exact": network_of(mupc.identity, error_kernels=False),
+        "learned": network_of(mupc.identity),
+        "tied": tied(network_of(mupc.identity)),
+    }
+    where = lambda network: [block.kernels for block in kernels(network)]
+    same = where(networks["learned"])
+    for name, network in networks.items():
+        energy = mupc.FreeEnergy(eqx.tree_at(where, network, same), x, x, mupc.Gaussian(2.0))
+        errors = energy.run().activities
+        point = energy.run(jax.tree.map(jnp.cos, errors))
+        gradients[name] = energy.activity_gradient(point)
+        by_layer = energy.samples_and_gradient(point.activities)[1]
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-10), gradients[name], by_layer
+        )
+    close = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-10)
+    jax.tree.map(close, gradients["tied"], gradients["exact"])
+    differs = jax.tree.map(
+        lambda a, b: float(jnp.max(jnp.abs(a - b))), *map(gradients.get, ("learned", "exact"))
+    )
+    assert min(jax.tree.leaves(differs)) > 0.1
+
+
+def test_error_kernels_learn_what_kernels_do():
+    """Updates are the same, so that what both began with is all that they differ in."""
+    network = network_of(jnp.tanh)
+    images = mupc.data.load("digits", scale="unit").reconstructed()
+    images = mupc.data.Dataset.from_arrays(images.train.x[:, ::2, ::2], images.train.x[:, ::2, ::2])
+    rule = mupc.PredictiveCoding(mupc.GradientDescent(0.1), 10, mupc.Gaussian())
+    rate = optax.adam(0.02, eps=1e-12)
+    trained = mupc.fit(network, images, rule, rate, steps=60, batch_size=20, key=KEY).network
+    for before, after in zip(kernels(network), kernels(trained), strict=True):
+        learned, told = (
+            np.asarray(a[0] - b[0])
+            for a, b in (
+                (after.kernels, before.kernels),
+                (after.error_kernels, before.error_kernels),
+            )
+        )
+        assert np.sqrt(np.mean(learned**2)) > 0.02
+        np.testing.assert_allclose(told, learned, atol=2e-5)
+
+
+@pytest.mark.parametrize("optimiser", [optax.sgd(0.5), optax.adam(0.5)])
+def test_weights_are_scaled_down_to_a_bound_layer_by_layer(optimiser):
+    network = mupc.residual_mlp(6, 3, width=8, depth=4, biases=True, key=KEY)
+    large = lambda v: v * jnp.arange(1.0, len(v) + 1).reshape(-1, *[1] * (v.ndim - 1))
+    where = lambda network: network.stages[0].blocks[0].weights
+    network = eqx.tree_at(where, network, 0.5 * large(where(network)))
+    params = eqx.filter(network, eqx.is_inexact_array)
+    gradients = jax.tree.map(jnp.cos, params)
+    plain, _ = optimiser.update(gradients, optimiser.init(params), params)
+    bounded = optax.chain(optimiser, mupc.bound_weights(network, 0.9))
+    updates, _ = bounded.update(gradients, bounded.init(params), params)
+    seen, free = (optax.apply_updates(params, each) for each in (updates, plain))
+    for a, b in zip(where(seen), where(free), strict=True):
+        rms = float(jnp.sqrt(jnp.mean(b**2)))
+        np.testing.assert_allclose(a, b * min(1, 0.9 / rms), rtol=1e-5)
+    scales = [float(jnp.sqrt(jnp.mean(w**2))) for w in where(free)]
+    assert min(scales) < 0.9 < max(scales)  # some are within, and others not
+    np.testing.assert_allclose(seen.readout.biases, free.readout.biases)
+    with pytest.raises(ValueError, match=r"above 0, not 0\.0"):
+        mupc.bound_weights(network, 0.0)
+    with pytest.raises(ValueError, match="bounds of weights need them"):
+        bounded.update(gradients, bounded.init(params))
+
+
+def test_both_directions_are_bounded_layer_by_layer():
+    network = mupc.bidirectional_mlp(6, 3, width=8, depth=4, key=KEY)
+    where = lambda network: [one.stages[0].blocks[0].weights for one in (network.up, network.down)]
+    network = eqx.tree_at(where, network, [v.at[0].multiply(9) for v in where(network)])
+    params = eqx.filter(network, eqx.is_inexact_array)
+    bounded = mupc.bound_weights(network, 1.5)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    seen = optax.apply_updates(params, bounded.update(zero, bounded.init(params), params)[0])
+    for a, b in zip(where(seen), where(network), strict=True):
+        np.testing.assert_allclose(a[1:], b[1:], rtol=1e-5)
+        assert float(jnp.sqrt(jnp.mean(a[0] ** 2))) == pytest.approx(1.5, rel=1e-5)
+
+
+def test_the_preset_trains_and_reads_images_from_all_activities(tmp_path, capsys):
+    out = str(tmp_path / "run")
+    words = "--preset conv-ngc --dataset digits --scale unit --channels 4 --steps 40 --doublings 1"
+    assert main(["train", *words.split(), "--report-every", "0", "--out", out]) == 0
+    errors = []
+    for source in ("latents", "activities"):
+        said = main(["reconstruct", out, "--samples", "50", "--source", source])
+        assert said == 0
+        errors.append(json.loads((tmp_path / "run/reconstruct.scores.json").read_text())["error"])
+    assert "reconstructed from all activities (50" in capsys.readouterr().out
+    assert errors[1] < 0.5 * errors[0]
+    assert main(["denoise", out, "--samples", "50", "--source", "activities"]) == 0
+    scores = json.loads((tmp_path / "run/denoise.scores.json").read_text())
+    assert scores["error"] < scores["before"]
+
+
+def test_methods_that_need_a_gradient_are_refused():
+    changes = {"network": "conv-decoder", "error_kernels": "learned"}
+    with pytest.raises(ConfigError, match="solver l-bfgs needs the gradient of an energy"):
+        Configuration().changed(changes)
+    config = preset("conv-ngc")
+    assert config.network.error_kernels == "learned"
+    assert config.optimiser.weight_bound > 0
