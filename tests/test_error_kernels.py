@@ -156,13 +156,13 @@ def test_the_preset_trains_and_reads_images_from_all_activities(tmp_path, capsys
     words = "--preset conv-ngc --dataset digits --scale unit --channels 4 --steps 40 --doublings 1"
     assert main(["train", *words.split(), "--report-every", "0", "--out", out]) == 0
     errors = []
-    for source in ("latents", "activities"):
+    for source in ("generated", "predicted"):
         said = main(["reconstruct", out, "--samples", "50", "--source", source])
         assert said == 0
         errors.append(json.loads((tmp_path / "run/reconstruct.scores.json").read_text())["error"])
     assert "reconstructed from all activities (50" in capsys.readouterr().out
     assert errors[1] < 0.5 * errors[0]
-    assert main(["denoise", out, "--samples", "50", "--source", "activities"]) == 0
+    assert main(["denoise", out, "--samples", "50", "--source", "predicted"]) == 0
     scores = json.loads((tmp_path / "run/denoise.scores.json").read_text())
     assert scores["error"] < scores["before"]
 

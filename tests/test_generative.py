@@ -522,6 +522,27 @@ def test_pictures_are_for_networks_that_make_them(tmp_path, capsys):
         assert sentence in capsys.readouterr().err
 
 
+def test_a_network_of_two_directions_makes_a_picture_of_each_class(tmp_path, capsys):
+    out = str(tmp_path / "run")
+    words = "--rule bidirectional --depth 2 --width 32 --steps 200 --report-every 0 --out"
+    assert main(["train", *words.split(), out]) == 0
+    capsys.readouterr()
+    printed = said(capsys, "generate", out)
+    _, data, network = load_run(out)
+    made = np.asarray(network.down.feedforward(jnp.eye(10)).output)
+    labels = data.train.y.argmax(axis=1)
+    means = [data.train.x[labels == one].mean(axis=0) for one in range(10)]
+    wanted = [np.corrcoef(a, b)[0, 1] for a, b in zip(made, means, strict=True)]
+    assert f"mean {np.mean(wanted):.3f}, least {np.min(wanted):.3f}" in printed
+    assert np.min(wanted) > 0.95
+    others = [np.corrcoef(made[i], means[i - 1])[0, 1] for i in range(10)]
+    assert np.mean(others) < 0.7
+    assert imread(tmp_path / "run/generate.png").shape[:2] == (64, 10 * 66 - 2)
+    for more in (["--pictures", "3"], ["--draw-seed", "1"]):
+        assert main(["generate", out, *more]) == 2
+        assert "makes one of each class" in capsys.readouterr().err
+
+
 def test_parts_and_noise_belong_to_a_sample_and_a_seed():
     shape = (4, 6, 3)
     lower = mupc.data.hidden_part(shape, "lower", count=2)

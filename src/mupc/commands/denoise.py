@@ -24,7 +24,8 @@ def run(words: Sequence[str]) -> int:
     """Denoise, print, draw, and return the exit status."""
     options = parse("denoise", words, DenoiseOptions).own
     prepare_backend(RunKeeping())
-    own = {"noise": options.noise, "seed": options.noise_seed, "source": options.source}
-    add = functools.partial(denoise, **own)
+    add = functools.partial(
+        denoise, noise=options.noise, seed=options.noise_seed, source=options.source
+    )
     show("denoise", f"noise of {options.noise:g} removed", options, add)
     return 0

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import jax
+import numpy as np
 
 from mupc.commands.options import Positional, parse
 from mupc.commands.pictures import SHOWN, place_of, write_picture
@@ -27,7 +28,9 @@ _PICTURES = ("pictures", "picture", "data")
 
 
 class GenerateOptions(Setting):
-    """Continue a text by the network of a run, or draw pictures from one that generates them."""
+    """Continue a text by the network of a run, or make pictures by one that generates them: as many
+    as are asked for, or, by one of two directions, one of each class.
+    """
 
     folder: Annotated[str, Positional()]
     """Run folder."""
@@ -51,12 +54,16 @@ def run(words: Sequence[str]) -> int:
     """Generate, print, and return the exit status."""
     options = parse("generate", words, GenerateOptions).own
     prepare_backend(RunKeeping())
-    generates = stored_config(options.folder).network.generates
-    kind, other = ("text", _TEXT) if generates else ("pictures", _PICTURES)
+    makes = stored_config(options.folder).network.pictures
+    kind, other = ("pictures", _PICTURES) if makes == "none" else ("text", _TEXT)
     for name in other:
         if getattr(options, name) is not None:
             raise unheeded(name, f"the network of {options.folder} makes no {kind}")
-    return _draw(options) if generates else _write(options)
+    if makes == "classes":
+        for name, left in (("pictures", None), ("draw_seed", 0)):
+            if getattr(options, name) != left:
+                raise unheeded(name, f"the network of {options.folder} makes one of each class")
+    return _write(options) if makes == "none" else _draw(options)
 
 
 def _write(options: GenerateOptions) -> int:
@@ -77,7 +84,12 @@ def _write(options: GenerateOptions) -> int:
 def _draw(options: GenerateOptions) -> int:
     path = place_of(options.folder, "generate", options.picture)
     key = jax.random.key(options.draw_seed)
-    images, limits = draw(options.folder, options.pictures or 64, key, options.data)
+    images, limits, likeness = draw(options.folder, options.pictures or 64, key, options.data)
     write_picture(path, [images[i : i + SHOWN] for i in range(0, len(images), SHOWN)], limits)
+    if likeness is not None:
+        print(
+            "correlation of each class's picture with the mean of its training images: "
+            f"mean {np.mean(likeness):.3f}, least {np.min(likeness):.3f}"
+        )
     print(f"picture: {path}")
     return 0

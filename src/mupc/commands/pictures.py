@@ -44,8 +44,9 @@ class Restoring(Setting):
 class Reading(Restoring):
     """Options of those that read the data from what was inferred."""
 
-    source: Source = "latents"
-    """What data are read from: inferred latent variables alone, or all inferred activities."""
+    source: Source = "generated"
+    """What is taken for the data: what the inferred latent variables generate by themselves, or what
+    all inferred activities predict."""
 
 
 def place_of(folder: str, name: str, given: str | None) -> Path:

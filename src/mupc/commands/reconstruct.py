@@ -9,7 +9,7 @@ from mupc.commands.terminal import prepare_backend
 from mupc.runs.restore import reconstruct
 from mupc.settings.training import RunKeeping
 
-_WORDS = {"latents": "latent variables", "activities": "all activities"}
+_WORDS = {"generated": "latent variables", "predicted": "all activities"}
 
 
 class ReconstructOptions(Reading):

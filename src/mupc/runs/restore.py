@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, PRNGKeyArray
 
 from mupc.data import Dataset, Part, hidden_part, with_noise
+from mupc.networks import Bidirectional
 from mupc.records import RunError
 from mupc.runs.stored import load_run, split_of
 from mupc.training import Recall, recall, sample
@@ -92,11 +93,12 @@ class Which(NamedTuple):
     precision: float | None = None
 
 
-Source = Literal["latents", "activities"]
-"""What data are read from: the inferred latent variables alone, or all inferred activities."""
+Source = Literal["generated", "predicted"]
+"""What is taken for the data: what the inferred latent variables generate alone, or what all inferred
+activities predict."""
 
 
-def reconstruct(which: Which, source: Source = "latents") -> Restored:
+def reconstruct(which: Which, source: Source = "generated") -> Restored:
     """Infer the activities of data, and read the data from them."""
     return _restore(which, _Given, _READ[source])
 
@@ -111,32 +113,53 @@ def complete(which: Which, part: Part, share: float, seed: int) -> Restored:
     return _restore(which, hide, lambda seen: seen.completed)
 
 
-def denoise(which: Which, noise: float, seed: int, source: Source = "latents") -> Restored:
+def denoise(which: Which, noise: float, seed: int, source: Source = "generated") -> Restored:
     """Add noise, infer activities, and read the data from them."""
     add = lambda x: _Given(with_noise(x, noise, seed=seed))  # noqa: E731
     return _restore(which, add, _READ[source])
 
 
-def draw(
-    folder: str, count: int, key: PRNGKeyArray, place: str | None = None
-) -> tuple[Images, tuple[float, float]]:
-    """Draw images from the network of a run, as `mupc.sample` does; and return its data's limits.
+class Drawn(NamedTuple):
+    """Images that a network made, with the least and the largest number of its training split.
+
+    Attributes:
+        images: (n, height, width, channels).
+        limits: the two numbers.
+        likeness: of a network of two directions, one image for each class, and here the correlation
+            of each with the mean training image of its class; else None.
+    """
+
+    images: Images
+    limits: tuple[float, float]
+    likeness: Float[np.ndarray, " classes"] | None = None
+
+
+def draw(folder: str, count: int, key: PRNGKeyArray, place: str | None = None) -> Drawn:
+    """Draw images from the network of a run, as `mupc.sample` does, or one of each of its classes.
 
     Raises:
-        RunError: if its data are no images.
+        RunError: if its data are no images, or have no classes where pictures are of these.
     """
     config, data, network = load_run(folder, place)
     shape = image_shape(config, data.shape)
     if not is_image(shape):
         raise RunError(f"{data.name} is no set of images, but of samples of shape {shape}")
+    if isinstance(network, Bidirectional):
+        if data.classes is None:
+            raise RunError(f"{data.name} has no classes, of which pictures could be made")
+        labels = jnp.eye(data.outputs)
+        made = np.asarray(network.down.feedforward(labels).output)
+        means = data.train.y.T @ data.train.x / np.sum(data.train.y, axis=0)[:, None]
+        likeness = np.array([np.corrcoef(a, b)[0, 1] for a, b in zip(made, means, strict=True)])
+        return Drawn(made.reshape(-1, *shape), _limits(data), likeness)
     rule = config.rule.build(config.network.hidden)
     images = sample(network, count, rule=rule, key=key).reshape(count, *shape)
-    return images, _limits(data)
+    return Drawn(images, _limits(data))
 
 
 _READ: dict[Source, Callable[[Recall], Float[np.ndarray, "n ..."]]] = {
-    "latents": lambda seen: seen.generated,
-    "activities": lambda seen: seen.predicted,
+    "generated": lambda seen: seen.generated,
+    "predicted": lambda seen: seen.predicted,
 }
 
 

@@ -28,6 +28,7 @@ class Generating(OfActivation, NetworkKind):
     """What a network of latent variables asks of the rest."""
 
     generates = True
+    pictures = "drawn"
     brings: ClassVar[Mapping[str, Any]] = {
         "scale": "unit",
         "regime": "fixed",

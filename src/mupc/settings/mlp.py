@@ -85,6 +85,7 @@ class BidirectionalMLP(OfActivation, FullyConnected):
     kind = "bidirectional-mlp"
     brings: ClassVar[Mapping[str, Any]] = {"rule": "bidirectional"}
     make = bidirectional_mlp
+    pictures = "classes"
 
     activation: Activation = "relu"
     """Activation function φ."""

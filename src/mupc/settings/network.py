@@ -93,6 +93,8 @@ class NetworkKind(Kind):
     """Whether it takes images, (height, width, channels)."""
     generates: ClassVar[bool] = False
     """Whether its targets are its inputs, which it generates."""
+    pictures: ClassVar[Literal["none", "drawn", "classes"]] = "none"
+    """Which pictures it makes: as many as are drawn, or one of each class."""
     settles: ClassVar[bool] = False
     """Whether its layers settle together, and predict nothing."""
 

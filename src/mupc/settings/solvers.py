@@ -172,9 +172,11 @@ class _StepsOnActivities(MovingSolver):
         steps = self.steps(depth)
         if self.coordinates == "errors" or steps >= 4 * depth:
             return None
+        own = getattr(config.network, "error_kernels", "tied") == "learned"
+        instead = "take more --max-steps" if own else "use --solver gauss-newton"
         return (
             f"{steps} steps on activities do not carry the error through {depth} layers, so the "
-            "lower ones hardly learn: use --solver gauss-newton"
+            f"lower ones hardly learn: {instead}"
         )
 
 
