@@ -28,8 +28,9 @@ _PICTURES = ("pictures", "picture", "data")
 
 
 class GenerateOptions(Setting):
-    """Continue a text by the network of a run, or make pictures by one that generates them: as many
-    as are asked for, or, by one of two directions, one of each class.
+    """Continue a text by the network of a run, or make pictures by one that generates them.
+
+    One of two directions makes one of each class, others as many as are asked for.
     """
 
     folder: Annotated[str, Positional()]

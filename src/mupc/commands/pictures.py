@@ -45,7 +45,7 @@ class Reading(Restoring):
     """Options of those that read the data from what was inferred."""
 
     source: Source = "generated"
-    """What is taken for the data: what the inferred latent variables generate by themselves, or what
+    """What restored data are: what the inferred latent variables generate by themselves, or what
     all inferred activities predict."""
 
 

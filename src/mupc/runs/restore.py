@@ -94,8 +94,8 @@ class Which(NamedTuple):
 
 
 Source = Literal["generated", "predicted"]
-"""What is taken for the data: what the inferred latent variables generate alone, or what all inferred
-activities predict."""
+"""What restored data are: what the inferred latent variables generate by themselves, or what all
+inferred activities predict."""
 
 
 def reconstruct(which: Which, source: Source = "generated") -> Restored:
