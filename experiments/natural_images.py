@@ -1,10 +1,11 @@
 """Convolutional neural generative coding beside an autoencoder: images restored, known and unknown.
 
 Trains on Color-MNIST (in a border of 2 black pixels, so that it has the size of the other) or on
-CIFAR-10: the preset `conv-ngc`; the same with the exact gradient in place of learned error kernels;
-the default `conv-decoder`; and an autoencoder of that decoder, by backpropagation. All take as many
-batches with the optimiser of `mupc train`. Then each restores the first test images of both data
-sets, as they are and with noise: mean squared error, PSNR and SSIM.
+CIFAR-10: the preset `conv-ngc`; the same with the exact gradient in place of learned error kernels,
+with which inference takes smaller steps; the default `conv-decoder`; and an autoencoder of that
+decoder, by backpropagation. All take as many batches with the optimiser of `mupc train`. Then each
+restores the first test images of both data sets, as they are and with noise: mean squared error,
+PSNR and SSIM.
 
     python experiments/natural_images.py color-mnist --cifar10 FILE.npz --set steps=2000
     python experiments/natural_images.py cifar10 --cifar10 FILE.npz --models conv-ngc autoencoder
@@ -37,7 +38,7 @@ from mupc.settings.files import preset, value_of
 _COLUMNS = ("trained on", "model", "seed", "restored", "noise", "mse", "PSNR, dB", "SSIM", "s")
 MODELS: dict[str, dict[str, Any]] = {
     "conv-ngc": {},
-    "conv-ngc-exact": {"error_kernels": "tied"},
+    "conv-ngc-exact": {"error_kernels": "tied", "step_size": 0.03},
     "conv-decoder": {},
     "autoencoder": {},
 }

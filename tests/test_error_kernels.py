@@ -11,6 +11,7 @@ import pytest
 
 import mupc
 from mupc.commands.main import main
+from mupc.learning import first_gradients
 from mupc.networks.convolutional import Convolution
 from mupc.parameterisations import Shape
 from mupc.settings import ConfigError, Configuration
@@ -174,3 +175,22 @@ def test_methods_that_need_a_gradient_are_refused():
     config = preset("conv-ngc")
     assert config.network.error_kernels == "learned"
     assert config.optimiser.weight_bound > 0
+
+
+@pytest.mark.usefixtures("float64")
+def test_gradients_are_compared_with_those_of_exact_errors():
+    """Those of the readout, by hand: of its kernel and of its error kernel."""
+    x = jax.random.normal(KEY, (3, *SHAPE))
+    network, exact = network_of(jnp.tanh), network_of(jnp.tanh, error_kernels=False)
+    where = lambda network: [block.kernels for block in kernels(network)]
+    exact = eqx.tree_at(where, exact, where(network))
+    rule = mupc.PredictiveCoding(mupc.GradientDescent(0.05), 5, mupc.Gaussian())
+    well = rule.exact(network)
+    found = [
+        np.ravel(kernels(first_gradients(one, seen, (x, x), None, KEY)[0])[-1].kernels[0])
+        for one, seen in ((rule, network), (well, exact))
+    ]
+    cosine = found[0] @ found[1] / np.linalg.norm(found[0]) / np.linalg.norm(found[1])
+    seen = mupc.theory.gradient_alignment(network, (x, x), rule)
+    assert float(seen.cosine[-1]) == pytest.approx(cosine, abs=1e-8)
+    assert cosine < 0.99

@@ -15,7 +15,9 @@ from mupc.networks.block import is_scaled as is_scaled
 from mupc.networks.chain import Chain as Chain
 from mupc.networks.convolutional import Convolution as Convolution
 from mupc.networks.convolutional import PooledDense as PooledDense
+from mupc.networks.convolutional import as_learned as as_learned
 from mupc.networks.convolutional import conv_resnet as conv_resnet
+from mupc.networks.convolutional import exact_errors as exact_errors
 from mupc.networks.decoder import Prior as Prior
 from mupc.networks.decoder import conv_decoder as conv_decoder
 from mupc.networks.decoder import decoder as decoder

@@ -1,9 +1,11 @@
 """Convolutional networks, of images (height, width, channels)."""
 
+import dataclasses
 import functools
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any, TypeGuard
 
 import equinox as eqx
 import jax
@@ -16,6 +18,7 @@ from mupc.networks.activations import Activation, identity
 from mupc.networks.block import ScaledBlock
 from mupc.networks.chain import Chain
 from mupc.networks.fast_convolution import Pair, convolve
+from mupc.networks.network import Network
 from mupc.networks.stage import Stage
 from mupc.parameterisations import Parameterisation, Role, Scale, Shape
 
@@ -133,6 +136,36 @@ def _(
     phi = activation(u)
     change = convolve(du, back, strides) + convolve(phi, dkernel + dback, strides)
     return convolve(phi, kernel, strides), change
+
+
+def exact_errors(network: Network) -> Network:
+    """Return a network whose errors go back by its kernels alone, exactly."""
+
+    def bare(own: Convolution) -> Convolution:
+        return dataclasses.replace(own, error_kernels=(), scales=own.scales[: len(own.kernels)])
+
+    return jax.tree.map(lambda node: bare(node) if _told(node) else node, network, is_leaf=_told)
+
+
+def as_learned(gradient: Network, network: Network) -> Network:
+    """Return a gradient of `exact_errors(network)` as one of the network.
+
+    That of an error kernel is its kernel's, whose change it learns.
+    """
+    convolution = lambda node: isinstance(node, Convolution)  # noqa: E731
+    told = [node for node in jax.tree.leaves(network, is_leaf=convolution) if convolution(node)]
+
+    def learned(node: Any) -> Any:
+        if not convolution(node) or not (own := told.pop(0)).error_kernels:
+            return node
+        return dataclasses.replace(node, error_kernels=node.kernels, scales=own.scales)
+
+    return jax.tree.map(learned, gradient, is_leaf=convolution)
+
+
+def _told(node: object) -> TypeGuard[Convolution]:
+    """Return whether a node of a network is a convolution with error kernels."""
+    return isinstance(node, Convolution) and bool(node.error_kernels)
 
 
 class PooledDense(ScaledBlock):

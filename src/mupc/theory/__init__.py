@@ -10,6 +10,7 @@ from mupc.learning.regime import sensitivity as sensitivity
 from mupc.networks.network import layer_scales as layer_scales
 from mupc.theory.alignment import Alignment as Alignment
 from mupc.theory.alignment import alignment as alignment
+from mupc.theory.alignment import exact_gradient as exact_gradient
 from mupc.theory.alignment import gradient_alignment as gradient_alignment
 from mupc.theory.alignment import relative_change as relative_change
 from mupc.theory.alignment import yardstick as yardstick

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from mupc.arrays import ratio
-from mupc.learning import Backpropagation, Batch, Info, LearningRule, first_gradients
-from mupc.networks import Layer, Network, is_scaled
+from mupc.learning import Backpropagation, Batch, LearningRule, first_gradients
+from mupc.networks import Layer, Network, as_learned, exact_errors, is_scaled
 
 
 class Alignment(NamedTuple):
@@ -80,13 +80,20 @@ def gradient_alignment(
         other: the yardstick; `yardstick(rule, network)` unless given.
     """
     key = jax.random.key(0)
+    state = rule.init(network, key)
+    gradients, info = first_gradients(rule, network, batch, state, key, measure=False)
+    other = other or yardstick(rule, network, info.unit)
+    return alignment(gradients, exact_gradient(other, network, batch, key))
 
-    def first(rule: LearningRule) -> tuple[Network, Info]:
-        state = rule.init(network, key)
-        return first_gradients(rule, network, batch, state, key, measure=False)
 
-    gradients, info = first(rule)
-    return alignment(gradients, first(other or yardstick(rule, network, info.unit))[0])
+def exact_gradient(
+    other: LearningRule, network: Network, batch: Batch, key: PRNGKeyArray
+) -> Network:
+    """Return a yardstick's gradient, in which errors go back by the kernels of predictions."""
+    bare = exact_errors(network)
+    state = other.init(bare, key)
+    gradient, _ = first_gradients(other, bare, batch, state, key, measure=False)
+    return as_learned(gradient, network)
 
 
 def _compared(u: Float[Array, "layers n"], v: Float[Array, "layers n"]) -> tuple[Array, Array]:

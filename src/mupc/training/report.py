@@ -15,6 +15,7 @@ from mupc.networks import Network
 from mupc.records import EQUILIBRIUM, RegimeRecord, TraceRecord
 from mupc.theory import (
     alignment,
+    exact_gradient,
     layer_scales,
     relative_change,
     yardstick,
@@ -82,8 +83,7 @@ def _figures(model: Model, batch: Batch, key: PRNGKeyArray) -> dict[str, Any]:
     }
     if not isinstance(rule, Backpropagation):
         other = yardstick(rule, network, info.unit)
-        exact, _ = first_gradients(other, network, batch, other.init(network, key), key)
-        cosine, ratio = alignment(gradients, exact)
+        cosine, ratio = alignment(gradients, exact_gradient(other, network, batch, key))
         # Without a gradient there is no direction: unknown, in the record.
         cosine = jnp.where((ratio > 0) & jnp.isfinite(ratio), cosine, jnp.inf)
         figures |= {"cosine": cosine, "ratio": ratio}
