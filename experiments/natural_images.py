@@ -30,7 +30,7 @@ from jaxtyping import Float
 
 import mupc
 from mupc.data import Dataset, Split, with_noise
-from mupc.runs.restore import likeness
+from mupc.runs.restore import psnr_and_ssim
 from mupc.runs.setup import load_data, member_of
 from mupc.settings import Configuration
 from mupc.settings.files import preset, value_of
@@ -59,19 +59,23 @@ class Row(NamedTuple):
     seconds: float
 
     def __str__(self) -> str:
-        likeness = ("" if v is None else f"{v:.3g}" for v in (self.psnr, self.ssim))
+        scores = ("" if v is None else f"{v:.3g}" for v in (self.psnr, self.ssim))
         names = self.trained, self.model, str(self.seed), self.restored, f"{self.noise:g}"
-        return line((*names, f"{1000 * self.error:.3g}e-3", *likeness, f"{self.seconds:.0f}"))
+        return line((*names, f"{1000 * self.error:.3g}e-3", *scores, f"{self.seconds:.0f}"))
+
+
+def _settings(model: str) -> Configuration:
+    own = model.startswith("conv-ngc")
+    config = preset("conv-ngc") if own else Configuration().changed({"network": "conv-decoder"})
+    return config.changed(MODELS[model])
 
 
 def configuration(model: str, name: str, options: argparse.Namespace, seed: int) -> Configuration:
     """Return the settings of a model and a data set."""
-    own = model.startswith("conv-ngc")
-    config = preset("conv-ngc") if own else Configuration().changed({"network": "conv-decoder"})
     data: dict[str, Any] = {"dataset": name, "scale": "unit", "seed": seed}
     if name == "cifar10" and options.cifar10:
         data |= {"dataset": "npz", "path": options.cifar10}
-    config = config.changed({**data, **MODELS[model]})
+    config = _settings(model).changed(data)
     known = config.flat()
     given = {key: value for key, value in options.changes.items() if key in known}
     return config.changed(given)
@@ -138,7 +142,7 @@ def main(words: Sequence[str] | None = None) -> list[Row]:
                     x = (data.test or data.train).x[: options.samples]
                     for noise in (0.0, 0.1, 0.25):
                         made = restore(with_noise(x, noise, seed=0) if noise else x)
-                        own = float(np.mean((made - x) ** 2)), *likeness(x, made, 1.0)
+                        own = float(np.mean((made - x) ** 2)), *psnr_and_ssim(x, made, 1.0)
                         rows.append(Row(name, model, seed, other, noise, *own, seconds))
                         print(rows[-1], flush=True)
     return rows
@@ -155,9 +159,13 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cifar10", help="an .npz file in place of the published files")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE")
     options = parser.parse_args(words)
-    options.changes = {
-        key: value_of(value) for key, value in (text.split("=", 1) for text in options.set)
-    }
+    if wrong := [text for text in options.set if "=" not in text]:
+        parser.error(f"--set takes NAME=VALUE, not {wrong[0]}")
+    pairs = (text.split("=", 1) for text in options.set)
+    options.changes = {key.replace("-", "_"): value_of(value) for key, value in pairs}
+    known = {name for model in options.models for name in _settings(model).flat()}
+    if unknown := sorted(options.changes.keys() - known):
+        parser.error(f"none of these models has a setting {unknown[0]}")
     options.both = "digits" not in options.datasets
     return options
 

@@ -1,5 +1,6 @@
 """Errors that go back by kernels of their own: convolutional neural generative coding."""
 
+import dataclasses
 import json
 
 import equinox as eqx
@@ -15,7 +16,6 @@ from mupc.learning import first_gradients
 from mupc.networks.convolutional import Convolution
 from mupc.parameterisations import Shape
 from mupc.settings import ConfigError, Configuration
-from mupc.settings.files import preset
 
 KEY = jax.random.key(0)
 SHAPE = (4, 4, 1)
@@ -168,13 +168,62 @@ def test_the_preset_trains_and_reads_images_from_all_activities(tmp_path, capsys
     assert scores["error"] < scores["before"]
 
 
-def test_methods_that_need_a_gradient_are_refused():
-    changes = {"network": "conv-decoder", "error_kernels": "learned"}
-    with pytest.raises(ConfigError, match="solver l-bfgs needs the gradient of an energy"):
-        Configuration().changed(changes)
-    config = preset("conv-ngc")
-    assert config.network.error_kernels == "learned"
-    assert config.optimiser.weight_bound > 0
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"solver": "l-bfgs"},
+        {"solver": "gauss-newton"},
+        {"solver": "gradient-descent", "step_size": "stable"},
+        {"solver": "gradient-descent", "coordinates": "errors"},
+    ],
+)
+def test_methods_that_need_a_gradient_are_refused(changes):
+    network = {"network": "conv-decoder", "error_kernels": "learned"}
+    with pytest.raises(ConfigError, match="needs the gradient of an energy"):
+        Configuration().changed({**network, **changes})
+    images = jnp.ones((2, *SHAPE))
+    solver = Configuration().changed({**changes, "regime": "fixed"}).rule.solver.build()
+    rule = mupc.PredictiveCoding(solver, 3, mupc.Gaussian())
+    with pytest.raises(ValueError, match=r"needs the gradient of an energy.* error kernels"):
+        rule.settled(network_of(jnp.tanh), images)
+
+
+@pytest.mark.usefixtures("float64")
+def test_inference_comes_to_rest_and_is_not_called_diverged_where_the_energy_rose():
+    x = 0.1 * jax.random.normal(KEY, (3, *SHAPE))
+    rule = mupc.PredictiveCoding(mupc.GradientDescent(0.05), 4000, mupc.Gaussian())
+    energy = rule.minimised(network_of(jnp.tanh), (x, x))
+    solution = rule.settled(network_of(jnp.tanh), x)
+    assert float(jnp.max(solution.relative_residual)) < 2e-3
+    assert float(jnp.max(energy.samples(solution.point) / energy.samples(energy.run()))) > 1.01
+    assert set(np.asarray(solution.result).tolist()) == {mupc.inference.InferenceResult.CONVERGED}
+    assert not energy.descends
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_regime_number_is_that_of_the_predictions():
+    x = jax.random.normal(KEY, (3, *SHAPE))
+    network, exact = network_of(jnp.tanh), network_of(jnp.tanh, error_kernels=False)
+    where = lambda network: [block.kernels for block in kernels(network)]
+    exact = eqx.tree_at(where, exact, where(network))
+    seen, wanted = (
+        mupc.learning.mean_regime_number(mupc.FreeEnergy(one, x, x, mupc.Gaussian()))
+        for one in (network, exact)
+    )
+    assert float(seen) == pytest.approx(float(wanted), rel=1e-10)
+
+
+def test_error_kernels_fit_their_kernels():
+    block = network_of(jnp.tanh).readout
+    for wrong in ((), block.error_kernels * 2, (block.error_kernels[0][:2],)):
+        if wrong:
+            with pytest.raises(ValueError, match="of the shapes of the kernels"):
+                dataclasses.replace(block, error_kernels=wrong)
+    assert dataclasses.replace(block, error_kernels=(), scales=block.scales[:1]).exact
+    with pytest.raises(TypeError, match="error_kernels must be True or False"):
+        network_of(jnp.tanh, error_kernels="tied")
+    with pytest.raises(TypeError, match="network"):
+        mupc.bound_weights("x", 1.0)
 
 
 @pytest.mark.usefixtures("float64")

@@ -35,6 +35,7 @@ ALIKE = {
     "coordinates": {"plots/report.py"},
     "depth": {"plots/theory.py"},
     "epochs": {"training/plan.py"},
+    "error_kernels": {"networks/decoder.py"},
     "precision": {"training/report.py"},
     "rho": {
         "learning/predictive_coding.py",

@@ -46,8 +46,8 @@ class GenerateOptions(Setting):
     """Of pictures: how many, 64 unless given."""
     picture: OutPlace | None = None
     """Of pictures: the PNG file; unless given, generate.png in the run folder."""
-    draw_seed: NotNegativeCount = 0
-    """What characters, or pictures, are drawn from."""
+    draw_seed: NotNegativeCount | None = None
+    """What characters, or pictures, are drawn from, 0 unless given."""
     data: MovedData = None
 
 
@@ -61,8 +61,8 @@ def run(words: Sequence[str]) -> int:
         if getattr(options, name) is not None:
             raise unheeded(name, f"the network of {options.folder} makes no {kind}")
     if makes == "classes":
-        for name, left in (("pictures", None), ("draw_seed", 0)):
-            if getattr(options, name) != left:
+        for name in ("pictures", "draw_seed"):
+            if getattr(options, name) is not None:
                 raise unheeded(name, f"the network of {options.folder} makes one of each class")
     return _write(options) if makes == "none" else _draw(options)
 
@@ -76,7 +76,7 @@ def _write(options: GenerateOptions) -> int:
         options.prompt or ("\n" if "\n" in known else known[0]),
         length=options.length or 300,
         temperature=options.temperature or 1.0,
-        key=jax.random.key(options.draw_seed),
+        key=jax.random.key(options.draw_seed or 0),
     )
     print(text)
     return 0
@@ -84,13 +84,13 @@ def _write(options: GenerateOptions) -> int:
 
 def _draw(options: GenerateOptions) -> int:
     path = place_of(options.folder, "generate", options.picture)
-    key = jax.random.key(options.draw_seed)
-    images, limits, likeness = draw(options.folder, options.pictures or 64, key, options.data)
+    key = jax.random.key(options.draw_seed or 0)
+    images, limits, correlations = draw(options.folder, options.pictures or 64, key, options.data)
     write_picture(path, [images[i : i + SHOWN] for i in range(0, len(images), SHOWN)], limits)
-    if likeness is not None:
+    if correlations is not None:
         print(
             "correlation of each class's picture with the mean of its training images: "
-            f"mean {np.mean(likeness):.3f}, least {np.min(likeness):.3f}"
+            f"mean {np.mean(correlations):.3f}, minimum {np.min(correlations):.3f}"
         )
     print(f"picture: {path}")
     return 0

@@ -49,6 +49,15 @@ class Energy(eqx.Module):
     def with_parameters(self, parameters: PyTree[Any]) -> "Energy":
         """Return the energy with other parameters."""
 
+    @property
+    def descends(self) -> bool:
+        """Whether `activity_gradient` is its gradient, against which it falls.
+
+        Not so of networks in which errors go back in another way: then a residual of zero is where
+        activities come to rest, and the energy may rise on the way.
+        """
+        return True
+
     @abstractmethod
     def layers(self, point: Point) -> Float[Array, "layers batch"]:
         """Return each layer's energy of each sample, from input to output."""

@@ -121,6 +121,11 @@ class FreeEnergy(NudgedEnergy):
         return eqx.tree_at(lambda energy: energy.network, self, parameters)
 
     @property
+    def descends(self) -> bool:
+        """Whether errors go back by the derivatives of the network's predictions."""
+        return self.network.exact
+
+    @property
     def precision(self) -> Float[Array, ""] | Float[Array, " batch"]:
         """π of the output: for all samples, or of each."""
         precision = self.likelihood.precision

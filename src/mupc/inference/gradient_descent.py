@@ -72,6 +72,11 @@ class GradientDescent(Solver):
     step_size: StepSize = eqx.field(converter=_as_step_size)
     momentum: Float[Array, ""] | None = eqx.field(default=None, converter=_as_momentum)
 
+    @property
+    def follows(self) -> bool:
+        """Whether its step is a number, and not found from the curvature of an energy."""
+        return isinstance(self.step_size, FixedStep)
+
     def cost(self, steps: Int[Array, " batch"]) -> Float[Array, " batch"]:
         """Return two sweeps a step: predictions, and errors back."""
         return self.step_size.sweeps + 2.0 * steps

@@ -43,7 +43,8 @@ def infer(
 
     A sample that is done, as `stopping` says (converged, stalled) or because its energy is no
     longer finite (diverged), moves no more. One that ends above its initial energy counts as
-    diverged too.
+    diverged too. Where an energy does not descend (`mupc.Energy.descends`) its changes mean
+    nothing, and no sample is stalled, or has diverged, by them.
 
     Args:
         energy: what to minimise.
@@ -68,7 +69,7 @@ def infer(
     check_kind("energy", energy, Energy, "a mupc.Energy, e.g. mupc.FreeEnergy(network, x, y, …)")
     _check_energy(energy, solver)
     point = start if isinstance(start, Point) else energy.at(_checked(start))
-    limits = _Limits(limit, stopping or Tolerance(), jnp.asarray(measure, bool))
+    limits = _Limits(limit, stopping or Tolerance(), jnp.asarray(measure, bool), energy.descends)
     length = int(limit) if trace else 0
     return _infer(energy, solver, point, limits, _sample_keys(key, point), length, throw)
 
@@ -77,6 +78,7 @@ class _Limits(NamedTuple):
     max_steps: Int[Array, ""]
     stopping: Stopping
     measure: Bool[Array, ""]
+    descends: bool
 
 
 class _Carry(NamedTuple):
@@ -200,7 +202,8 @@ def _advance(
     since = jnp.where(seen.energy < carry.lowest, 0, carry.since_lowest + 1)
     result = _classify(seen, seen.residual <= stopping.tolerance(initial.residual))
     stalled = stopping.stalled(since) & (result == InferenceResult.MAX_STEPS)
-    result = jnp.where(stalled, InferenceResult.STALLED, result)
+    if limits.descends:
+        result = jnp.where(stalled, InferenceResult.STALLED, result)
     active = carry.active & (result == InferenceResult.MAX_STEPS)
     return _Carry(
         step=carry.step + 1,
@@ -254,9 +257,10 @@ def _finish(energy: Energy, point: Point, end: _Carry, limits: _Limits) -> Solut
     near = limits.measure & (last.residual <= limits.stopping.tolerance(end.initial.residual))
     seen = last._replace(residual=jnp.where(limits.measure, last.residual, 0))
     result = jnp.where(end.active, _classify(seen, near), end.result)
-    rose = limits.stopping.rose(end.initial.energy, last.energy)
-    converged = result == InferenceResult.CONVERGED
-    result = jnp.where(rose & ~converged, InferenceResult.DIVERGED, result)
+    if limits.descends:
+        rose = limits.stopping.rose(end.initial.energy, last.energy)
+        converged = result == InferenceResult.CONVERGED
+        result = jnp.where(rose & ~converged, InferenceResult.DIVERGED, result)
     return Solution(point, *last, end.steps, result, end.initial, end.trace)
 
 
@@ -290,4 +294,9 @@ def _check_energy(energy: Energy, solver: Solver | Schedule) -> None:
                 f"mupc.{type(one).__name__} needs a mupc.{one.takes.__name__}, and "
                 f"{type(energy).__name__} is none: use a solver in activities, such as "
                 "mupc.GradientDescent"
+            )
+        if not (energy.descends or one.follows):
+            raise ValueError(
+                f"mupc.{type(one).__name__} needs the gradient of an energy, which a network with "
+                "error kernels does not give: use mupc.GradientDescent, with a number as its step"
             )

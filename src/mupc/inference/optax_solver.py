@@ -27,6 +27,11 @@ class Optax(Solver):
 
     transformation: optax.GradientTransformation
 
+    @property
+    def follows(self) -> bool:
+        """True."""
+        return True
+
     def cost(self, steps: Int[Array, " batch"]) -> Float[Array, " batch"]:
         """Return two sweeps a step: predictions, and errors back."""
         return 2.0 * steps

@@ -66,6 +66,14 @@ class Solver(Readable):
     in_activities: ClassVar[bool] = True
     """Whether positions are activities, and the residuals of its `Progress` those of `infer`."""
 
+    @property
+    def follows(self) -> bool:
+        """Whether it makes steps of its own size along whatever stands for the activity gradient.
+
+        Others rely on an energy that falls, or on a curvature: see `mupc.Energy.descends`.
+        """
+        return False
+
     @abstractmethod
     def init(self, energy: Any, position: Any) -> PyTree[Any]:
         """Return the state before the first step."""

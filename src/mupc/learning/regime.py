@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mupc.arrays import Readable, as_positive, over_rows, ratio, sample_norms
 from mupc.energies import FreeEnergy, NudgedEnergy, Point
-from mupc.networks import with_gradient
+from mupc.networks import exact_errors, with_gradient
 
 # Of the last sixteen batches, about: one has few samples that are still wrong.
 _SHARE = 1 / 16
@@ -39,6 +39,8 @@ def sensitivity(energy: NudgedEnergy, point: Point) -> Sensitivity:
     g is the gradient of the output's loss at unit precision, J the Jacobian of the output by the
     hidden errors, Π their precisions (1 unless the energy has others). It costs one sweep.
     """
+    if not energy.descends:
+        energy = energy.with_parameters(exact_errors(energy.parameters))
     _, (g,) = with_gradient(energy.output_loss, energy.output(point))
     norms = sample_norms(energy.whiten(energy.adjoint(point)))
     # Squares of the smallest gradients would underflow.

@@ -15,9 +15,7 @@ from mupc.networks.block import is_scaled as is_scaled
 from mupc.networks.chain import Chain as Chain
 from mupc.networks.convolutional import Convolution as Convolution
 from mupc.networks.convolutional import PooledDense as PooledDense
-from mupc.networks.convolutional import as_learned as as_learned
 from mupc.networks.convolutional import conv_resnet as conv_resnet
-from mupc.networks.convolutional import exact_errors as exact_errors
 from mupc.networks.decoder import Prior as Prior
 from mupc.networks.decoder import conv_decoder as conv_decoder
 from mupc.networks.decoder import decoder as decoder
@@ -34,6 +32,8 @@ from mupc.networks.network import Feedforward as Feedforward
 from mupc.networks.network import Layer as Layer
 from mupc.networks.network import Network as Network
 from mupc.networks.network import check_network as check_network
+from mupc.networks.network import exact_errors as exact_errors
+from mupc.networks.network import gradient_as_of as gradient_as_of
 from mupc.networks.network import layer_scales as layer_scales
 from mupc.networks.rates import bound_weights as bound_weights
 from mupc.networks.rates import rate_factors as rate_factors

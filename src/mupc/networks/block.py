@@ -43,6 +43,19 @@ class Block(eqx.Module):
     def __call__(self, z: Num[Array, "..."]) -> Float[Array, "..."]:
         """Predict the next activity of one example."""
 
+    @property
+    def exact(self) -> bool:
+        """Whether errors go back by the derivative of the prediction."""
+        return True
+
+    def with_exact_errors(self) -> "Block":
+        """Return the block whose errors do."""
+        return self
+
+    def with_gradient(self, gradient: Any) -> Any:
+        """Return a gradient of `with_exact_errors()` as one of this block."""
+        return gradient
+
     def loops_on(self, size: int, *, local: bool) -> tuple[str, ...]:
         """Return the platforms on which a stage should loop over its layers ("cpu", "cuda", …).
 

@@ -5,7 +5,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,7 +18,6 @@ from mupc.networks.activations import Activation, identity
 from mupc.networks.block import ScaledBlock
 from mupc.networks.chain import Chain
 from mupc.networks.fast_convolution import Pair, convolve
-from mupc.networks.network import Network
 from mupc.networks.stage import Stage
 from mupc.parameterisations import Parameterisation, Role, Scale, Shape
 
@@ -41,8 +40,8 @@ class Convolution(ScaledBlock):
 
     $$\frac{\partial u}{\partial z}^\top h \text{ is replaced by } s h + b\, a E *^\top h$$
 
-    In all derivatives alike: what they give is no gradient of an energy any more. An error kernel
-    learns what its kernel does.
+    (of one convolution), in all derivatives alike: what they give is no gradient of an energy any
+    more. An error kernel has the gradient of its kernel.
     """
 
     kernels: tuple[Float[Array, "*layer rows columns in out"], ...]
@@ -53,10 +52,30 @@ class Convolution(ScaledBlock):
     branch: float = eqx.field(static=True, default=1.0)
     error_kernels: tuple[Float[Array, "*layer rows columns in out"], ...] = ()
 
+    def __check_init__(self) -> None:
+        shapes = [kernel.shape for kernel in self.kernels]
+        if self.error_kernels and [kernel.shape for kernel in self.error_kernels] != shapes:
+            raise ValueError(f"error kernels must be of the shapes of the kernels, {shapes}")
+
     @property
     def linear(self) -> bool:
-        """Whether the activation is the identity, and errors go back by the kernels."""
-        return self.activation is identity and not self.error_kernels
+        """Whether the activation is the identity, and the Jacobian exact, as closed forms ask."""
+        return self.activation is identity and self.exact
+
+    @property
+    def exact(self) -> bool:
+        """Whether there are no error kernels."""
+        return not self.error_kernels
+
+    def with_exact_errors(self) -> "Convolution":
+        """Return the layer without its error kernels."""
+        scales = self.scales[: len(self.kernels)]
+        return dataclasses.replace(self, error_kernels=(), scales=scales)
+
+    def with_gradient(self, gradient: Any) -> Any:
+        """Return a gradient of the layer without error kernels, which have their kernels' own."""
+        learned = gradient.kernels if self.error_kernels else ()
+        return dataclasses.replace(gradient, error_kernels=learned, scales=self.scales)
 
     @classmethod
     def initialise(
@@ -96,7 +115,8 @@ class Convolution(ScaledBlock):
     def __call__(self, z: Num[Array, "height width channels"]) -> Features:
         """Predict the next activity of one example."""
         u, count = jnp.asarray(z, self.kernels[0].dtype)[None], len(self.kernels)
-        for i, (kernel, multiplier) in enumerate(zip(self.kernels, self.multipliers, strict=False)):
+        pairs = zip(self.kernels, self.multipliers[:count], strict=True)
+        for i, (kernel, multiplier) in enumerate(pairs):
             strides, last = self.strides if i == 0 else (1, 1), i == count - 1
             factor = multiplier * self.branch if last else multiplier
             # Kernels are smaller than images, so it is they that are multiplied.
@@ -110,7 +130,7 @@ class Convolution(ScaledBlock):
         def run(u: Array, kernel: Array, back: Array | None) -> Array:
             if back is None:
                 return convolve(self.activation(u), kernel, strides)
-            return _told_by(self.activation, strides, u, kernel, back)
+            return _with_errors_by(self.activation, strides, u, kernel, back)
 
         return jax.checkpoint(run, prevent_cse=False)(u, kernel, back)
 
@@ -121,13 +141,15 @@ class Convolution(ScaledBlock):
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _told_by(activation: Activation, strides: Pair, u: Array, kernel: Array, back: Array) -> Array:
-    """Convolve φ(u) by a kernel; u is told of errors by another, which learns the same."""
+def _with_errors_by(
+    activation: Activation, strides: Pair, u: Array, kernel: Array, back: Array
+) -> Array:
+    """Convolve φ(u) by a kernel; errors reach u by another, whose gradient is the same."""
     del back
     return convolve(activation(u), kernel, strides)
 
 
-@_told_by.defjvp
+@_with_errors_by.defjvp
 def _(
     activation: Activation, strides: Pair, at: tuple[Array, ...], by: tuple[Array, ...]
 ) -> tuple[Array, Array]:
@@ -136,36 +158,6 @@ def _(
     phi = activation(u)
     change = convolve(du, back, strides) + convolve(phi, dkernel + dback, strides)
     return convolve(phi, kernel, strides), change
-
-
-def exact_errors(network: Network) -> Network:
-    """Return a network whose errors go back by its kernels alone, exactly."""
-
-    def bare(own: Convolution) -> Convolution:
-        return dataclasses.replace(own, error_kernels=(), scales=own.scales[: len(own.kernels)])
-
-    return jax.tree.map(lambda node: bare(node) if _told(node) else node, network, is_leaf=_told)
-
-
-def as_learned(gradient: Network, network: Network) -> Network:
-    """Return a gradient of `exact_errors(network)` as one of the network.
-
-    That of an error kernel is its kernel's, whose change it learns.
-    """
-    convolution = lambda node: isinstance(node, Convolution)  # noqa: E731
-    told = [node for node in jax.tree.leaves(network, is_leaf=convolution) if convolution(node)]
-
-    def learned(node: Any) -> Any:
-        if not convolution(node) or not (own := told.pop(0)).error_kernels:
-            return node
-        return dataclasses.replace(node, error_kernels=node.kernels, scales=own.scales)
-
-    return jax.tree.map(learned, gradient, is_leaf=convolution)
-
-
-def _told(node: object) -> TypeGuard[Convolution]:
-    """Return whether a node of a network is a convolution with error kernels."""
-    return isinstance(node, Convolution) and bool(node.error_kernels)
 
 
 class PooledDense(ScaledBlock):

@@ -172,17 +172,18 @@ def conv_decoder(
         activation: φ.
         error_kernels: whether errors go back by kernels of their own, which learn what the others
             do, and without φ′, as in convolutional neural generative coding (arXiv 2211.12047);
-            else by the exact gradient. For solvers that descend at a step size of their own.
+            else by the exact gradient. It is for `mupc.GradientDescent` with a number as its step.
         parameterisation: `mupc.mupc()` unless given.
         key: draws the weights.
 
     Raises:
-        TypeError: if a size is no whole number.
+        TypeError: if a size is no whole number, or `error_kernels` no truth value.
         ValueError: if a size is impossible, or the sides of an image cannot be halved so often.
     """
     if len(shape) != 3:
         raise ValueError(f"shape must be (height, width, channels), not {shape}")
     height, width, colours = shape
+    check_kind("error_kernels", error_kernels, bool, "True or False")
     check_sizes(latents=latents, blocks=blocks, channels=channels, doublings=doublings)
     check_sizes(height=height, width=width, colours=colours)
     times = 2**doublings

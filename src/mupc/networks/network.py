@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import equinox as eqx
 import jax
@@ -44,6 +44,11 @@ class Network(eqx.Module):
     @abstractmethod
     def layers(self) -> list[Layer]:
         """The blocks in the order of the banks of activities, and last the readout."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether errors go back by the derivatives of the predictions."""
+        return all(layer.block.exact for layer in self.layers)
 
     @property
     def generates(self) -> bool:
@@ -184,6 +189,22 @@ class Network(eqx.Module):
 
     def _errors(self, x: Num[AnyArray, "batch ..."], activities: Activities) -> Activities:
         return jax.tree.map(jnp.subtract, activities, self.predictions(x, activities)[0])
+
+
+def exact_errors(network: Network) -> Network:
+    """Return a network whose errors go back by the derivatives of its predictions."""
+    own = lambda node: node.with_exact_errors() if _is_block(node) else node  # noqa: E731
+    return network if network.exact else jax.tree.map(own, network, is_leaf=_is_block)
+
+
+def gradient_as_of(network: Network, gradient: Network) -> Network:
+    """Return a gradient of `exact_errors(network)` as one of the network."""
+    own = lambda node, its: node.with_gradient(its) if _is_block(node) else its  # noqa: E731
+    return gradient if network.exact else jax.tree.map(own, network, gradient, is_leaf=_is_block)
+
+
+def _is_block(node: object) -> TypeGuard[Block]:
+    return isinstance(node, Block)
 
 
 def layer_scales(network: Network, seen: Feedforward) -> Float[Array, " layers"]:

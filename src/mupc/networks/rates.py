@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 from mupc.arrays import as_positive
 from mupc.networks.block import is_scaled
 from mupc.networks.chain import Chain
-from mupc.networks.network import Network
+from mupc.networks.network import Network, check_network
 from mupc.parameterisations import Scale
 
 
@@ -57,9 +57,13 @@ def bound_weights(network: Network, bound: ArrayLike) -> optax.GradientTransform
     neural generative coding are kept to a norm (arXiv 2211.12047). Weights of `mupc.ntk` and
     `mupc.mupc` begin at a root mean square of 1. Biases are left alone.
 
+    Resuming does not see that a bound was changed.
+
     Raises:
+        TypeError: if it is no network.
         ValueError: if the bound is not positive, or an array lies in no scaled block.
     """
+    check_network(network)
     limit = as_positive(bound)
     chain = lambda node: isinstance(node, Chain)  # noqa: E731
     chains = list(filter(chain, jax.tree.leaves(network, is_leaf=chain)))
@@ -75,10 +79,10 @@ def bound_weights(network: Network, bound: ArrayLike) -> optax.GradientTransform
         first = int(id(node) in stacked)
         return _factors(node, lambda scale: first if scale.kind == "weight" else -1)
 
-    return bounded(limit, jax.tree.map(axes, network, is_leaf=is_scaled))
+    return _bounded(limit, jax.tree.map(axes, network, is_leaf=is_scaled))
 
 
-def bounded(limit: Float[ArrayLike, ""], axes: PyTree[int]) -> optax.GradientTransformation:
+def _bounded(limit: Float[ArrayLike, ""], axes: PyTree[int]) -> optax.GradientTransformation:
     """Bound weights whose arrays begin with so many axes of layers; −1 for what is left alone."""
 
     def one(first: int, change: Array, before: Array) -> Array:

@@ -55,7 +55,7 @@ def generate(
 def _characters(data: DataSummary) -> Sequence[str]:
     classes = [str(name) for name in data.classes or ()]
     if data.targets[:-1] != data.shape or not classes:
-        raise RunError(f"{data.name} is no text, and the network generates no pictures")
+        raise RunError(f"{data.name} is no text, and the network makes no pictures")
     return classes
 
 

@@ -125,13 +125,13 @@ class Drawn(NamedTuple):
     Attributes:
         images: (n, height, width, channels).
         limits: the two numbers.
-        likeness: of a network of two directions, one image for each class, and here the correlation
-            of each with the mean training image of its class; else None.
+        correlations: of a network of two directions, which makes an image of each class that has
+            training images, those with the mean of these; else None.
     """
 
     images: Images
     limits: tuple[float, float]
-    likeness: Float[np.ndarray, " classes"] | None = None
+    correlations: Float[np.ndarray, " classes"] | None = None
 
 
 def draw(folder: str, count: int, key: PRNGKeyArray, place: str | None = None) -> Drawn:
@@ -145,16 +145,21 @@ def draw(folder: str, count: int, key: PRNGKeyArray, place: str | None = None) -
     if not is_image(shape):
         raise RunError(f"{data.name} is no set of images, but of samples of shape {shape}")
     if isinstance(network, Bidirectional):
-        if data.classes is None:
-            raise RunError(f"{data.name} has no classes, of which pictures could be made")
-        labels = jnp.eye(data.outputs)
-        made = np.asarray(network.down.feedforward(labels).output)
-        means = data.train.y.T @ data.train.x / np.sum(data.train.y, axis=0)[:, None]
-        likeness = np.array([np.corrcoef(a, b)[0, 1] for a, b in zip(made, means, strict=True)])
-        return Drawn(made.reshape(-1, *shape), _limits(data), likeness)
+        return _of_classes(network, data, shape)
     rule = config.rule.build(config.network.hidden)
     images = sample(network, count, rule=rule, key=key).reshape(count, *shape)
     return Drawn(images, _limits(data))
+
+
+def _of_classes(network: Bidirectional, data: Dataset, shape: tuple[int, ...]) -> Drawn:
+    if data.classes is None:
+        raise RunError(f"{data.name} has no classes, of which pictures could be made")
+    counts = np.sum(data.train.y, axis=0)
+    labels = np.eye(data.outputs)[counts > 0]
+    images = np.asarray(network.down.feedforward(jnp.asarray(labels)).output)
+    means = labels @ (data.train.y.T @ data.train.x) / counts[counts > 0, None]
+    each = [np.corrcoef(*pair)[0, 1] for pair in zip(images, means, strict=True)]
+    return Drawn(images.reshape(-1, *shape), _limits(data), np.array(each))
 
 
 _READ: dict[Source, Callable[[Recall], Float[np.ndarray, "n ..."]]] = {
@@ -223,7 +228,7 @@ def _scores(
 ) -> Scores:
     psnr = ssim = None
     if is_image(original.shape[1:]):
-        psnr, ssim = likeness(original, restored, span)
+        psnr, ssim = psnr_and_ssim(original, restored, span)
     return Scores(
         samples=len(original),
         error=float(np.mean((original - restored)[hidden] ** 2)),
@@ -235,7 +240,9 @@ def _scores(
     )
 
 
-def likeness(original: Images, restored: Images, span: float) -> tuple[float | None, float | None]:
+def psnr_and_ssim(
+    original: Images, restored: Images, span: float
+) -> tuple[float | None, float | None]:
     """Return the mean PSNR and SSIM of images, by scikit-image where it is installed."""
     try:
         from skimage import metrics

@@ -120,10 +120,11 @@ class ConvDecoder(Generating, OfImages):
         """Refuse methods that need a gradient where errors go back by kernels of their own."""
         super().check(config)
         rule: Any = config.rule
-        if self.error_kernels == "learned" and rule.solver.kind not in ("gradient-descent", "adam"):
+        if self.error_kernels == "learned" and not rule.solver.build().follows:
             raise ConfigError(
-                f"`solver` {rule.solver.kind} needs the gradient of an energy, which "
-                "`error_kernels` learned do not give: choose `solver` gradient-descent"
+                f"`solver` {rule.solver.kind} as it is needs the gradient of an energy, which "
+                "`error_kernels` learned do not give: choose `solver` gradient-descent, "
+                "`coordinates` activities, and a number for `step_size`"
             )
 
     def check_data(self, data: Dataset) -> None:

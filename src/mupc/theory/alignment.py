@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from mupc.arrays import ratio
 from mupc.learning import Backpropagation, Batch, LearningRule, first_gradients
-from mupc.networks import Layer, Network, as_learned, exact_errors, is_scaled
+from mupc.networks import Layer, Network, exact_errors, gradient_as_of, is_scaled
 
 
 class Alignment(NamedTuple):
@@ -93,7 +93,7 @@ def exact_gradient(
     bare = exact_errors(network)
     state = other.init(bare, key)
     gradient, _ = first_gradients(other, bare, batch, state, key, measure=False)
-    return as_learned(gradient, network)
+    return gradient_as_of(network, gradient)
 
 
 def _compared(u: Float[Array, "layers n"], v: Float[Array, "layers n"]) -> tuple[Array, Array]:
