@@ -280,3 +280,23 @@ def test_decoders_compares_with_an_autoencoder_and_principal_components(script, 
         assert row.components == pytest.approx(left, rel=1e-3)
         assert left < row.errors[0] < mean
         assert f"{1000 * row.errors[0]:.2f}e-3" in text
+
+
+def test_natural_images_are_restored_by_models_side_by_side(script, capsys):
+    module = script("experiments/natural_images")
+    given = (
+        "digits --models conv-ngc autoencoder --samples 20 --set steps=150 channels=2 doublings=1"
+    )
+    rows = module.main(words(given))
+    printed = table(capsys.readouterr().out)
+    assert [row["model"] for row in printed] == [row.model for row in rows]
+    assert [(row.model, row.noise) for row in rows] == [
+        (model, noise) for model in ("conv-ngc", "autoencoder") for noise in (0.0, 0.1, 0.25)
+    ]
+    pixels = mupc.data.load("digits", scale="unit").test.x[:20]
+    mean = np.mean((pixels - pixels.mean(axis=0)) ** 2)
+    for clean, *noisy in (rows[:3], rows[3:]):
+        assert clean.error < min(mean, *(row.error for row in noisy))
+    with pytest.raises(SystemExit):
+        module.main(["digits", "--set", "chanels=2"])
+    assert "none of these models has a setting chanels" in capsys.readouterr().err
