@@ -33,6 +33,12 @@ def network_of(activation, *, error_kernels=True):
     )  # fmt: skip
 
 
+def with_kernels_of(network, other):
+    """The other network with this one's kernels."""
+    where = lambda network: [block.kernels for block in kernels(network)]
+    return eqx.tree_at(where, other, where(network))
+
+
 def tied(network):
     """The network whose errors go back by the kernels themselves."""
     where = lambda network: [block.error_kernels for block in kernels(network)]
@@ -76,10 +82,9 @@ def test_of_a_linear_network_errors_by_the_kernels_themselves_are_the_exact_grad
         "learned": network_of(mupc.identity),
         "tied": tied(network_of(mupc.identity)),
     }
-    where = lambda network: [block.kernels for block in kernels(network)]
-    same = where(networks["learned"])
     for name, network in networks.items():
-        energy = mupc.FreeEnergy(eqx.tree_at(where, network, same), x, x, mupc.Gaussian(2.0))
+        same = with_kernels_of(networks["learned"], network)
+        energy = mupc.FreeEnergy(same, x, x, mupc.Gaussian(2.0))
         errors = energy.run().activities
         point = energy.run(jax.tree.map(jnp.cos, errors))
         gradients[name] = energy.activity_gradient(point)
@@ -203,9 +208,8 @@ def test_inference_comes_to_rest_and_is_not_called_diverged_where_the_energy_ros
 @pytest.mark.usefixtures("float64")
 def test_the_regime_number_is_that_of_the_predictions():
     x = jax.random.normal(KEY, (3, *SHAPE))
-    network, exact = network_of(jnp.tanh), network_of(jnp.tanh, error_kernels=False)
-    where = lambda network: [block.kernels for block in kernels(network)]
-    exact = eqx.tree_at(where, exact, where(network))
+    network = network_of(jnp.tanh)
+    exact = with_kernels_of(network, network_of(jnp.tanh, error_kernels=False))
     seen, wanted = (
         mupc.learning.mean_regime_number(mupc.FreeEnergy(one, x, x, mupc.Gaussian()))
         for one in (network, exact)
@@ -230,9 +234,8 @@ def test_error_kernels_fit_their_kernels():
 def test_gradients_are_compared_with_those_of_exact_errors():
     """Those of the readout, by hand: of its kernel and of its error kernel."""
     x = jax.random.normal(KEY, (3, *SHAPE))
-    network, exact = network_of(jnp.tanh), network_of(jnp.tanh, error_kernels=False)
-    where = lambda network: [block.kernels for block in kernels(network)]
-    exact = eqx.tree_at(where, exact, where(network))
+    network = network_of(jnp.tanh)
+    exact = with_kernels_of(network, network_of(jnp.tanh, error_kernels=False))
     rule = mupc.PredictiveCoding(mupc.GradientDescent(0.05), 5, mupc.Gaussian())
     well = rule.exact(network)
     found = [
