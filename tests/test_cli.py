@@ -152,7 +152,7 @@ def test_wrong_input_gets_one_sentence(tmp_path, capsys):
     """What a library test cannot show: status 2, and one line on stderr."""
     say = lambda *arguments: wrong(capsys, *arguments)
     assert "did you mean mnist?" in say("train", "--dataset", "minst")
-    assert "there is no preset papr: choose default or conv-resnet or paper" in say(
+    assert "there is no preset papr: choose default or conv-ngc or conv-resnet" in say(
         "train", "--preset", "papr"
     )
     assert "smaller than the 5 steps" in say(
