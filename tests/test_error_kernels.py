@@ -100,6 +100,7 @@ def test_of_a_linear_network_errors_by_the_kernels_themselves_are_the_exact_grad
     assert min(jax.tree.leaves(differs)) > 0.1
 
 
+@pytest.mark.full
 def test_error_kernels_learn_what_kernels_do():
     """Updates are the same, so that what both began with is all that they differ in."""
     network = network_of(jnp.tanh)
@@ -157,6 +158,7 @@ def test_both_directions_are_bounded_layer_by_layer():
         assert float(jnp.sqrt(jnp.mean(a[0] ** 2))) == pytest.approx(1.5, rel=1e-5)
 
 
+@pytest.mark.full
 def test_the_preset_trains_and_reads_images_from_all_activities(tmp_path, capsys):
     out = str(tmp_path / "run")
     words = "--preset conv-ngc --dataset digits --scale unit --channels 4 --steps 40 --doublings 1"
@@ -230,6 +232,7 @@ def test_error_kernels_fit_their_kernels():
         mupc.bound_weights("x", 1.0)
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("float64")
 def test_gradients_are_compared_with_those_of_exact_errors():
     """Those of the readout, by hand: of its kernel and of its error kernel."""
