@@ -219,6 +219,7 @@ def test_the_regime_number_is_that_of_the_predictions():
     assert float(seen) == pytest.approx(float(wanted), rel=1e-10)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_error_kernels_fit_their_kernels():
     block = network_of(jnp.tanh).readout
     for wrong in ((), block.error_kernels * 2, (block.error_kernels[0][:2],)):

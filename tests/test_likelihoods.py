@@ -155,6 +155,7 @@ def test_what_is_not_known_may_be_anything():
         assert np.all(np.isfinite(losses(make(), y, jnp.ones((1, SIZE)), known)))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_precisions_are_shaped_like_an_output():
     for wrong in (np.ones((2, SIZE)), np.ones(1)):
         with pytest.raises(ValueError, match=r"precisions must have the shape .* \(5,\)"):

@@ -56,6 +56,7 @@ def flat(tree):
 def bias(problem, nudge, rho, keys):
     """The relative difference from backpropagation's gradient, a mean over keys, at minima."""
     network, *batch = problem()
+    batch = tuple(batch)
     rule = mupc.PredictiveCoding(
         mupc.GaussNewton(3), 12, rho=rho, nudge=nudge, stopping=mupc.Tolerance(1e-12)
     )
@@ -72,6 +73,7 @@ def bias(problem, nudge, rho, keys):
 def both_firsts():
     """Keys with which the first sample of a batch is nudged to its target, and away from it."""
     network, *batch = dense()
+    batch = tuple(batch)
     rule = mupc.PredictiveCoding()
     state = rule.init(network, KEY)
     keys = [jax.random.key(seed) for seed in range(8)]
@@ -168,6 +170,7 @@ def test_the_default_alternates_where_rho_is_held_below_one(options, nudge):
 def test_activities_decay_whichever_way_outputs_are_nudged():
     """What the decay adds to the gradient is the same, but for the order of ρ."""
     network, *batch = dense()
+    batch = tuple(batch)
 
     def added(nudge):
         def learned(*terms):
@@ -191,6 +194,7 @@ def test_activities_decay_whichever_way_outputs_are_nudged():
         assert np.linalg.norm(other) == pytest.approx(np.linalg.norm(ways[0]), rel=0.2)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_nudging_that_has_no_equilibrium_is_refused():
     with pytest.raises(ValueError, match="nudge must be one of positive, negative, alternating"):
         mupc.PredictiveCoding(nudge="both")

@@ -148,7 +148,7 @@ class Chain(Network):
         output: Term,
         x: Num[AnyArray, "batch ..."],
         activities: Activities,
-        numbers: Sequence[PyTree[Float[Array, " _layer"]]],
+        numbers: Sequence[PyTree[Float[Array, "_layer ..."]]],
     ) -> tuple[Float[Array, " batch"], Activities]:
         """Sum local terms and differentiate the sum, in one loop over layers where that pays."""
         parts = self._parted(x, activities)
@@ -189,7 +189,7 @@ class Chain(Network):
         output: Term,
         x: Num[AnyArray, "batch ..."],
         activities: Activities,
-        numbers: Sequence[PyTree[Float[Array, " _layer"]]],
+        numbers: Sequence[PyTree[Float[Array, "_layer ..."]]],
     ) -> tuple[Float[Array, " batch"], Activities]:
         given = _grouped(self.stages, numbers)
         with jax.default_matmul_precision("highest"):

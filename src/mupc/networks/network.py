@@ -137,7 +137,7 @@ class Network(eqx.Module):
         output: Term,
         x: Num[AnyArray, "batch ..."],
         activities: Activities,
-        numbers: Sequence[PyTree[Float[Array, " _layer"]]],
+        numbers: Sequence[PyTree[Float[Array, "_layer ..."]]],
     ) -> tuple[Float[Array, " batch"], Activities]:
         r"""Sum local terms, and differentiate the sum over the batch by the activities.
 

@@ -161,7 +161,7 @@ class Stage(eqx.Module):
         before: Num[Array, "batch ..."],
         activities: Activities,
         above: Float[Array, "batch ..."],
-        numbers: PyTree[Float[Array, " _layer"]],
+        numbers: PyTree[Float[Array, "_layer ..."]],
     ) -> LocalGradient:
         r"""Differentiate $\sum_l \text{term}(u_l(z_{l-1}), z_l)$ by the activities, in one loop.
 
