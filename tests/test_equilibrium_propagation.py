@@ -193,7 +193,8 @@ ORDERS = {
 @pytest.mark.parametrize("problem", [dense, convolutional, hopfield, layered])
 @pytest.mark.parametrize("phases", ORDERS)
 def test_the_bias_is_of_the_order_that_phases_promise(problem, phases):
-    network, *data = problem()
+    network, x, y = problem()
+    data = x, y
     wanted = exactly(network, *data)
     betas = np.array([0.05, 0.02, 0.008])
     key = jax.random.key(1)
@@ -217,7 +218,8 @@ def test_the_bias_is_of_the_order_that_phases_promise(problem, phases):
 @pytest.mark.parametrize("problem", [dense, convolutional, hopfield, layered])
 def test_what_it_is_compared_with_is_the_exact_gradient(problem):
     """By conjugate gradients and one derivative along them, against a dense solve."""
-    network, *data = problem()
+    network, x, y = problem()
+    data = x, y
     decay = mupc.WeightDecay(0.1)
     ours = yardstick(rule_of("centred", None, rho=0.2, regularisers=[decay]), network)
     gradient = flat(first_gradients(ours, network, data, None, KEY)[0])
@@ -227,7 +229,8 @@ def test_what_it_is_compared_with_is_the_exact_gradient(problem):
 
 @pytest.mark.usefixtures("float64")
 def test_a_report_compares_with_it():
-    network, *data = hopfield()
+    network, x, y = hopfield()
+    data = x, y
     rule = rule_of("centred", 1e-3)
     report = regime_report(Model(network, network, rule, None), data, KEY, step=0, seconds=0.0)
     assert min(report.cosine) > 1 - 1e-6
@@ -247,7 +250,8 @@ def _either_sign(rule):
 @pytest.mark.usefixtures("float64")
 def test_one_sided_with_the_readout_inside_is_predictive_coding_over_beta():
     """A free output with unit precision, nudged by β: π = β/(1 + β)."""
-    network, *data = dense()
+    network, x, y = dense()
+    data = x, y
 
     class Output(mupc.Block):
         linear = True
@@ -414,7 +418,8 @@ def test_what_makes_no_sense_with_it_is_refused(given, sentence):
 @pytest.mark.usefixtures("unchecked")
 def test_the_library_refuses_it_too():
     network, x, y = hopfield()
-    predicting, *data = dense()
+    predicting, x, y = dense()
+    data = x, y
     learn = lambda rule, network, data: first_gradients(
         rule, network, data, rule.init(network, KEY), KEY
     )
