@@ -43,7 +43,9 @@ def convolutional():
 
 def layered(layers="2p d4"):
     """Convolution, pooling, and states of the output that settle with the others."""
-    network = mupc.layered_hopfield((6, 6, 2), 3, layers=layers, key=KEY)
+    network = mupc.layered_hopfield(
+        (6, 6, 2), 3, layers=layers, activation=jnp.tanh, pool="average", key=KEY
+    )
     _, x, y = convolutional()
     return network, x, y
 

@@ -17,6 +17,7 @@ from mupc.hyperparameters import traced as traced
 from mupc.inference import LBFGS as LBFGS
 from mupc.inference import Endless as Endless
 from mupc.inference import FeedforwardStart as FeedforwardStart
+from mupc.inference import FixedPoint as FixedPoint
 from mupc.inference import FixedSteps as FixedSteps
 from mupc.inference import GaussNewton as GaussNewton
 from mupc.inference import GradientDescent as GradientDescent

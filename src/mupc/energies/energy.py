@@ -58,6 +58,16 @@ class Energy(eqx.Module):
         """
         return True
 
+    @property
+    def bounded(self) -> bool:
+        """Whether activities are kept on a box.
+
+        `activity_gradient` is then projected: how far a step against the gradient goes if it ends
+        on the border. Only solvers that keep to it can minimise the energy: see
+        `mupc.Solver.projects`.
+        """
+        return False
+
     @abstractmethod
     def layers(self, point: Point) -> Float[Array, "layers batch"]:
         """Return each layer's energy of each sample, from input to output."""

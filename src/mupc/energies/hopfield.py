@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
-from mupc.arrays import as_array, layer_square_norms
+from mupc.arrays import as_array, layer_square_norms, over_samples
 from mupc.energies.energy import GaussNewtonMaps, NudgedEnergy, Point
 from mupc.kinds import check_kind
 from mupc.likelihoods import Likelihood, losses
@@ -60,6 +60,11 @@ class HopfieldEnergy(NudgedEnergy):
         """Never: states are to be inferred even without a target."""
         return False
 
+    @property
+    def bounded(self) -> bool:
+        """Whether the network's states are on a box."""
+        return self.network.box
+
     def times(self, factors: Float[Array, " batch"]) -> "HopfieldEnergy":
         """Return the energy with further factors of every sample."""
         factors = factors if self.factors is None else self.factors * factors
@@ -98,10 +103,32 @@ class HopfieldEnergy(NudgedEnergy):
         """Return the sum of the regularisers' terms on the weights."""
         return weight_terms(self.regularisers, self.network)
 
+    def samples_and_gradient(
+        self, activities: Activities
+    ) -> tuple[Float[Array, " batch"], Activities]:
+        """Return each sample's energy, and the gradient by the states, projected on a box."""
+        samples, slopes = super().samples_and_gradient(activities)
+        return samples, self.network.on_box(activities, slopes)
+
+    def to_minima(self, activities: Activities) -> Activities:
+        r"""Return how far each layer is above the minimum that it has if its neighbours stay.
+
+        In closed form where E is quadratic in a layer's own states, as on a box: the gradient, as E
+        bends by 1 there. In an output among the states it bends by $1 + f\pi$ with a Gaussian cost,
+        and by no more than that, or 1, with others.
+        """
+        _, slopes = self.samples_and_gradient(activities)
+        if not self.network.inside:
+            return slopes
+        nudge = self.likelihood.precision * (1.0 if self.factors is None else self.factors)
+        bends = jnp.maximum(1 + nudge, 1)
+        return (*slopes[:-1], slopes[-1] / over_samples(bends, slopes[-1]))
+
     def error_gradient(self, point: Point) -> Activities:
-        """Return the gradient of the batch sum by the increments."""
+        """Return the gradient of the batch sum by the increments, projected on a box."""
         slopes = self.network.by_increments(self._forces(point))
-        return jax.tree.map(jnp.add, point.errors, slopes)
+        slopes = jax.tree.map(jnp.add, point.errors, slopes)
+        return self.network.on_box(point.activities, slopes)
 
     def _besides(self, activities: Activities) -> Float[Array, "layers batch"]:
         """Return all parts of the energy but the half squares of increments."""

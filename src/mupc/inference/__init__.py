@@ -1,5 +1,6 @@
 """Inference: how activities settle to a minimum of an energy."""
 
+from mupc.inference.fixed_point import FixedPoint as FixedPoint
 from mupc.inference.flow import GradientFlow as GradientFlow
 from mupc.inference.gauss_newton import GaussNewton as GaussNewton
 from mupc.inference.gradient_descent import FixedStep as FixedStep

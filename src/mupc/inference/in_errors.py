@@ -26,7 +26,7 @@ class InErrors(Solver):
     solver: Solver
 
     def __check_init__(self) -> None:
-        if not self.solver.in_activities:
+        if self.solver.projects or not self.solver.in_activities:
             raise ValueError(
                 f"mupc.{type(self.solver).__name__} has coordinates of its own: use it by itself"
             )

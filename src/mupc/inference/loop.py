@@ -295,6 +295,13 @@ def _check_energy(energy: Energy, solver: Solver | Schedule) -> None:
                 f"{type(energy).__name__} is none: use a solver in activities, such as "
                 "mupc.GradientDescent"
             )
+        if energy.bounded != one.projects:
+            raise ValueError(
+                "activities on a box take mupc.FixedPoint()"
+                if energy.bounded
+                else f"mupc.{type(one).__name__} is for activities on a box, and these have none: "
+                "use mupc.InErrors(mupc.LBFGS())"
+            )
         if not (energy.descends or one.follows):
             raise ValueError(
                 f"mupc.{type(one).__name__} needs the gradient of an energy, which a network with "

@@ -74,6 +74,11 @@ class Solver(Readable):
         """
         return False
 
+    @property
+    def projects(self) -> bool:
+        """Whether it is for energies of activities on a box: see `mupc.Energy.bounded`."""
+        return False
+
     @abstractmethod
     def init(self, energy: Any, position: Any) -> PyTree[Any]:
         """Return the state before the first step."""

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray
 
 from mupc.arrays import AnyArray, any_sample, over_samples, ratio, sample_norms, sample_products
 from mupc.energies import NudgedEnergy, Point
-from mupc.inference import LBFGS, InErrors, Solution, infer
+from mupc.inference import LBFGS, FixedPoint, InErrors, Solution, infer
 from mupc.learning.rule import Batch, Info, LearningRule, taken_from_size
 from mupc.likelihoods import Likelihood
 from mupc.networks import Activities, Network
@@ -86,7 +86,8 @@ class ImplicitGradient(LearningRule):
         """Settle as the rule does, and on from there until it is an equilibrium."""
         first = self.rule.settle(energy, start, key, measure)
         free = energy.times(jnp.zeros(start.activities[0].shape[1]))
-        end = infer(free, InErrors(LBFGS()), first.point, max_steps=_MOST, measure=measure)
+        solver = FixedPoint() if energy.bounded else InErrors(LBFGS())
+        end = infer(free, solver, first.point, max_steps=_MOST, measure=measure)
         return end._replace(initial=first.initial, steps=first.steps + end.steps)
 
     def predict(self, network: Network, x: Num[AnyArray, "batch ..."]) -> Float[Array, "batch ..."]:

@@ -23,6 +23,7 @@ from mupc.networks.decoder import with_prior as with_prior
 from mupc.networks.from_modules import chain_from_mlp as chain_from_mlp
 from mupc.networks.from_modules import chain_from_modules as chain_from_modules
 from mupc.networks.hopfield import Hopfield as Hopfield
+from mupc.networks.hopfield import alternately as alternately
 from mupc.networks.hopfield import residual_hopfield as residual_hopfield
 from mupc.networks.layered_hopfield import LastState as LastState
 from mupc.networks.layered_hopfield import layered_hopfield as layered_hopfield

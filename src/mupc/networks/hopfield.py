@@ -1,7 +1,7 @@
 """Hopfield networks: layers that are coupled both ways, and settle together."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -38,6 +38,10 @@ class Hopfield(Network):
     There is no feedforward pass. What has that name settles the states by a fixed number of steps,
     through which backpropagation can go.
 
+    States may be kept on a box instead, each from 0 to 1, with φ the identity there (arXiv
+    2312.15103): the minimum of a layer while its neighbours stay is then what they drive it to, cut
+    to the box.
+
     Args:
         chain: the blocks, without skips of their own, and the readout.
         activation: φ of the states; blocks apply their own to what they read.
@@ -45,10 +49,12 @@ class Hopfield(Network):
         steps: how many `feedforward` makes.
         inside: whether the last state is the output, which φ leaves as it is; the last stage is
             then an entry alone.
+        box: whether states are kept on it, all but an output.
 
     Raises:
-        ValueError: if a pattern has more than one block, or a block a skip of its own; or if the
-            output is a state, and its stage has other layers.
+        ValueError: if a pattern has more than one block, or a block a skip of its own; if the
+            output is a state, and its stage has other layers; or if there is a box, and φ is not
+            the identity, a layer has a skip, or a stage more than one.
     """
 
     chain: Chain
@@ -56,6 +62,7 @@ class Hopfield(Network):
     skips: bool = eqx.field(static=True, default=True)
     steps: int = eqx.field(static=True, default=20)
     inside: bool = eqx.field(static=True, default=False)
+    box: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self) -> None:
         for stage in self.chain.stages:
@@ -68,6 +75,12 @@ class Hopfield(Network):
 
         if self.inside and self.chain.stages[-1].blocks:
             raise ValueError("a last state that is the output needs a stage of its own")
+        if not self.box:
+            return
+        if self.activation is not identity:
+            raise ValueError("on a box, states are what other layers read: give it no activation")
+        if self.skips or any(stage.blocks for stage in self.chain.stages):
+            raise ValueError("a box is for layers without skips, each a stage of its own")
 
     @property
     def depth(self) -> int:
@@ -131,7 +144,12 @@ class Hopfield(Network):
         return self._by_stages(gradient, lambda g: _sums(g, reverse=True))
 
     def rest(self, x: Num[AnyArray, "batch ..."]) -> Activities:
-        """Return the increments of the states without couplings: those that inference begins at."""
+        """Return the increments of the states that inference begins at.
+
+        Those without couplings; on a box, those without couplings back.
+        """
+        if self.box:
+            return self._forwards(x)
         shapes = jax.eval_shape(self.chain.feedforward, x).activities
         zeros = jax.tree.map(lambda z: jnp.zeros(z.shape, z.dtype), shapes)
         with jax.default_matmul_precision("highest"):
@@ -145,7 +163,8 @@ class Hopfield(Network):
 
         $$v \leftarrow \mu v - \eta \frac{\partial E}{\partial e}, \quad e \leftarrow e + v$$
 
-        A step on increments moves all layers of a chain at once.
+        A step on increments moves all layers of a chain at once. On a box, every other layer goes
+        to its minimum, and then the others (`alternately`).
 
         Args:
             x: the input, (batch, ...).
@@ -155,9 +174,22 @@ class Hopfield(Network):
             states = self.states(errors)
             return Feedforward(states, self.output(states))
 
+        def coupling(states: Activities) -> Float[Array, ""]:
+            return jnp.sum(self.couplings(x, states))
+
+        if self.box:
+
+            def changes(states: Activities) -> Activities:
+                slopes = jax.tree.map(jnp.add, states, jax.grad(coupling)(states))
+                return self.on_box(states, slopes)
+
+            def relax(states: Activities, _: None) -> tuple[Activities, None]:
+                return alternately(states, changes), None
+
+            return self.feedforward(x, jax.lax.scan(relax, self.rest(x), None, self.steps)[0])
+
         def descend(carry: tuple[Activities, Activities], _: None) -> tuple[Any, None]:
             position, velocity = carry
-            coupling = lambda states: jnp.sum(self.couplings(x, states))  # noqa: E731
             slopes = self.by_increments(jax.grad(coupling)(self.states(position)))
             velocity = jax.tree.map(
                 lambda v, e, g: _MOMENTUM * v - _STEP * (e + g), velocity, position, slopes
@@ -182,6 +214,26 @@ class Hopfield(Network):
             "by mupc.EquilibriumPropagation()"
         )
 
+    def on_box(self, states: Activities, slopes: Activities) -> Activities:
+        """Return how far a step against these slopes goes, if it ends on the box's border."""
+        if not self.box:
+            return slopes
+        free = len(states) - 1 if self.inside else len(states)
+        kept = jax.tree.map(lambda s, g: s - _on_box(s - g), states[:free], slopes[:free])
+        return (*kept, *slopes[free:])
+
+    def _forwards(self, x: Num[AnyArray, "batch ..."]) -> Activities:
+        """Return the states that each layer's neighbour below alone drives it to."""
+        states: Activities = ()
+        before = jnp.asarray(x)
+        with jax.default_matmul_precision("highest"):
+            for i, stage in enumerate(self.chain.stages):
+                before = over_batch(stage.entry)(before)
+                output = self.inside and i == len(self.chain.stages) - 1
+                before = before if output else _on_box(before)
+                states = (*states, before[None])
+        return states
+
     def _by_stages(self, banks: Activities, along: Any) -> Activities:
         """Apply a map along depth to the layers of every stage, if they have skips."""
         if not self.skips:
@@ -194,6 +246,20 @@ class Hopfield(Network):
             joined = along(jnp.concatenate(own))
             done = (*done, joined[:1], *((joined[1:],) if stage.blocks else ()))
         return done
+
+
+def alternately(states: Activities, changes: Callable[[Activities], Activities]) -> Activities:
+    """Take from every other layer what it is to change by, and then from those between them."""
+    for first in (0, 1):
+        by = changes(states)
+        states = tuple(
+            s - c if i % 2 == first else s for i, (s, c) in enumerate(zip(states, by, strict=True))
+        )
+    return states
+
+
+def _on_box(states: Array) -> Array:
+    return jnp.clip(states, 0, 1)
 
 
 def _sums(layers: Float[Array, "layers batch ..."], *, reverse: bool = False) -> Array:

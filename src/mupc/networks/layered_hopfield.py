@@ -1,11 +1,11 @@
 """Layered Hopfield networks: fully connected and convolutional layers, the output among them."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import get_args
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mupc import parameterisations
@@ -16,7 +16,11 @@ from mupc.networks.chain import Chain
 from mupc.networks.hopfield import Hopfield
 from mupc.networks.stage import Stage
 from mupc.networks.vgg import FlatDense, Layer, Pool, PooledConvolution, read_layers
-from mupc.parameterisations import Parameterisation, Role, Shape
+from mupc.parameterisations import Initialiser, Parameterisation, Role, Shape
+
+# Of the standard deviation of a feedforward network's weights, on a box. Measured: two convolutions
+# have 96.3 % after 300 batches of MNIST with .35, and 94.8 % with .5; with 1, 73 % after 150.
+_GAIN = 0.35
 
 
 class LastState(Block):
@@ -61,29 +65,33 @@ def layered_hopfield(
     outputs: int,
     *,
     layers: str | Sequence[Layer | int] = "d512",
-    activation: Activation = jnp.tanh,
-    pool: Pool = "average",
+    activation: Activation | None = None,
+    pool: Pool = "max",
     parameterisation: Parameterisation | None = None,
     key: PRNGKeyArray,
 ) -> Hopfield:
-    r"""Build a Hopfield network of layers, the output among them (arXiv 1602.05179, 2006.03824).
+    r"""Build a Hopfield network of layers, the output among them (arXiv 1602.05179, 2312.15103).
 
     $$E(s) = \sum_l \tfrac12 \|s_l\|^2 - \langle \phi(s_l), d_l(\phi(s_{l-1})) \rangle, \quad
       d_l(v) = \text{pool}(a_l W_l * v + c_l)$$
 
-    For l = 1 both φ are the identity, and for the last layer, which has a state for each output,
-    that of $s_H$. This is the prediction: it settles with the others, and its coupling works back
-    on them also without a target; its weights begin as those of a readout. Layers are coupled
-    without skips, so that it is for a few of them; `mupc.residual_hopfield` is for many.
+    with states on a box, from 0 to 1, and φ the identity; or with an activation φ, which is the
+    identity for x and for the last layer. This has a state for each output, outside of the box,
+    which is the prediction: it settles with the others, and its coupling works back on them also
+    without a target. As each layer is driven from both sides, weights on a box begin at 0.35 of
+    those of a feedforward network. Layers are coupled without skips, so that it is for a few of
+    them; `mupc.residual_hopfield` is for many.
+
+    States on a box settle by `mupc.FixedPoint`, others by `mupc.InErrors(mupc.LBFGS())`.
 
     Args:
         shape: of an input; (height, width, channels) for convolutions.
         outputs: the width of y.
         layers: words such as `32p 64p d128`: convolutions of 3 × 3 pixels as for `mupc.vgg`, and d
             with the width of a fully connected layer.
-        activation: φ; a bounded one, or E has no minimum.
+        activation: φ, a bounded one, or E has no minimum; None for states on a box.
         pool: what is taken of every 2 × 2 pixels of a pooled layer.
-        parameterisation: `mupc.hopfield()` unless given.
+        parameterisation: `mupc.standard()` unless given.
         key: draws the weights; biases start at zero.
 
     Raises:
@@ -95,14 +103,16 @@ def layered_hopfield(
         raise ValueError("there must be at least one layer, such as d128 or 32p")
     if pool not in get_args(Pool):
         raise ValueError(f"pool must be one of {', '.join(get_args(Pool))}, not {pool!r}")
-    laws = parameterisation or parameterisations.hopfield()
+    laws = parameterisation or parameterisations.standard()
+    if activation is None:
+        laws = dataclasses.replace(laws, initialise=_smaller(laws.initialise))
     length = len(specified) + 2
     stages: list[Stage] = []
     given = jax.ShapeDtypeStruct(shape, float)
     keys = jax.random.split(key, length - 1)
     for i, (layer, one) in enumerate(zip([*specified, outputs], keys, strict=True)):
         role: Role = "input" if i == 0 else "hidden" if i < len(specified) else "readout"
-        reads = activation if i else identity
+        reads = activation if activation and i else identity
         if isinstance(layer, int):
             there = Shape(layer if i < len(specified) else given.size, length)
             size = layer, given.size
@@ -122,4 +132,14 @@ def layered_hopfield(
                 f"layers: nothing is left after {i + 1}"
             )
         stages.append(Stage(block))
-    return Hopfield(Chain(tuple(stages), LastState()), activation, skips=False, inside=True)
+    return Hopfield(
+        Chain(tuple(stages), LastState()),
+        activation or identity,
+        skips=False,
+        inside=True,
+        box=activation is None,
+    )
+
+
+def _smaller(initialise: Initialiser) -> Initialiser:
+    return lambda key, shape, std: initialise(key, shape, _GAIN * std)

@@ -16,6 +16,7 @@ from mupc.settings.network import (
     HopfieldLaws,
     NetworkKind,
     ParameterisationKind,
+    Standard,
 )
 from mupc.settings.setting import ConfigError, unheeded
 
@@ -58,21 +59,38 @@ class ResidualHopfield(Settling, FullyConnected):
 class LayeredHopfield(Settling):
     """A few layers, also convolutional ones, that settle together with the output."""
 
+    brings: ClassVar[Mapping[str, Any]] = {
+        **Settling.brings,
+        "solver": "fixed-point",
+        "nudged_steps": 4,
+        "learning_rate": 0.0005,
+        "learning_rate_rule": "raw",
+    }
     kind = "layered-hopfield"
     sizes = ("couplings",)
     images = True
 
     couplings: Annotated[str, AfterValidator(_readable)] = "d512"
     """Layers: convolutions as of vgg, such as 32p, then d and a width, such as "32p 64p d128"."""
-    pool: Literal["max", "average"] = "average"
+    pool: Literal["max", "average"] = "max"
     """What is taken of every 2 × 2 pixels of a pooled layer."""
-    activation: Activation = "tanh"
-    """Activation function φ of the states."""
-    parameterisation: ParameterisationKind = HopfieldLaws()
+    activation: Activation | Literal["box"] = "box"
+    """Activation function φ of the states; `box`: the identity, of states that stay in 0 to 1."""
+    parameterisation: ParameterisationKind = Standard()
+
+    @property
+    def boxed(self) -> bool:
+        """Whether states are on a box."""
+        return self.activation == "box"
 
     def check(self, config: "Configuration") -> None:
-        """Refuse a pooling where nothing is pooled."""
+        """Refuse a pooling where nothing is pooled, and methods that would leave the box."""
         super().check(config)
+        solver = getattr(config.rule, "solver", None)
+        if self.boxed and solver is not None and solver.kind != "fixed-point":
+            raise ConfigError(
+                f"`solver` {solver.kind} would leave the box of `activation` box: use fixed-point"
+            )
         pooled = any(not isinstance(one, int) and one.pooled for one in self._layers)
         if not pooled and self.pool != type(self).default("pool"):
             raise unheeded("pool", "no layer of `couplings` has a p")
@@ -95,7 +113,7 @@ class LayeredHopfield(Settling):
             shape,
             outputs,
             layers=self.couplings,
-            activation=ACTIVATIONS[self.activation],
+            activation=None if self.boxed else ACTIVATIONS[self.activation],
             pool=self.pool,
             parameterisation=self.parameterisation.build(),
             key=key,

@@ -147,6 +147,11 @@ class NetworkKind(Kind):
         return False
 
     @property
+    def boxed(self) -> bool:
+        """Whether its states are on a box."""
+        return False
+
+    @property
     def describes(self) -> str:
         """What it is, in a few words."""
         return self.kind

@@ -10,6 +10,7 @@ from mupc.hyperparameters import traced
 from mupc.inference import (
     LBFGS,
     Endless,
+    FixedPoint,
     FixedSteps,
     GaussNewton,
     GradientDescent,
@@ -262,6 +263,28 @@ class GradientFlowSolver(MovingSolver):
         )
 
 
+class FixedPointSolver(SolverKind):
+    """Every other layer where its neighbours drive it to, in turn: for states on a box."""
+
+    kind = "fixed-point"
+
+    max_steps: Count | Literal["depth"] = 8
+    """Largest number of inference steps T; `depth`: as many as there are hidden layers."""
+
+    def build(self) -> Solver:
+        """Return the method."""
+        return FixedPoint()
+
+    def check(self, config: "Configuration") -> None:
+        """Refuse what is on no box."""
+        super().check(config)
+        if not config.network.boxed:
+            raise ConfigError(
+                "`solver` fixed-point is for states on a box, `network` layered-hopfield with "
+                "`activation` box: use l-bfgs"
+            )
+
+
 class LinearSolveSolver(SolverKind):
     """The equilibrium of a linear network, in closed form."""
 
@@ -294,5 +317,6 @@ SOLVERS: tuple[type[SolverKind], ...] = (
     AdamSolver,
     LangevinSolver,
     GradientFlowSolver,
+    FixedPointSolver,
     LinearSolveSolver,
 )
