@@ -1,5 +1,6 @@
 """The report: the page stands by itself, escapes what it shows, and opens in a browser."""
 
+import base64
 import csv
 import dataclasses
 import html.parser
@@ -27,6 +28,7 @@ from run_records import (
 from mupc import plots
 from mupc.commands.main import main
 from mupc.plots.page import csv_text
+from mupc.plots.pictures import write_grid
 from mupc.plots.svg import drawn_panels
 from mupc.plots.sweep import sweep_report
 from mupc.records import Evaluation, RunError, read_outcome, write_outcome
@@ -62,7 +64,7 @@ def run(tmp_path):
 class Page(html.parser.HTMLParser):
     """Checks that tags close in order, and gathers addresses, text and scripts."""
 
-    VOID = frozenset({"meta", "link", "path", "use", "image", "rect", "br"})
+    VOID = frozenset({"meta", "link", "path", "use", "image", "rect", "br", "img"})
 
     def __init__(self, text):
         super().__init__()
@@ -116,6 +118,23 @@ def test_the_page_needs_nothing_but_itself(run, tmp_path, files_drawn):
     starts = {path.suffix: path.read_bytes()[:8] for path in page.parent.iterdir()}
     assert starts[".png"] == b"\x89PNG\r\n\x1a\n"
     assert starts[".svg"].startswith(b"<?xml")
+
+
+def test_what_commands_made_of_a_network_is_within_the_page(run, tmp_path):
+    pixels = np.random.default_rng(0).uniform(size=(3, 8, 8, 1))
+    write_grid(pathlib.Path(run) / "denoise.png", [pixels, pixels])
+    scores = {"error": 0.01234, "psnr": 20.5, "ssim": None, "sweeps": "damaged"}
+    (pathlib.Path(run) / "denoise.scores.json").write_text(json.dumps(scores))
+    _, text = report(tmp_path, run)
+    assert base64.b64encode((pathlib.Path(run) / "denoise.png").read_bytes()).decode() in text
+    words = " ".join(Page(text).words)
+    assert "data, with noise, and without it again; mean squared error 0.01234; PSNR (dB) 20.5" in (
+        words
+    )
+    assert "SSIM" not in words
+    (pathlib.Path(run) / "denoise.scores.json").write_text("[")
+    with pytest.raises(RunError, match=r"denoise\.scores\.json is damaged"):
+        report(tmp_path, run)
 
 
 def test_text_from_a_run_is_escaped(tmp_path):

@@ -3,6 +3,7 @@
 Whatever a user named is escaped here, once.
 """
 
+import base64
 import csv
 import html
 import io
@@ -82,6 +83,13 @@ def element(picture: Picture) -> str:
         f'<section id="{text(picture.name)}"><h3>{text(picture.heading)}</h3>'
         f'{paragraph(picture.words)}{legend}<div class="panels">{"".join(panels)}</div></section>'
     )
+
+
+def image(png: bytes, words: str) -> str:
+    """Return an image of pixels, within the page, and what it is."""
+    data = base64.b64encode(png).decode()
+    shown = f'<img src="data:image/png;base64,{data}" alt="{text(words)}">'
+    return f"<figure>{shown}<figcaption>{text(words)}</figcaption></figure>"
 
 
 _LINES = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "double"}

@@ -19,7 +19,7 @@ from mupc.plots.layers import (
     reports_with,
 )
 from mupc.plots.outcome import diverged, outcome
-from mupc.plots.page import Picture, compared, element, heading, page, paragraph
+from mupc.plots.page import Picture, compared, element, heading, image, page, paragraph
 from mupc.plots.reading import RunRecords, read_runs
 from mupc.plots.runs import accuracy_in_time, curves, inference_traces, inferred
 from mupc.plots.style import settle
@@ -97,6 +97,7 @@ def _parts(runs: Sequence[RunRecords]) -> tuple[list[str], list[str]]:
         paragraph("" if records else "There are no records yet."),
     ]
     after = [
+        *_made(runs),
         heading("Configuration"),
         paragraph("Settings that differ come first, and are marked." if several else ""),
         compared(names, [flattened(run.config) for run in runs]),
@@ -104,6 +105,30 @@ def _parts(runs: Sequence[RunRecords]) -> tuple[list[str], list[str]]:
         compared(names, [run.environment for run in runs]),
     ]
     return before, after
+
+
+# What a picture shows, row by row, and the numbers of `mupc.runs.restore.Scores` that are told.
+_ROWS = {
+    "reconstruct": "data, and reconstructed",
+    "complete": "data, what was known of them, and completed",
+    "denoise": "data, with noise, and without it again",
+    "generate": "generated",
+}
+_SCORES = {"error": "mean squared error", "psnr": "PSNR (dB)", "ssim": "SSIM"}
+
+
+def _made(runs: Sequence[RunRecords]) -> Iterator[str]:
+    """Return what commands made of the networks."""
+    if any(run.made for run in runs):
+        yield heading("Pictures")
+    for run in runs:
+        for name, (png, scores) in run.made.items():
+            told = [
+                f"{words} {figure(scores[key])}"
+                for key, words in _SCORES.items()
+                if isinstance(scores.get(key), int | float)
+            ]
+            yield image(png, "; ".join([f"{run.name}: {_ROWS[name]}", *told]))
 
 
 def _pictures(runs: Sequence[RunRecords]) -> Iterator[Picture]:
