@@ -66,6 +66,7 @@ def test_a_network_of_several_kinds_of_layers_learns():
     ("name", "learned"),
     [
         ("images", lambda found: found["accuracy"] > 0.9 and found["reports"][-1].learning > 7),
+        ("both_directions", lambda found: found["accuracy"] > 0.9 and min(found["alike"]) > 0.9),
         ("text", lambda found: found["seen"].perplexity < 0.5 * found["data"].outputs),
     ],
 )

@@ -110,19 +110,19 @@ class HopfieldEnergy(NudgedEnergy):
         samples, slopes = super().samples_and_gradient(activities)
         return samples, self.network.on_box(activities, slopes)
 
-    def to_minima(self, activities: Activities) -> Activities:
-        r"""Return how far each layer is above the minimum that it has if its neighbours stay.
+    def to_minima(self, activities: Activities, times: Float[Array, ""]) -> Activities:
+        r"""Return so many times how far layers are above their minima if neighbours stay.
 
-        In closed form where E is quadratic in a layer's own states, as on a box: the gradient, as E
-        bends by 1 there. In an output among the states it bends by $1 + f\pi$ with a Gaussian cost,
-        and by no more than that, or 1, with others.
+        In closed form where E is quadratic in a layer's own states, as on a box, within which the
+        way ends: the gradient, as E bends by 1 there. In an output among the states it bends by
+        $1 + f\pi$ with a Gaussian cost, and by no more than that, or 1, with others.
         """
-        _, slopes = self.samples_and_gradient(activities)
-        if not self.network.inside:
-            return slopes
-        nudge = self.likelihood.precision * (1.0 if self.factors is None else self.factors)
-        bends = jnp.maximum(1 + nudge, 1)
-        return (*slopes[:-1], slopes[-1] / over_samples(bends, slopes[-1]))
+        *slopes, last = super().samples_and_gradient(activities)[1]
+        if self.network.inside:
+            nudge = self.likelihood.precision * (1.0 if self.factors is None else self.factors)
+            last = last / over_samples(jnp.maximum(1 + nudge, 1), last)
+        ways = tuple(times * slope for slope in (*slopes, last))
+        return self.network.on_box(activities, ways)
 
     def error_gradient(self, point: Point) -> Activities:
         """Return the gradient of the batch sum by the increments, projected on a box."""

@@ -4,6 +4,7 @@ import abc
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import optax
+from annotated_types import Lt
 from pydantic import Field
 
 from mupc.hyperparameters import traced
@@ -271,9 +272,12 @@ class FixedPointSolver(SolverKind):
     max_steps: Count | Literal["depth"] = 8
     """Largest number of inference steps T; `depth`: as many as there are hidden layers."""
 
+    relaxation: Annotated[Positive, Lt(2), Traced()] = 1.0
+    """Factor ω of every layer's way to its minimum; above 1 where layers hold each other."""
+
     def build(self) -> Solver:
         """Return the method."""
-        return FixedPoint()
+        return FixedPoint(self.relaxation)
 
     def check(self, config: "Configuration") -> None:
         """Refuse what is on no box."""
