@@ -420,8 +420,7 @@ def test_what_makes_no_sense_with_it_is_refused(given, sentence):
 @pytest.mark.usefixtures("unchecked")
 def test_the_library_refuses_it_too():
     network, x, y = hopfield()
-    predicting, x, y = dense()
-    data = x, y
+    predicting, *pair = dense()
     learn = lambda rule, network, data: first_gradients(
         rule, network, data, rule.init(network, KEY), KEY
     )
@@ -431,7 +430,7 @@ def test_the_library_refuses_it_too():
         learn(mupc.EquilibriumPropagation(mupc.GaussNewton()), network, (x, y))
     decaying = mupc.EquilibriumPropagation(regularisers=[mupc.ActivityDecay(0.1)])
     with pytest.raises(ValueError, match="takes no activity decay"):
-        learn(decaying, predicting, data)
+        learn(decaying, predicting, tuple(pair))
     with pytest.raises(ValueError, match="rho sets beta"):
         mupc.EquilibriumPropagation(beta=0.1, rho=0.1)
     with pytest.raises(ValueError, match="phases must be one of"):

@@ -80,11 +80,13 @@ def test_a_step_puts_every_other_layer_where_its_neighbours_drive_it(factor):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("pool", ["max", "average"])
 @pytest.mark.parametrize("factor", [None, 0.0, -0.5, 3.0])
-@pytest.mark.parametrize("likelihood", [mupc.Gaussian(0.8), mupc.Categorical(0.8)])
+@pytest.mark.parametrize(
+    "likelihood", [mupc.Gaussian(0.8), mupc.Categorical(0.8), mupc.Bernoulli(0.8)]
+)
 @pytest.mark.parametrize("relaxation", [1.0, 1.9])
 def test_energy_never_rises_whatever_the_weights(pool, factor, likelihood, relaxation):
     network, x, y = images(pool)
-    if isinstance(likelihood, mupc.Categorical):
+    if not isinstance(likelihood, mupc.Gaussian):
         y = jax.nn.one_hot(jnp.arange(4) % 3, 3)
     factors = None if factor is None else jnp.full(4, factor)
     energy = HopfieldEnergy(stronger(network, 10.0), x, y, likelihood, factors=factors)
@@ -172,7 +174,7 @@ def test_methods_that_leave_the_box_are_refused_and_others_that_have_none():
     network, x, y = rows()
     energy = HopfieldEnergy(network, x, y, mupc.Gaussian())
     for solver in (mupc.LBFGS(), mupc.InErrors(mupc.LBFGS()), mupc.GradientDescent(0.1)):
-        with pytest.raises(ValueError, match=r"activities on a box take mupc\.FixedPoint\(\)"):
+        with pytest.raises(ValueError, match=r"would leave the box .*: give mupc\.FixedPoint\(\)"):
             mupc.infer(energy, solver, energy.run(), max_steps=2)
     chain = mupc.residual_hopfield(6, 3, width=4, depth=3, key=KEY)
     free = HopfieldEnergy(chain, x, y, mupc.Gaussian())
@@ -182,6 +184,14 @@ def test_methods_that_leave_the_box_are_refused_and_others_that_have_none():
         mupc.FixedPoint(2.0)
     with pytest.raises(ValueError, match="has coordinates of its own"):
         mupc.InErrors(mupc.FixedPoint())
+    with pytest.raises(ValueError, match="takes no mupc.Laplace"):
+        HopfieldEnergy(network, x, y, mupc.Laplace())
+    with pytest.raises(ValueError, match="take no regulariser on activities"):
+        HopfieldEnergy(network, x, y, mupc.Gaussian(), [mupc.ActivityDecay(0.1)])
+    with pytest.raises(ValueError, match="no Hessian"):
+        mupc.theory.activity_hessian(energy, energy.run().activities)
+    with pytest.raises(ValueError, match="the output must be the last state"):
+        mupc.networks.Hopfield(network.chain, identity, skips=False, box=True)
     with pytest.raises(ValueError, match="give it no activation"):
         mupc.networks.Hopfield(network.chain, jnp.tanh, skips=False, inside=True, box=True)
     with pytest.raises(ValueError, match="without skips, each a stage of its own"):
@@ -193,6 +203,10 @@ def test_methods_that_leave_the_box_are_refused_and_others_that_have_none():
     [
         ({"network": "layered-hopfield", "solver": "l-bfgs"}, "would leave the box"),
         ({"network": "layered-hopfield", "activation": "tanh"}, "is for states on a box"),
+        ({"network": "layered-hopfield", "activity_decay": 0.1}, "take no activity_decay"),
+        ({"network": "layered-hopfield", "likelihood": "laplace"}, "take no likelihood laplace"),
+        ({"network": "layered-hopfield", "rho": 1.0}, "rho must be below 1"),
+        ({"network": "layered-hopfield", "beta": 2.0}, "beta must be below 1"),
         ({"solver": "fixed-point"}, "is for states on a box"),
         ({"network": "residual-hopfield", "solver": "fixed-point"}, "is for states on a box"),
     ],
@@ -200,6 +214,20 @@ def test_methods_that_leave_the_box_are_refused_and_others_that_have_none():
 def test_settings_say_which_method_settles_what(settings, sentence):
     with pytest.raises(ConfigError, match=sentence):
         Configuration().changed(settings)
+
+
+def test_a_start_outside_of_the_box_is_moved_to_its_border():
+    network, x, y = rows()
+    energy = HopfieldEnergy(network, x, y, mupc.Gaussian())
+    end = lambda start: (
+        mupc.infer(
+            energy, mupc.FixedPoint(), start, max_steps=3, stopping=mupc.Endless()
+        ).point.activities
+    )
+    inside = energy.run().activities
+    inside = (jnp.ones_like(inside[0]), jnp.zeros_like(inside[1]), inside[2])
+    outside = (7 * inside[0], inside[1] - 2, inside[2])
+    jax.tree.map(np.testing.assert_array_equal, end(outside), end(inside))
 
 
 def test_an_activation_takes_the_method_that_others_do():

@@ -72,7 +72,7 @@ def show(name: str, what: str, options: Restoring, restore: Callable[[Which], Re
     result = restore(Which(options.folder, *chosen))
     count = counted(result.scores.samples, "sample")
     print(f"{options.folder}: {what} ({count} of {options.split}): {result.scores.words}")
-    write_json(Path(options.folder) / f"{name}.scores.json", result.scores._asdict())
+    write_json(path.with_suffix(".scores.json"), result.scores._asdict())
     if result.images:
         noisy = () if result.given is result.original else (result.given,)
         rows = (result.original, *noisy, result.restored)

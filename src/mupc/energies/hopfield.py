@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, Num
 from mupc.arrays import as_array, layer_square_norms, over_samples
 from mupc.energies.energy import GaussNewtonMaps, NudgedEnergy, Point
 from mupc.kinds import check_kind
-from mupc.likelihoods import Likelihood, losses
+from mupc.likelihoods import Laplace, Likelihood, losses
 from mupc.networks import Activities, Hopfield
 from mupc.regularisers import Regulariser, activity_terms, weight_terms
 
@@ -33,6 +33,8 @@ class HopfieldEnergy(NudgedEnergy):
 
     Raises:
         TypeError: if the network is no `mupc.Hopfield`.
+        ValueError: if its states are on a box, and a regulariser is on activities, or the
+            likelihood is `mupc.Laplace`.
     """
 
     network: Hopfield
@@ -45,6 +47,15 @@ class HopfieldEnergy(NudgedEnergy):
     def __check_init__(self) -> None:
         example = "a mupc.Hopfield, e.g. mupc.residual_hopfield(…)"
         check_kind("network", self.network, Hopfield, example)
+        if self.network.box and activity_terms(self.regularisers, ()) is not None:
+            raise ValueError(
+                "states on a box take no regulariser on activities, such as mupc.ActivityDecay"
+            )
+        if self.network.box and isinstance(self.likelihood, Laplace):
+            raise ValueError(
+                "an output among states on a box takes no mupc.Laplace, whose kink has no "
+                "curvature to divide by: use mupc.Gaussian or mupc.Categorical"
+            )
 
     @property
     def parameters(self) -> Hopfield:
@@ -108,27 +119,26 @@ class HopfieldEnergy(NudgedEnergy):
     ) -> tuple[Float[Array, " batch"], Activities]:
         """Return each sample's energy, and the gradient by the states, projected on a box."""
         samples, slopes = super().samples_and_gradient(activities)
-        return samples, self.network.on_box(activities, slopes)
+        return samples, self.network.projected(activities, slopes)
 
     def to_minima(self, activities: Activities, times: Float[Array, ""]) -> Activities:
         r"""Return so many times how far layers are above their minima if neighbours stay.
 
-        In closed form where E is quadratic in a layer's own states, as on a box, within which the
-        way ends: the gradient, as E bends by 1 there. In an output among the states it bends by
-        $1 + f\pi$ with a Gaussian cost, and by no more than that, or 1, with others.
+        For states on a box, where the way ends: the gradient, as E bends by 1 in a layer's own
+        states. In the output it bends by $1 + f\pi$ with a Gaussian cost, and by no more than that,
+        or 1, with one whose own curvature is at most π.
         """
         *slopes, last = super().samples_and_gradient(activities)[1]
-        if self.network.inside:
-            nudge = self.likelihood.precision * (1.0 if self.factors is None else self.factors)
-            last = last / over_samples(jnp.maximum(1 + nudge, 1), last)
+        nudge = self.likelihood.precision * (1.0 if self.factors is None else self.factors)
+        last = last / over_samples(jnp.maximum(1 + nudge, 1), last)
         ways = tuple(times * slope for slope in (*slopes, last))
-        return self.network.on_box(activities, ways)
+        return self.network.projected(activities, ways)
 
     def error_gradient(self, point: Point) -> Activities:
         """Return the gradient of the batch sum by the increments, projected on a box."""
         slopes = self.network.by_increments(self._forces(point))
         slopes = jax.tree.map(jnp.add, point.errors, slopes)
-        return self.network.on_box(point.activities, slopes)
+        return self.network.projected(point.activities, slopes)
 
     def _besides(self, activities: Activities) -> Float[Array, "layers batch"]:
         """Return all parts of the energy but the half squares of increments."""

@@ -6,7 +6,7 @@ import equinox as eqx
 from jaxtyping import Array, Float, Int
 
 from mupc.arrays import choose, sample_norms, scalar_that_is
-from mupc.energies import Energy, HopfieldEnergy
+from mupc.energies import Energy, HopfieldEnergy, Point
 from mupc.inference.solver import Keys, Move, Progress, Solver
 from mupc.networks import Activities, alternately
 
@@ -17,13 +17,15 @@ class FixedPoint(Solver):
     r"""Put every other layer where its neighbours drive it to, and then the layers between.
 
     $$s_l \leftarrow \min(1, \max(0, s_l + \omega (d_l - s_l))), \quad
-      d_l = -\partial C / \partial s_l$$
+      d_l - s_l = -\partial F / \partial s_l$$
 
-    with C the couplings of a Hopfield energy of states on a box (arXiv 2312.15103, its asynchronous
-    scheme, is ω = 1). With ω = 1 each half of a step minimises the energy over the layers that it
-    moves; where a neighbour reads their largest pixel, over a bound that touches it from above. So
-    energy never rises below ω = 2, whatever the weights, as long as they are read by states of at
-    least 0. Above 1 steps go beyond the minimum, which is faster where layers hold each other.
+    for a Hopfield energy F of states on a box (arXiv 2312.15103, its asynchronous scheme, is
+    ω = 1); an output, which has no box, moves by $\omega / (1 + f\pi)$ of its own slope. F bends by
+    1 in what a half of a step moves, or lies below what does so where the largest pixel is read, so
+    that a move Δ, cut at the border, changes it by at most $(1/2 - 1/\omega) \|\Delta\|^2$: energy
+    never rises below ω = 2, whatever the weights, with likelihoods that bend by no more than their
+    precision. Above 1 is faster where layers hold each other, and slower elsewhere. A start outside
+    of the box is moved to its border.
 
     Args:
         relaxation: ω, above 0 and below 2.
@@ -40,6 +42,10 @@ class FixedPoint(Solver):
     def cost(self, steps: Int[Array, " batch"]) -> Float[Array, " batch"]:
         """Return three sweeps a step: two for where all layers stand, one for the second half."""
         return 3.0 * steps
+
+    def enter(self, energy: HopfieldEnergy, point: Point) -> Activities:
+        """Return the states, those outside of the box at its border."""
+        return energy.network.on_box(point.activities)
 
     def init(self, energy: HopfieldEnergy, position: Activities) -> None:
         """Return None: steps do not depend on those before."""

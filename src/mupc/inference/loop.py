@@ -297,7 +297,8 @@ def _check_energy(energy: Energy, solver: Solver | Schedule) -> None:
             )
         if energy.bounded != one.projects:
             raise ValueError(
-                "activities on a box take mupc.FixedPoint()"
+                f"mupc.{type(one).__name__} would leave the box that activities are on: give "
+                "mupc.FixedPoint() as the solver"
                 if energy.bounded
                 else f"mupc.{type(one).__name__} is for activities on a box, and these have none: "
                 "use mupc.InErrors(mupc.LBFGS())"

@@ -49,12 +49,12 @@ class Hopfield(Network):
         steps: how many `feedforward` makes.
         inside: whether the last state is the output, which φ leaves as it is; the last stage is
             then an entry alone.
-        box: whether states are kept on it, all but an output.
+        box: whether states are kept on it, all but the output, which is then among them.
 
     Raises:
         ValueError: if a pattern has more than one block, or a block a skip of its own; if the
             output is a state, and its stage has other layers; or if there is a box, and φ is not
-            the identity, a layer has a skip, or a stage more than one.
+            the identity, a layer has a skip, a stage more than one, or the output is no state.
     """
 
     chain: Chain
@@ -79,6 +79,8 @@ class Hopfield(Network):
             return
         if self.activation is not identity:
             raise ValueError("on a box, states are what other layers read: give it no activation")
+        if not self.inside:
+            raise ValueError("on a box, the output must be the last state: give inside=True")
         if self.skips or any(stage.blocks for stage in self.chain.stages):
             raise ValueError("a box is for layers without skips, each a stage of its own")
 
@@ -181,7 +183,7 @@ class Hopfield(Network):
 
             def changes(states: Activities) -> Activities:
                 slopes = jax.tree.map(jnp.add, states, jax.grad(coupling)(states))
-                return self.on_box(states, slopes)
+                return self.projected(states, slopes)
 
             def relax(states: Activities, _: None) -> tuple[Activities, None]:
                 return alternately(states, changes), None
@@ -214,13 +216,16 @@ class Hopfield(Network):
             "by mupc.EquilibriumPropagation()"
         )
 
-    def on_box(self, states: Activities, slopes: Activities) -> Activities:
-        """Return how far a step against these slopes goes, if it ends on the box's border."""
+    def projected(self, states: Activities, slopes: Activities) -> Activities:
+        """Return how far a step against these slopes goes, if it ends on the border of a box."""
         if not self.box:
             return slopes
-        free = len(states) - 1 if self.inside else len(states)
-        kept = jax.tree.map(lambda s, g: s - _on_box(s - g), states[:free], slopes[:free])
-        return (*kept, *slopes[free:])
+        kept = jax.tree.map(lambda s, g: s - _clipped(s - g), states[:-1], slopes[:-1])
+        return (*kept, slopes[-1])
+
+    def on_box(self, states: Activities) -> Activities:
+        """Return the states that are nearest to these on a box, if there is one."""
+        return (*map(_clipped, states[:-1]), states[-1]) if self.box else states
 
     def _forwards(self, x: Num[AnyArray, "batch ..."]) -> Activities:
         """Return the states that each layer's neighbour below alone drives it to."""
@@ -229,8 +234,8 @@ class Hopfield(Network):
         with jax.default_matmul_precision("highest"):
             for i, stage in enumerate(self.chain.stages):
                 before = over_batch(stage.entry)(before)
-                output = self.inside and i == len(self.chain.stages) - 1
-                before = before if output else _on_box(before)
+                output = i == len(self.chain.stages) - 1
+                before = before if output else _clipped(before)
                 states = (*states, before[None])
         return states
 
@@ -258,7 +263,7 @@ def alternately(states: Activities, changes: Callable[[Activities], Activities])
     return states
 
 
-def _on_box(states: Array) -> Array:
+def _clipped(states: Array) -> Array:
     return jnp.clip(states, 0, 1)
 
 

@@ -91,20 +91,25 @@ def layered_hopfield(
             with the width of a fully connected layer.
         activation: φ, a bounded one, or E has no minimum; None for states on a box.
         pool: what is taken of every 2 × 2 pixels of a pooled layer.
-        parameterisation: `mupc.standard()` unless given.
+        parameterisation: unless given `mupc.standard()`, and `mupc.hopfield()` with an activation.
         key: draws the weights; biases start at zero.
 
     Raises:
         ValueError: if a layer cannot be read, or images are too small for all of them.
     """
     specified = read_couplings(layers) if isinstance(layers, str) else list(layers)
-    check_sizes(**{f"layers[{i}]": one for i, one in enumerate(specified) if isinstance(one, int)})
+    check_sizes(
+        outputs=outputs,
+        **{f"layers[{i}]": one for i, one in enumerate(specified) if isinstance(one, int)},
+    )
     if not specified:
         raise ValueError("there must be at least one layer, such as d128 or 32p")
     if pool not in get_args(Pool):
         raise ValueError(f"pool must be one of {', '.join(get_args(Pool))}, not {pool!r}")
-    laws = parameterisation or parameterisations.standard()
-    if activation is None:
+    box = activation is None
+    usual = parameterisations.standard() if box else parameterisations.hopfield()
+    laws = parameterisation or usual
+    if box:
         laws = dataclasses.replace(laws, initialise=_smaller(laws.initialise))
     length = len(specified) + 2
     stages: list[Stage] = []
@@ -137,7 +142,7 @@ def layered_hopfield(
         activation or identity,
         skips=False,
         inside=True,
-        box=activation is None,
+        box=box,
     )
 
 

@@ -40,7 +40,7 @@ class RunRecords:
     reports: list[RegimeRecord]
     traces: list[TraceRecord]
     theory: list[TheoryRecord]
-    made: dict[str, tuple[bytes, dict[str, Any]]]
+    pictures: dict[str, tuple[bytes, dict[str, Any]]]
     colour: str
 
     @property
@@ -79,7 +79,7 @@ def read_run(path: str | Path) -> RunRecords:
         reports=[record for record in records if isinstance(record, RegimeRecord)],
         traces=[record for record in records if isinstance(record, TraceRecord)],
         theory=[record for record in records if isinstance(record, TheoryRecord)],
-        made=folder.made(),
+        pictures=folder.pictures(),
         colour=colours(1)[0],
     )
 

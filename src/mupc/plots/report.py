@@ -25,6 +25,7 @@ from mupc.plots.runs import accuracy_in_time, curves, inference_traces, inferred
 from mupc.plots.style import settle
 from mupc.plots.sweep import sweep_report
 from mupc.records import (
+    PICTURES,
     RunError,
     counted,
     figure,
@@ -97,7 +98,7 @@ def _parts(runs: Sequence[RunRecords]) -> tuple[list[str], list[str]]:
         paragraph("" if records else "There are no records yet."),
     ]
     after = [
-        *_made(runs),
+        *_images(runs),
         heading("Configuration"),
         paragraph("Settings that differ come first, and are marked." if several else ""),
         compared(names, [flattened(run.config) for run in runs]),
@@ -107,28 +108,22 @@ def _parts(runs: Sequence[RunRecords]) -> tuple[list[str], list[str]]:
     return before, after
 
 
-# What a picture shows, row by row, and the numbers of `mupc.runs.restore.Scores` that are told.
-_ROWS = {
-    "reconstruct": "data, and reconstructed",
-    "complete": "data, what was known of them, and completed",
-    "denoise": "data, with noise, and without it again",
-    "generate": "generated",
-}
+# The scores of `mupc.runs.restore.Scores` that stand below a picture.
 _SCORES = {"error": "mean squared error", "psnr": "PSNR (dB)", "ssim": "SSIM"}
 
 
-def _made(runs: Sequence[RunRecords]) -> Iterator[str]:
+def _images(runs: Sequence[RunRecords]) -> Iterator[str]:
     """Return what commands made of the networks."""
-    if any(run.made for run in runs):
+    if any(run.pictures for run in runs):
         yield heading("Pictures")
     for run in runs:
-        for name, (png, scores) in run.made.items():
-            told = [
+        for name, (png, scores) in run.pictures.items():
+            numbers = [
                 f"{words} {figure(scores[key])}"
                 for key, words in _SCORES.items()
                 if isinstance(scores.get(key), int | float)
             ]
-            yield image(png, "; ".join([f"{run.name}: {_ROWS[name]}", *told]))
+            yield image(png, "; ".join([f"{run.name}: {PICTURES[name]}", *numbers]))
 
 
 def _pictures(runs: Sequence[RunRecords]) -> Iterator[Picture]:

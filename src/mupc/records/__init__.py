@@ -2,6 +2,7 @@
 
 from mupc.records.files import read_json as read_json
 from mupc.records.files import write_json as write_json
+from mupc.records.folder import PICTURES as PICTURES
 from mupc.records.folder import RunFolder as RunFolder
 from mupc.records.folder import check_new as check_new
 from mupc.records.folder import environment as environment

@@ -7,7 +7,7 @@ regime.json          the precision, and the regime number ρ that it means at th
 metrics.jsonl        one record a line, in the order in which they came
 result.json          how the run ended, and its last figures
 network.safetensors  the trained network (`mupc.runs.network_file`)
-reconstruct.png      what commands made of the network, and reconstruct.scores.json (`RESTORED`)
+reconstruct.png      what commands made of the network, and reconstruct.scores.json (`PICTURES`)
 tensorboard/         the records once more, if asked for
 checkpoints/         of a run that has not ended by itself (`mupc.training.checkpoint`)
 """
@@ -30,8 +30,13 @@ from mupc.records.lock import held
 from mupc.records.outcomes import DataSummary, Regime, RunResult
 from mupc.records.validation import RunError, read_as
 
-RESTORED = ("reconstruct", "complete", "denoise", "generate")
-"""Commands that leave a picture of their name in a run folder, and scores of data they restored."""
+PICTURES = {
+    "reconstruct": "data, and reconstructed",
+    "complete": "data, what was known of them, and completed",
+    "denoise": "data, with noise, and without it again",
+    "generate": "generated",
+}
+"""Commands that leave a picture of their name in a run folder, and what its rows are."""
 
 _PACKAGES = ("mupc", "jax", "jaxlib", "equinox", "optax", "numpy", "scikit-learn")
 
@@ -171,19 +176,19 @@ class RunFolder:
         """The file of the trained network."""
         return self.path / "network.safetensors"
 
-    def made(self) -> dict[str, tuple[bytes, dict[str, Any]]]:
+    def pictures(self) -> dict[str, tuple[bytes, dict[str, Any]]]:
         """Return the pictures that commands made of the network, by their names, with scores.
 
         Raises:
             RunError: if one cannot be read.
         """
         found: dict[str, tuple[bytes, dict[str, Any]]] = {}
-        for name in RESTORED:
+        for name in PICTURES:
             picture, scores = self.path / f"{name}.png", self.path / f"{name}.scores.json"
             try:
                 if picture.is_file():
-                    known = read_json(scores) if scores.is_file() else {}
-                    found[name] = picture.read_bytes(), known
+                    numbers = read_json(scores) if scores.is_file() else {}
+                    found[name] = picture.read_bytes(), numbers
             except OSError as error:
                 raise RunError(f"cannot read {picture}: {error.strerror}") from error
         return found

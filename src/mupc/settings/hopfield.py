@@ -1,7 +1,7 @@
 """Hopfield networks: layers that are coupled both ways, and settle together."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from jaxtyping import PRNGKeyArray
 from pydantic import AfterValidator
@@ -22,6 +22,7 @@ from mupc.settings.setting import ConfigError, unheeded
 
 if TYPE_CHECKING:
     from mupc.settings.configuration import Configuration
+    from mupc.settings.rules import EquilibriumPropagationRule
 
 
 def _readable(text: str) -> str:
@@ -91,6 +92,20 @@ class LayeredHopfield(Settling):
             raise ConfigError(
                 f"`solver` {solver.kind} would leave the box of `activation` box: use fixed-point"
             )
+        if self.boxed and config.rule.activity_decay:
+            raise ConfigError("states on a box (`activation` box) take no `activity_decay`")
+        if self.boxed and config.rule.likelihood.kind == "laplace":
+            raise ConfigError(
+                "states on a box (`activation` box) take no `likelihood` laplace: use gaussian"
+            )
+        if self.boxed and solver is not None:
+            rule = cast("EquilibriumPropagationRule", config.rule)
+            name = "rho" if rule.beta == "rho" else "beta"
+            if getattr(rule, name) >= 1 and rule.phases != "one-sided":
+                raise ConfigError(
+                    f"`{name}` must be below 1: nudged away from the target by more, an output that "
+                    "is a state has no equilibrium (`phases` one-sided is not)"
+                )
         pooled = any(not isinstance(one, int) and one.pooled for one in self._layers)
         if not pooled and self.pool != type(self).default("pool"):
             raise unheeded("pool", "no layer of `couplings` has a p")

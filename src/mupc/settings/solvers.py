@@ -284,8 +284,8 @@ class FixedPointSolver(SolverKind):
         super().check(config)
         if not config.network.boxed:
             raise ConfigError(
-                "`solver` fixed-point is for states on a box, `network` layered-hopfield with "
-                "`activation` box: use l-bfgs"
+                "`solver` fixed-point is for states on a box, those of `network` layered-hopfield "
+                "with `activation` box: choose `solver` l-bfgs"
             )
 
 

@@ -66,6 +66,8 @@ def activity_hessian(energy: Energy, activities: Activities) -> Callable[[Activi
         energy: of a batch.
         activities: where to differentiate.
     """
+    if energy.bounded:
+        raise ValueError("activities on a box have no Hessian where they are on its border")
     return jax.linearize(lambda z: energy.samples_and_gradient(z)[1], activities)[1]
 
 
