@@ -184,7 +184,7 @@ def test_methods_that_leave_the_box_are_refused_and_others_that_have_none():
         mupc.FixedPoint(2.0)
     with pytest.raises(ValueError, match="has coordinates of its own"):
         mupc.InErrors(mupc.FixedPoint())
-    with pytest.raises(ValueError, match="takes no mupc.Laplace"):
+    with pytest.raises(ValueError, match=r"takes no mupc\.Laplace"):
         HopfieldEnergy(network, x, y, mupc.Laplace())
     with pytest.raises(ValueError, match="take no regulariser on activities"):
         HopfieldEnergy(network, x, y, mupc.Gaussian(), [mupc.ActivityDecay(0.1)])
@@ -195,7 +195,7 @@ def test_methods_that_leave_the_box_are_refused_and_others_that_have_none():
     with pytest.raises(ValueError, match="give it no activation"):
         mupc.networks.Hopfield(network.chain, jnp.tanh, skips=False, inside=True, box=True)
     with pytest.raises(ValueError, match="without skips, each a stage of its own"):
-        mupc.networks.Hopfield(chain.chain, identity, box=True)
+        mupc.networks.Hopfield(network.chain, identity, inside=True, box=True)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_methods_that_leave_the_box_are_refused_and_others_that_have_none():
         ({"network": "layered-hopfield", "activation": "tanh"}, "is for states on a box"),
         ({"network": "layered-hopfield", "activity_decay": 0.1}, "take no activity_decay"),
         ({"network": "layered-hopfield", "likelihood": "laplace"}, "take no likelihood laplace"),
-        ({"network": "layered-hopfield", "rho": 1.0}, "rho must be below 1"),
+        ({"network": "layered-hopfield", "rho": 1.0}, "rho must be below 1 with"),
         ({"network": "layered-hopfield", "beta": 2.0}, "beta must be below 1"),
         ({"solver": "fixed-point"}, "is for states on a box"),
         ({"network": "residual-hopfield", "solver": "fixed-point"}, "is for states on a box"),

@@ -103,8 +103,8 @@ class LayeredHopfield(Settling):
             name = "rho" if rule.beta == "rho" else "beta"
             if getattr(rule, name) >= 1 and rule.phases != "one-sided":
                 raise ConfigError(
-                    f"`{name}` must be below 1: nudged away from the target by more, an output that "
-                    "is a state has no equilibrium (`phases` one-sided is not)"
+                    f"`{name}` must be below 1 with states on a box: nudged away from its target "
+                    "by more, the output has no equilibrium; or choose `phases` one-sided"
                 )
         pooled = any(not isinstance(one, int) and one.pooled for one in self._layers)
         if not pooled and self.pool != type(self).default("pool"):
