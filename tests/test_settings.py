@@ -98,6 +98,7 @@ FIELDS = {
     ),
     "step_size": (DESCENT, "stable"),
     "momentum": (DESCENT, 0.5),
+    "relaxation": ({"network": "layered-hopfield"}, 1.5),
     "max_steps": (DESCENT, 5),
     "rtol": ({**DESCENT, "max_steps": 20}, 0.5),
     "atol": ({**DESCENT, **FIXED, "max_steps": 20}, 0.05),

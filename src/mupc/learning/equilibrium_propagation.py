@@ -102,7 +102,7 @@ class EquilibriumPropagation(LearningRule):
 
     Args:
         solver: how activities settle, or a schedule of solvers; `mupc.InErrors(mupc.LBFGS(4))`
-            unless given.
+            unless given. States on a box need `mupc.FixedPoint()`.
         max_steps: the largest number of solver steps of the free phase, 20 unless given.
         likelihood: C, the output's cost; `mupc.Gaussian()` unless given.
         beta: β, for all samples; set by ρ unless given.
