@@ -239,7 +239,7 @@ def test_a_network_of_one_direction_is_refused(unchecked):
         ({"rule": "bidirectional", "solver": "gauss-newton"}, "use l-bfgs"),
         ({"rule": "hybrid", "solver": "linear-solve"}, "use gauss-newton"),
         ({"rule": "hybrid", "activity_decay": 0.1}, "takes no activity_decay"),
-        ({"network": "layered-hopfield", "pool": "max"}, "pool would have no effect"),
+        ({"network": "layered-hopfield", "pool": "average"}, "pool would have no effect"),
         ({"network": "vgg", "layers": "3", "pool": "average"}, "pool would have no effect"),
     ],
 )

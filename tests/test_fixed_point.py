@@ -77,6 +77,7 @@ def test_a_step_puts_every_other_layer_where_its_neighbours_drive_it(factor):
     assert 0 < np.mean((s1 == 0) | (s1 == 1)) < 1
 
 
+@pytest.mark.few(8)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("pool", ["max", "average"])
 @pytest.mark.parametrize("factor", [None, 0.0, -0.5, 3.0])

@@ -442,7 +442,7 @@ def said(capsys, *words):
     return capsys.readouterr().out
 
 
-def test_commands_restore_data_and_draw_them(folder, capsys):
+def test_commands_restore_data_and_draw_them(folder, tmp_path, capsys):
     capsys.readouterr()
     first = said(capsys, "reconstruct", folder, "--samples", "50")
     scores = json.loads((folder / "reconstruct.scores.json").read_text())
@@ -459,6 +459,11 @@ def test_commands_restore_data_and_draw_them(folder, capsys):
     assert given == pytest.approx(0.25**2, rel=0.1)
     assert "noise of 0.25 removed (50" in noisy
     assert f"(as given {given:.3g})" in noisy
+    kept = (folder / "denoise.scores.json").read_bytes()
+    elsewhere = tmp_path / "noisier.png"
+    said(capsys, "denoise", folder, "--noise", "2", "--picture", str(elsewhere))
+    assert (folder / "denoise.scores.json").read_bytes() == kept  # which is of denoise.png
+    assert json.loads((tmp_path / "noisier.scores.json").read_text())["before"] > 2 * given
     assert "picture: " in said(capsys, "generate", folder, "--pictures", "20")
     height, width = 64 + 2, 16 * 66 - 2
     for name, rows in (("reconstruct", 2), ("complete", 3), ("denoise", 3), ("generate", 2)):

@@ -1,6 +1,7 @@
 """What the commands of generating networks have in common: options, scores and pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -72,7 +73,8 @@ def show(name: str, what: str, options: Restoring, restore: Callable[[Which], Re
     result = restore(Which(options.folder, *chosen))
     count = counted(result.scores.samples, "sample")
     print(f"{options.folder}: {what} ({count} of {options.split}): {result.scores.words}")
-    write_json(path.with_suffix(".scores.json"), result.scores._asdict())
+    with _writing(path):
+        write_json(path.with_suffix(".scores.json"), result.scores._asdict())
     if result.images:
         noisy = () if result.given is result.original else (result.given,)
         rows = (result.original, *noisy, result.restored)
@@ -94,8 +96,15 @@ def write_picture(
     """
     from mupc.plots.pictures import write_grid  # loads matplotlib
 
+    with _writing(path):
+        write_grid(path, rows, limits)
+
+
+@contextmanager
+def _writing(path: Path) -> Generator[None]:
+    """Make the folder of a picture, and say in a sentence that it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_grid(path, rows, limits)
+        yield
     except OSError as error:
         raise ConfigError(f"`picture`: cannot write {path}: {error.strerror}") from error
