@@ -88,6 +88,12 @@ def test_training_before_measuring_may_be_the_papers(tmp_path):
         (["--hessians", "9"], "--hessians must be at most 8, not 9"),
         (["--depths", "1", "--no-skips"], "would have no effect"),
         (["--dataset", "nothing"], "nothing"),
+        (["--network", "residual-hopfield"], "residual-hopfield is not measured here"),
+        (
+            ["--network", "layered-hopfield", "--activation", "box"],
+            "layered-hopfield is not measured here",
+        ),
+        (["--network", "decoder"], "theory is of networks whose layers predict a target"),
     ],
 )
 def test_a_grid_that_cannot_be_measured_is_refused_before_anything_is_written(

@@ -93,6 +93,11 @@ def survey(
     Raises:
         ConfigError, DataError, RunError: before anything is measured.
     """
+    if config.network.settles or config.network.generates:
+        raise ConfigError(
+            f"`network` {config.network.kind} is not measured here: theory is of networks whose "
+            "layers predict a target from an input"
+        )
     grid = list(_grid(options, config))
     data = _check(options, config)
     tables = {"theory": options.values(), **_common(config, trained=any(n for _, n in grid))}
