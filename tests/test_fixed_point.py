@@ -183,7 +183,7 @@ def test_methods_that_leave_the_box_are_refused_and_others_that_have_none():
         mupc.infer(free, mupc.FixedPoint(), free.run(), max_steps=2)
     with pytest.raises(ValueError, match="above 0 and below 2"):
         mupc.FixedPoint(2.0)
-    with pytest.raises(ValueError, match="has coordinates of its own"):
+    with pytest.raises(ValueError, match="moves activities on a box, which errors are not on"):
         mupc.InErrors(mupc.FixedPoint())
     with pytest.raises(ValueError, match=r"takes no mupc\.Laplace"):
         HopfieldEnergy(network, x, y, mupc.Laplace())

@@ -26,7 +26,12 @@ class InErrors(Solver):
     solver: Solver
 
     def __check_init__(self) -> None:
-        if self.solver.projects or not self.solver.in_activities:
+        if self.solver.projects:
+            raise ValueError(
+                f"mupc.{type(self.solver).__name__} moves activities on a box, which errors are "
+                "not on: use it by itself"
+            )
+        if not self.solver.in_activities:
             raise ValueError(
                 f"mupc.{type(self.solver).__name__} has coordinates of its own: use it by itself"
             )
