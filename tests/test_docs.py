@@ -91,6 +91,7 @@ NETWORKS = {
     "conv-resnet": "--blocks 1 --channels 2 --steps 2 --report-every 0",
     "vgg": "--layers 2p --steps 2 --report-every 0",
     "vision-transformer": "--pairs 1 --width 8 --patch 4 --steps 2 --report-every 0",
+    "class-decoder": "--latents 3 --depth 2 --width 8 --steps 2 --report-every 0",
     "conv-decoder": "--latents 2 --doublings 1 --channels 2 --steps 2 --report-every 0",
     "decoder": "--latents 3 --depth 2 --width 8 --steps 2 --report-every 0",
     "layered-hopfield": "--couplings d8 --steps 2 --report-every 0",

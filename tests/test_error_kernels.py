@@ -192,7 +192,7 @@ def test_methods_that_need_a_gradient_are_refused(changes):
     solver = Configuration().changed({**changes, "regime": "fixed"}).rule.solver.build()
     rule = mupc.PredictiveCoding(solver, 3, mupc.Gaussian())
     with pytest.raises(ValueError, match=r"needs the gradient of an energy.* error kernels"):
-        rule.settled(network_of(jnp.tanh), images)
+        rule.settled(network_of(jnp.tanh), images, images)
 
 
 @pytest.mark.usefixtures("float64")
@@ -200,7 +200,7 @@ def test_inference_comes_to_rest_and_is_not_called_diverged_where_the_energy_ros
     x = 0.1 * jax.random.normal(KEY, (3, *SHAPE))
     rule = mupc.PredictiveCoding(mupc.GradientDescent(0.05), 4000, mupc.Gaussian())
     energy = rule.minimised(network_of(jnp.tanh), (x, x))
-    solution = rule.settled(network_of(jnp.tanh), x)
+    solution = rule.settled(network_of(jnp.tanh), x, x)
     assert float(jnp.max(solution.relative_residual)) < 2e-3
     assert float(jnp.max(energy.samples(solution.point) / energy.samples(energy.run()))) > 1.01
     assert set(np.asarray(solution.result).tolist()) == {mupc.inference.InferenceResult.CONVERGED}

@@ -27,6 +27,7 @@ SIZES = {
     "residual-hopfield": {"depth": 3, "width": 8},
     "layered-hopfield": {"couplings": "d8"},
     "decoder": {"latents": 3, "depth": 2, "width": 8},
+    "class-decoder": {"latents": 3, "depth": 2, "width": 8},
     "conv-decoder": {"latents": 2, "doublings": 1, "channels": 2},
 }
 CONVOLUTIONS = {"network": "conv-resnet"}

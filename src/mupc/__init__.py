@@ -69,6 +69,7 @@ from mupc.networks import bidirectional_mlp as bidirectional_mlp
 from mupc.networks import bound_weights as bound_weights
 from mupc.networks import chain_from_mlp as chain_from_mlp
 from mupc.networks import chain_from_modules as chain_from_modules
+from mupc.networks import class_decoder as class_decoder
 from mupc.networks import conv_decoder as conv_decoder
 from mupc.networks import conv_resnet as conv_resnet
 from mupc.networks import decoder as decoder

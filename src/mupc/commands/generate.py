@@ -30,7 +30,8 @@ _PICTURES = ("pictures", "picture", "data")
 class GenerateOptions(Setting):
     """Continue a text by the network of a run, or make pictures by one that generates them.
 
-    One of two directions makes one of each class, others as many as are asked for.
+    One of two directions makes one of each class, others as many as are asked for: of one class
+    after the other where they have some.
     """
 
     folder: Annotated[str, Positional()]
@@ -85,12 +86,14 @@ def _write(options: GenerateOptions) -> int:
 def _draw(options: GenerateOptions) -> int:
     path = place_of(options.folder, "generate", options.picture)
     key = jax.random.key(options.draw_seed or 0)
-    images, limits, correlations = draw(options.folder, options.pictures or 64, key, options.data)
-    write_picture(path, [images[i : i + SHOWN] for i in range(0, len(images), SHOWN)], limits)
-    if correlations is not None:
+    drawn = draw(options.folder, options.pictures or 64, key, options.data)
+    across = drawn.classes or SHOWN
+    rows = [drawn.images[i : i + across] for i in range(0, len(drawn.images), across)]
+    write_picture(path, rows, drawn.limits)
+    if drawn.correlations is not None:
         print(
             "correlation of each class's picture with the mean of its training images: "
-            f"mean {np.mean(correlations):.3f}, minimum {np.min(correlations):.3f}"
+            f"mean {np.mean(drawn.correlations):.3f}, minimum {np.min(drawn.correlations):.3f}"
         )
     print(f"picture: {path}")
     return 0

@@ -166,6 +166,16 @@ class Dataset:
         """Return the data set whose targets are its inputs: what networks that generate learn."""
         return replace(_map(self, lambda split: Split(split.x, split.x)), classes=None)
 
+    def reversed(self) -> "Dataset":
+        """Return the data set whose inputs are classes, one-hot, and whose targets are its inputs.
+
+        Raises:
+            DataError: if there are no classes.
+        """
+        if self.classes is None:
+            raise DataError(f"{self.name} has no classes, of which data could be generated.")
+        return replace(_map(self, lambda split: Split(split.y, split.x)), classes=None)
+
     def __repr__(self) -> str:
         splits = "".join(f", {name}={getattr(self, name)!r}" for name in SPLITS)
         classes = None if self.classes is None else len(self.classes)

@@ -19,7 +19,7 @@ from mupc.arrays import (
 from mupc.energies.energy import GaussNewtonMaps, NudgedEnergy, Point, check_overrides
 from mupc.kinds import check_kind
 from mupc.likelihoods import Likelihood, losses
-from mupc.networks import Activities, Network, with_gradient
+from mupc.networks import Activities, Known, Network, with_gradient
 from mupc.regularisers import Regulariser, activity_terms, weight_terms
 
 
@@ -59,7 +59,8 @@ class FreeEnergy(NudgedEnergy):
             is known unless given.
         given: 1 where the input is known, and 0 where it is inferred, (batch, ...), shaped like the
             input of a network that `mupc.with_prior(…, about_input=True)` made: what is known stays
-            as x has it, and elsewhere x is the mean of the prior. Nothing is known unless given.
+            as x has it, and elsewhere x is the mean of the prior. Unless given, it is what the
+            network knows of it (`mupc.class_decoder`), or nothing.
     """
 
     network: Network
@@ -85,7 +86,9 @@ class FreeEnergy(NudgedEnergy):
             form = "a tuple of arrays (layer, batch, ...), one for each bank, as activities are"
             check_kind("multipliers", self.multipliers, tuple, form)
         if self.given is not None and not (
-            self.network.about_input and self.given.shape == self.x.shape
+            self.network.about_input
+            and not self.network.classes
+            and self.given.shape == self.x.shape
         ):
             raise ValueError(
                 f"given must have the shape of x, {self.x.shape}, and the network an input that is "
@@ -121,6 +124,11 @@ class FreeEnergy(NudgedEnergy):
         return eqx.tree_at(lambda energy: energy.network, self, parameters)
 
     @property
+    def known(self) -> Known | None:
+        """What is known of a free input; None if nothing is."""
+        return self.network.known(self.x) if self.given is None else Known(self.given, self.x)
+
+    @property
     def descends(self) -> bool:
         """Whether errors go back by the derivatives of the network's predictions."""
         return self.network.exact
@@ -148,9 +156,8 @@ class FreeEnergy(NudgedEnergy):
 
     def at(self, activities: Activities) -> Point:
         """Return the point of these activities, with their errors z − u."""
-        if self.given is not None:
-            known = self.given * self.x
-            first = self._unknown(activities)[0] + known[None]
+        if (known := self.known) is not None:
+            first = self._unknown(activities)[0] + (known.where * known.values)[None]
             activities = (first, *activities[1:])
         predictions, _ = self.network.predictions(self.x, activities)
         return Point(activities, jax.tree.map(jnp.subtract, activities, predictions))
@@ -335,9 +342,9 @@ class FreeEnergy(NudgedEnergy):
 
     def _unknown(self, banks: Activities) -> Activities:
         """Return banks, the first of them zero where the input is known."""
-        if self.given is None:
+        if (known := self.known) is None:
             return banks
-        return ((1 - self.given) * banks[0], *banks[1:])
+        return ((1 - known.where) * banks[0], *banks[1:])
 
     def _slopes(self, point: Point) -> tuple[Activities, Float[Array, "batch ..."]]:
         """Return the gradients of the layers' own terms: by the errors, and by the output."""

@@ -191,17 +191,19 @@ class PredictiveCoding(LearningRule):
         self,
         network: Network,
         x: Num[AnyArray, "batch ..."],
+        y: Num[AnyArray, "batch ..."],
         observed: Num[AnyArray, "batch ..."] | None = None,
     ) -> Solution:
         """Infer the latent variables, and all else, of what a network is to generate.
 
         Args:
             network: one that generates.
-            x: data, (batch, ...).
+            x: its input; where that says nothing, the data themselves.
+            y: data, (batch, ...).
             observed: 1 where they are known, shaped like the likelihood's terms; all unless given.
         """
         self.check_input(network)
-        energy = self.minimised(network, (x, jnp.asarray(x, float)))
+        energy = self.minimised(network, (x, jnp.asarray(y, float)))
         if observed is not None:
             where = lambda free: free.observed  # noqa: E731
             known = jnp.asarray(observed, float)
@@ -212,12 +214,13 @@ class PredictiveCoding(LearningRule):
     def predict(self, network: Network, x: Num[AnyArray, "batch ..."]) -> Float[Array, "batch ..."]:
         """Return the output of the feedforward pass, from latent variables inferred if it has any.
 
-        Of a network that generates, x is what it is to generate; the output is what it makes of the
-        latent variables alone, without the errors of other layers.
+        Of a network that generates, x is what it is to generate, unless it gives the mean of the
+        latent variables; the output is what it makes of these alone, without the errors of other
+        layers.
         """
-        if not network.generates:
+        if not network.generates or network.about_input:
             return super().predict(network, x)
-        return generated(network, x, self.settled(network, x).point)
+        return generated(network, x, self.settled(network, x, x).point)
 
     def check_input(self, network: Network) -> None:
         """Check that the input of a network is given, or that the rule infers it.

@@ -9,6 +9,7 @@ from mupc.networks.bidirectional import bidirectional_mlp as bidirectional_mlp
 from mupc.networks.block import Activities as Activities
 from mupc.networks.block import Block as Block
 from mupc.networks.block import Dense as Dense
+from mupc.networks.block import Known as Known
 from mupc.networks.block import Scaled as Scaled
 from mupc.networks.block import ScaledBlock as ScaledBlock
 from mupc.networks.block import is_scaled as is_scaled
@@ -17,6 +18,7 @@ from mupc.networks.convolutional import Convolution as Convolution
 from mupc.networks.convolutional import PooledDense as PooledDense
 from mupc.networks.convolutional import conv_resnet as conv_resnet
 from mupc.networks.decoder import Prior as Prior
+from mupc.networks.decoder import class_decoder as class_decoder
 from mupc.networks.decoder import conv_decoder as conv_decoder
 from mupc.networks.decoder import decoder as decoder
 from mupc.networks.decoder import with_prior as with_prior

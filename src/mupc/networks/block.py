@@ -16,6 +16,19 @@ from mupc.parameterisations import ROLES, Parameterisation, Role, Scale, Shape
 Activities = tuple[Float[Array, "_layer batch ..."], ...]
 """Hidden activities: one array (a bank) for each place in a network, the batch on axis 1."""
 
+
+class Known(NamedTuple):
+    """What is known of a free input.
+
+    Attributes:
+        where: 1 where it is known, and 0 where it is inferred.
+        values: what it is where it is known.
+    """
+
+    where: Float[Array, "..."]
+    values: Float[Array, "..."]
+
+
 # Elements of a layer's activity from which a loop over layers pays on a CPU: at batch 64 an
 # inference step takes a tenth less time at width 128, but a fifth more at width 64.
 _LARGE_LAYER = 64 * 128
@@ -32,7 +45,7 @@ class Block(eqx.Module):
     free: ClassVar[bool] = False
     """Whether it stands for an input that is not given, but inferred."""
     about_input: ClassVar[bool] = False
-    """Whether, of such an input, x is the mean of its prior."""
+    """Whether, of such an input, x gives the mean of its prior."""
 
     @property
     @abstractmethod
@@ -42,6 +55,16 @@ class Block(eqx.Module):
     @abstractmethod
     def __call__(self, z: Num[Array, "..."]) -> Float[Array, "..."]:
         """Predict the next activity of one example."""
+
+    @property
+    def classes(self) -> int:
+        """Of how many classes x is one, of such an input; 0 if x says none."""
+        return 0
+
+    def known(self, x: Num[Array, "..."]) -> Known | None:
+        """Return what x says of such an input, of one example; None if nothing."""
+        del x
+        return None
 
     @property
     def exact(self) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num, PyTree
 
 from mupc.arrays import AnyArray
-from mupc.networks.block import Activities, Block, over_batch
+from mupc.networks.block import Activities, Block, Known, over_batch
 from mupc.networks.network import Feedforward, Layer, Network
 from mupc.networks.stage import Stage, Term, by_parameters, on_platforms, with_gradient
 
@@ -58,8 +58,17 @@ class Chain(Network):
 
     @property
     def about_input(self) -> bool:
-        """Whether x is the mean of a free input's prior."""
+        """Whether x gives the mean of a free input's prior."""
         return self.stages[0].entry.about_input
+
+    @property
+    def classes(self) -> int:
+        """Of how many classes x is one, if the first entry stands for a free input of these."""
+        return self.stages[0].entry.classes
+
+    def known(self, x: Num[AnyArray, "batch ..."]) -> Known | None:
+        """Return what x says of a free input; None if nothing."""
+        return jax.vmap(self.stages[0].entry.known)(jnp.asarray(x))
 
     @property
     def structure(self) -> str:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Num, PRNGKeyArray
 from mupc import parameterisations
 from mupc.kinds import check_kind, check_sizes
 from mupc.networks.activations import Activation, identity
-from mupc.networks.block import Block
+from mupc.networks.block import Block, Known
 from mupc.networks.chain import Chain
 from mupc.networks.convolutional import Convolution, Features, residual_blocks
 from mupc.networks.mlp import residual_mlp
@@ -49,6 +49,41 @@ class PriorAboutInput(Prior):
     def __call__(self, z: Num[Array, "..."]) -> Float[Array, "..."]:
         """Return x."""
         return jnp.asarray(z, float)
+
+
+class ClassPrior(Prior):
+    r"""A prior of latent variables of which every class has some of its own.
+
+    $z = (y, z_1, \ldots, z_C)$: of the class that x says, one-hot, y and all others' variables,
+    zero, are known, and its own are free with the prior $N(0, I)$.
+    """
+
+    about_input: ClassVar[bool] = True
+    each: int = eqx.field(static=True)
+
+    @property
+    def classes(self) -> int:
+        """C."""
+        return self.shape[0] // (1 + self.each)
+
+    def known(self, x: Num[Array, " classes"]) -> Known:
+        """Return what the class says."""
+        x = jnp.asarray(x, float)
+        others = jnp.repeat(1 - x, self.each)
+        return Known(jnp.concatenate([jnp.ones_like(x), others]), self(x))
+
+    def __call__(self, z: Num[Array, " classes"]) -> Float[Array, " latents"]:
+        """Return the mean: the class, and zeros.
+
+        Raises:
+            ValueError: if z is no vector of as many numbers as there are classes.
+        """
+        if z.shape != (self.classes,):
+            raise ValueError(
+                f"this network takes a class of {self.classes} as a row of a one and zeros, not an "
+                f"input of shape {z.shape}: give it data.reversed(), whose inputs are labels"
+            )
+        return jnp.concatenate([jnp.asarray(z, float), jnp.zeros(self.classes * self.each)])
 
 
 class Upsampling(Convolution):
@@ -142,6 +177,62 @@ def decoder(
         key=key,
     )
     return with_prior(network, (latents,))
+
+
+def class_decoder(
+    classes: int,
+    outputs: int,
+    *,
+    latents: int,
+    width: int,
+    depth: int,
+    activation: Activation = jnp.tanh,
+    skips: bool = True,
+    biases: bool = True,
+    parameterisation: Parameterisation | None = None,
+    key: PRNGKeyArray,
+) -> Chain:
+    r"""Build a fully connected network that generates data of a class.
+
+    $$F(z) = \tfrac12 \|z_c\|^2 + \sum_{l=1}^{H} \tfrac12 \|z_l - u_l(z_{l-1})\|^2
+      + \ell(y, \hat y(z_H)), \quad z_0 = (c, 0, \ldots, z_c, \ldots, 0)$$
+
+    Every class c has latent variables $z_c$ of its own, and those of the others are zero, so that
+    each has a manifold of its own, of a shared network. That is what makes an inferred class
+    tell: where all share the latent variables, these explain a datum of any class nearly as well.
+    The class of a datum is the one whose energy, with the latent variables inferred, is least
+    (`mupc.recall`).
+
+    Args:
+        classes: C; the input is one of them, one-hot.
+        outputs: the width of a datum.
+        latents: how many latent variables each class has.
+        width: of every hidden layer.
+        depth: the number of hidden layers between the latent variables and the output.
+        activation: φ.
+        skips: whether hidden layers are residual.
+        biases: whether layers have biases.
+        parameterisation: `mupc.mupc()` unless given.
+        key: draws the weights.
+
+    Raises:
+        TypeError: if a size is no whole number.
+        ValueError: if a size is not positive, or the activation is not a function.
+    """
+    check_sizes(classes=classes, latents=latents)
+    network = residual_mlp(
+        classes * (1 + latents),
+        outputs,
+        width=width,
+        depth=depth,
+        activation=activation,
+        skips=skips,
+        biases=biases,
+        parameterisation=parameterisation,
+        key=key,
+    )
+    prior = ClassPrior((classes * (1 + latents),), latents)
+    return Chain((Stage(prior), *network.stages), network.readout)
 
 
 def conv_decoder(

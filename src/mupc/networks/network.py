@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num, PyTree
 
 from mupc.arrays import AnyArray, layer_square_norms
-from mupc.networks.block import Activities, Block
+from mupc.networks.block import Activities, Block, Known
 from mupc.networks.stage import Term, with_gradient
 
 
@@ -57,8 +57,18 @@ class Network(eqx.Module):
 
     @property
     def about_input(self) -> bool:
-        """Whether, of a network that generates, x is the mean of the prior of its input."""
+        """Whether, of a network that generates, x gives the mean of the prior of its input."""
         return False
+
+    @property
+    def classes(self) -> int:
+        """Of how many classes x is one, of a network that generates; 0 if x says none."""
+        return 0
+
+    def known(self, x: Num[AnyArray, "batch ..."]) -> Known | None:
+        """Return what x says of the input of a network that generates; None if nothing."""
+        del x
+        return None
 
     @property
     def structure(self) -> str:

@@ -125,12 +125,14 @@ class Drawn(NamedTuple):
     Attributes:
         images: (n, height, width, channels).
         limits: the two numbers.
+        classes: of how many classes they are in turn; 0 if of none.
         correlations: of a network of two directions, which makes an image of each class that has
             training images, those with the mean of these; else None.
     """
 
     images: Images
     limits: tuple[float, float]
+    classes: int = 0
     correlations: Float[np.ndarray, " classes"] | None = None
 
 
@@ -148,7 +150,7 @@ def draw(folder: str, count: int, key: PRNGKeyArray, place: str | None = None) -
         return _of_classes(network, data, shape)
     rule = config.rule.build(config.network.hidden)
     images = sample(network, count, rule=rule, key=key).reshape(count, *shape)
-    return Drawn(images, _limits(data))
+    return Drawn(images, _limits(data.train.y), network.classes)
 
 
 def _of_classes(network: Bidirectional, data: Dataset, shape: tuple[int, ...]) -> Drawn:
@@ -159,7 +161,7 @@ def _of_classes(network: Bidirectional, data: Dataset, shape: tuple[int, ...]) -
     images = np.asarray(network.down.feedforward(jnp.asarray(labels)).output)
     means = labels @ (data.train.y.T @ data.train.x) / counts[counts > 0, None]
     each = [np.corrcoef(*pair)[0, 1] for pair in zip(images, means, strict=True)]
-    return Drawn(images.reshape(-1, *shape), _limits(data), np.array(each))
+    return Drawn(images.reshape(-1, *shape), _limits(data.train.x), len(images), np.array(each))
 
 
 _READ: dict[Source, Callable[[Recall], Float[np.ndarray, "n ..."]]] = {
@@ -195,7 +197,7 @@ def _restore(
             "train one that does, such as with --network decoder"
         )
     shape = image_shape(config, data.shape)
-    seen = split_of(data, which.split).x[: which.samples]
+    seen = split_of(data, which.split).y[: which.samples]  # what it generates are its targets
     original = seen.reshape(-1, *shape)
     given = give(original)
     rule = config.rule.build(config.network.hidden)
@@ -206,7 +208,7 @@ def _restore(
     found = recall(network, given.values.reshape(seen.shape), known, rule=rule)
     restored = read(found).reshape(original.shape)
     hidden = np.ones(original.shape, bool) if given.known is None else ~given.known
-    limits = _limits(data)
+    limits = _limits(data.train.y)
     noisy = given.known is None and given.values is not original
     before = float(np.mean((given.values - original) ** 2)) if noisy else None
     scores = _scores(original, restored, hidden, found, limits[1] - limits[0])
@@ -214,9 +216,9 @@ def _restore(
     return Restored(original, given.values, restored, limits, scores)
 
 
-def _limits(data: Dataset) -> tuple[float, float]:
-    """Return the least and the largest number of the training split."""
-    return float(np.min(data.train.x)), float(np.max(data.train.x))
+def _limits(images: Float[np.ndarray, "n ..."]) -> tuple[float, float]:
+    """Return the least and the largest number."""
+    return float(np.min(images)), float(np.max(images))
 
 
 def _scores(

@@ -1,12 +1,13 @@
 """Networks that generate data from latent variables."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxtyping import PRNGKeyArray
 
 from mupc.data import Dataset
-from mupc.networks import Network, conv_decoder, decoder
+from mupc.networks import Network, class_decoder, conv_decoder, decoder
 from mupc.records import counted
 from mupc.settings.convolutional import OfImages
 from mupc.settings.mlp import FullyConnected
@@ -96,6 +97,33 @@ class Decoder(Generating, FullyConnected):
     def describes(self) -> str:
         """What it is, in a few words."""
         return f"{self.latents} latent variables, {super().describes}"
+
+
+class ClassDecoder(Decoder):
+    """Fully connected layers that generate data of classes, each by latent variables of its own."""
+
+    kind = "class-decoder"
+    make = class_decoder
+
+    latents: Count = 16
+    """Number of latent variables of each class, which have a prior N(0, I) and are inferred."""
+
+    def view(self, data: Dataset) -> Dataset:
+        """Return the data with classes as inputs and samples, as rows, as targets."""
+        seen = data.flattened()
+        return seen if data.train.y.ndim > 2 else seen.reversed()
+
+    def _inputs(self, shape: tuple[int, ...]) -> int:
+        return math.prod(shape)
+
+    @property
+    def _further(self) -> Mapping[str, Any]:
+        return {"latents": self.latents}
+
+    @property
+    def describes(self) -> str:
+        """What it is, in a few words."""
+        return f"for each class {super().describes}"
 
 
 class ConvDecoder(Generating, OfImages):

@@ -46,12 +46,18 @@ class FullyConnected(NetworkKind):
             skips=self.skips,
             biases=self.biases,
             parameterisation=self.parameterisation.build(),
+            **self._further,
             key=key,
         )
 
     def _inputs(self, shape: tuple[int, ...]) -> int:
         """Return how many numbers the first layer reads."""
         return math.prod(shape)
+
+    @property
+    def _further(self) -> Mapping[str, Any]:
+        """What else `make` takes."""
+        return {}
 
     @property
     def hidden(self) -> int:

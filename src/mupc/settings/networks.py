@@ -1,7 +1,7 @@
 """Every kind of network."""
 
 from mupc.settings.convolutional import ConvResNet, Vgg
-from mupc.settings.decoder import ConvDecoder, Decoder
+from mupc.settings.decoder import ClassDecoder, ConvDecoder, Decoder
 from mupc.settings.hopfield import LayeredHopfield, ResidualHopfield
 from mupc.settings.mlp import BidirectionalMLP, ResidualMLP
 from mupc.settings.network import NetworkKind
@@ -11,7 +11,7 @@ NETWORKS: tuple[type[NetworkKind], ...] = (
     *(ResidualMLP, ConvResNet, Vgg),
     *(Transformer, VisionTransformer),
     BidirectionalMLP,
-    *(Decoder, ConvDecoder),
+    *(Decoder, ClassDecoder, ConvDecoder),
     ResidualHopfield,
     LayeredHopfield,
 )

@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from mupc.data import Split, check_split, evaluation_batches
-from mupc.learning import Backpropagation, LearningRule
+from mupc.learning import Backpropagation, LearningRule, PredictiveCoding, generated
 from mupc.likelihoods import Categorical, Likelihood, is_distribution, losses
 from mupc.networks import Network, check_network
 from mupc.records import Evaluation
+from mupc.training.recall import class_energies
 from mupc.training.results import FitResult
 
 
@@ -29,6 +30,10 @@ def evaluate(
     The prediction is the rule's: the output of the feedforward pass, unless the rule has another
     one. At test time there is no target to clamp, and without one the feedforward activities are
     the equilibrium of a predictive coding energy (which is zero there).
+
+    A network that generates predicts its data from the latent variables that it infers of them. One
+    of classes (`mupc.class_decoder`) has an accuracy, too: a sample is right if its energy is least
+    in its own class.
 
     Args:
         trained: what to evaluate: the result of `mupc.fit`, which knows its rule, or a network.
@@ -56,13 +61,14 @@ def evaluate(
             total + float(part) for total, part in zip((loss, correct, squares), sums, strict=True)
         )
     samples, loss = len(split.x), loss / len(split.x) / positions
-    classes = is_one_hot(split.y)
+    targets = is_one_hot(split.y)
+    numbers = network.classes > 0 or not (targets or is_distribution(split.y))
     return Evaluation(
-        correct / samples if classes else None,
+        correct / samples if targets or network.classes else None,
         loss,
         samples,
         perplexity(loss, likelihood, split.y),
-        None if classes or is_distribution(split.y) else squares / split.y.size,
+        squares / split.y.size if numbers else None,
     )
 
 
@@ -74,9 +80,14 @@ def _evaluate_batch(
     x: Num[Array, "batch ..."],
     y: Float[Array, "batch ..."],
 ) -> tuple[Float[Array, ""], ...]:
-    output = rule.predict(network, x)
+    if network.classes and isinstance(rule, PredictiveCoding):
+        output = generated(network, x, rule.settled(network, x, y).point)
+        right = hits(-class_energies(network, rule, y)[0], x)
+    else:
+        output = rule.predict(network, x)
+        right = hits(output, y)
     wrong = jnp.sum((y - jax.vmap(likelihood.mean)(output)) ** 2)
-    return jnp.sum(losses(likelihood, y, output)), jnp.sum(hits(output, y)), wrong
+    return jnp.sum(losses(likelihood, y, output)), jnp.sum(right), wrong
 
 
 def as_input(x: Num[np.ndarray, "..."]) -> Num[Array, "..."]:

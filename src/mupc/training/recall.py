@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 from numpy.typing import ArrayLike
 
 from mupc.arrays import as_mask
@@ -29,6 +29,8 @@ class Recall(NamedTuple):
         latents: the inferred latent variables.
         relative_residual: of the inference of each sample.
         sweeps: what that cost each sample; None where it is not known.
+        classes: the class of each sample, of a network of classes, by number: that in which its
+            energy is least; else None.
     """
 
     completed: Float[np.ndarray, "n ..."]
@@ -37,6 +39,7 @@ class Recall(NamedTuple):
     latents: Float[np.ndarray, "n ..."]
     relative_residual: Float[np.ndarray, " n"]
     sweeps: Float[np.ndarray, " n"] | None
+    classes: Int[np.ndarray, " n"] | None = None
 
 
 def recall(
@@ -55,6 +58,9 @@ def recall(
     What is not known of y follows its prediction, and takes no part. So an associative memory is
     read (arXiv 2109.08063), an image completed, noise removed: what is known is an array like the
     data, and other parts of them need no other program.
+
+    Of a network of classes (`mupc.class_decoder`) that is done in each class, and that whose energy
+    is least is taken: so data are classified by what generates them.
 
     Args:
         trained: a network that generates, such as of `mupc.decoder`, or the result of `mupc.fit`.
@@ -87,16 +93,38 @@ def recall(
         _recall(network, rule, jnp.asarray(data[s]), None if whole else jnp.asarray(known[s]))
         for s in batches
     ]
-    joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
-    completed, predicted, alone, latents, residual, *sweeps = joined
-    cost = sweeps[0] if sweeps else None
-    return Recall(completed, predicted, alone, latents, residual, cost)
+    return Recall(**jax.tree.map(lambda *each: np.concatenate(each), *parts))
+
+
+def class_energies(
+    network: Network,
+    rule: PredictiveCoding,
+    y: Num[Array, "batch ..."],
+    observed: Float[Array, "batch ..."] | None = None,
+) -> tuple[Float[Array, "batch classes"], Float[Array, " batch"] | None]:
+    """Return the energy of data in every class, its latent variables inferred, and what that cost.
+
+    Args:
+        network: one of classes.
+        rule: infers.
+        y: data.
+        observed: 1 where they are known; all unless given.
+    """
+
+    def of(number: Int[Array, ""]) -> tuple[Float[Array, " batch"], Float[Array, " batch"] | None]:
+        label = jax.nn.one_hot(number, network.classes)
+        solution = rule.settled(network, jnp.tile(label, (len(y), 1)), y, observed)
+        return solution.energy, rule.solver.cost(solution.steps)
+
+    energies, costs = jax.lax.map(of, jnp.arange(network.classes))
+    return energies.T, None if costs is None else jnp.sum(costs, axis=0)
 
 
 def sample(
     trained: Network | FitResult,
     count: int,
     *,
+    classes: ArrayLike | None = None,
     rule: LearningRule | None = None,
     key: PRNGKeyArray,
 ) -> Float[np.ndarray, "count ..."]:
@@ -109,25 +137,38 @@ def sample(
     Args:
         trained: a network that generates, or the result of `mupc.fit`.
         count: how many are drawn.
+        classes: the number of each one's class, of a network of classes; one after the other, from
+            the first, unless given.
         rule: its `hidden_precision` is that of hidden layers; that of the result unless given.
         key: draws them, each of a key of its own.
 
     Raises:
         TypeError: if it is no network, or the rule is not one that infers an input.
-        ValueError: if the network does not generate.
+        ValueError: if the network does not generate, or classes are not those of the network.
     """
     network, rule = _parted(trained, rule)
     check_sizes(count=count)
-    return np.asarray(_sample(network, rule, jnp.zeros((count, 1)), key))
+    if not network.classes:
+        if classes is not None:
+            raise ValueError("this network has no classes, of which data could be drawn")
+        # Its batch has the number of samples, and nothing else of it is read.
+        return np.asarray(_sample(network, rule, jnp.zeros((count, 1)), key))
+    numbers = np.arange(count) % network.classes if classes is None else np.asarray(classes)
+    if numbers.shape != (count,) or not np.isin(numbers, np.arange(network.classes)).all():
+        raise ValueError(
+            f"classes must be {count} whole numbers from 0 to {network.classes - 1}, one for each "
+            "sample"
+        )
+    labels = jax.nn.one_hot(numbers.astype(int), network.classes)
+    return np.asarray(_sample(network, rule, labels, key))
 
 
 @eqx.filter_jit
 def _sample(
-    network: Network, rule: PredictiveCoding, x: Float[Array, "batch 1"], key: PRNGKeyArray
+    network: Network, rule: PredictiveCoding, x: Float[Array, "batch _"], key: PRNGKeyArray
 ) -> Float[Array, "batch ..."]:
     activities, output = network.feedforward(x)
     errors = drawn_like(activities, jnp.ones(()), key)
-    # Its batch has the number of samples, and nothing else of it is read.
     energy = as_free(rule.minimised(network, (x, output)))
     point = energy.run(energy.whiten(errors))
     return jax.vmap(rule.likelihood.mean)(energy.output(point))
@@ -141,7 +182,7 @@ def _parted(
     else:
         network = trained
     check_network(network)
-    if not network.generates or network.about_input:
+    if not network.generates or (network.about_input and not network.classes):
         raise ValueError(
             "this network's input is given: it is networks that generate, such as of "
             "mupc.decoder(…) or mupc.with_prior(…), that recall and draw data"
@@ -160,17 +201,25 @@ def _recall(
     rule: PredictiveCoding,
     x: Num[Array, "batch ..."],
     observed: Float[Array, "batch ..."] | None,
-) -> tuple[Array, ...]:
+) -> dict[str, Array | None]:
     x = x.astype(float)
-    solution = rule.settled(network, x, observed)
+    before, before_sweeps, classes = x, None, None
+    if network.classes:
+        energies, before_sweeps = class_energies(network, rule, x, observed)
+        classes = jnp.argmin(energies, axis=1)
+        before = jax.nn.one_hot(classes, network.classes)
+    solution = rule.settled(network, before, x, observed)
     mean = jax.vmap(rule.likelihood.mean)
-    output = mean(network.predictions(x, solution.point.activities)[1])
-    found = (
-        x if observed is None else jnp.where(observed > 0, x, output),
-        output,
-        mean(generated(network, x, solution.point)),
-        solution.point.activities[0][0],
-        solution.relative_residual,
-    )
+    output = mean(network.predictions(before, solution.point.activities)[1])
     sweeps = rule.solver.cost(solution.steps)
-    return found if sweeps is None else (*found, sweeps)
+    if sweeps is not None and before_sweeps is not None:
+        sweeps = sweeps + before_sweeps
+    return {
+        "completed": x if observed is None else jnp.where(observed > 0, x, output),
+        "predicted": output,
+        "generated": mean(generated(network, before, solution.point)),
+        "latents": solution.point.activities[0][0],
+        "relative_residual": solution.relative_residual,
+        "sweeps": sweeps,
+        "classes": classes,
+    }
