@@ -383,6 +383,13 @@ def test_rate_factors_scale_as_those_of_a_feedforward_network():
     assert (ours.adam, ours.uniform) == (theirs.adam, theirs.uniform / 4)
 
 
+@pytest.mark.parametrize("role", ["input", "readout"])
+def test_rate_factors_of_the_ends_do_not_depend_on_depth(role):
+    rates = [mupc.hopfield().scale(role, mupc.Shape(128, n)).uniform for n in (3, 9, 129, 1025)]
+    assert rates == [4.0] * 4
+    assert mupc.hopfield().scale(role, mupc.Shape(512, 129)).uniform == 2.0
+
+
 def test_the_command_trains_and_evaluates_it(tmp_path, capsys):
     out = str(tmp_path / "run")
     own = ["--network", "residual-hopfield", "--depth", "6", "--width", "16", "--steps", "60"]

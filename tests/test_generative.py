@@ -388,8 +388,7 @@ def test_rules_that_do_not_infer_an_input_refuse_it():
     network = mupc.decoder(LATENTS, DATA, width=5, depth=1, key=KEY)
     y = jnp.zeros((4, DATA))
     for rule in (mupc.Backpropagation(), mupc.EquilibriumPropagation(),
-                 mupc.IncrementalPredictiveCoding(), mupc.MonteCarloPredictiveCoding(),
-                 mupc.PredictiveCoding()):  # fmt: skip
+                 mupc.IncrementalPredictiveCoding(), mupc.PredictiveCoding()):  # fmt: skip
         with pytest.raises(ValueError, match="input of this network is to be inferred"):
             rule.predict(network, y)
         with pytest.raises(ValueError, match="input of this network is to be inferred"):

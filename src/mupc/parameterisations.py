@@ -136,6 +136,8 @@ class Parameterisation:
             the other branches add: 0 where a layer acts on those above it, 1 where each acts on
             its neighbours both ways.
         slower: what the *uniform* rule's rates of residual branches are divided by.
+        ends: the part of depth in the *uniform* rule's rates of input and readout, where it is one
+            at any depth; that of branches unless given.
         gamma: $\gamma$.
         base: the shape at which the rate factors of *mup* are 1.
         initialise: draws the weights.
@@ -150,6 +152,7 @@ class Parameterisation:
     depth: Law = field(default=_ONE)
     reach: float = 0.0
     slower: float = 1.0
+    ends: float | None = None
     gamma: float = 1.0
     base: Base = field(default=Base())
     initialise: Initialiser = field(default=normal)
@@ -201,7 +204,7 @@ class Parameterisation:
         along = 1 + self.reach + self.depth.depth if self.depth.depth else 0.5
         deep, wide = self.base.length**0.5 * shape.length**-along, summed[0] ** -0.5
         hidden = min(wide * min(deep, _LARGEST_OF_DEPTH), _LARGEST_HIDDEN)
-        outer = min(max(wide * deep, 1.0), _LARGEST_OUTER)
+        outer = min(max(wide * (self.ends or deep), 1.0), _LARGEST_OUTER)
         return Scale(
             role=role,
             kind=kind,
@@ -216,6 +219,10 @@ class Parameterisation:
 # Measured, not derived: on the digits with 128 layers of width 64, Adam .02, 20 epochs, 95.6 % with
 # 2 and 96.7 % with 4; Adam .04, 95.0 % with 4 and 96.4 % with 8 (one seed).
 _SLOWER_COUPLINGS = 4.0
+
+# What input and readout change of the last state does not depend on depth. On 300 batches of MNIST,
+# 128 layers of width 64, 90.9 % with 1, 91.7 % with 2 and 92.2 % with 4 (one seed).
+_RATES_AT_ENDS = 4.0
 
 _FAN_IN = Law(width=-0.5)
 _GAMMA = Law(gamma=1)
@@ -296,7 +303,8 @@ def hopfield(
     $L^{1/2}$. A change of all weights along their gradients adds up to $L^2$, so that Adam's rate
     factors are those of `mupc`: $L^{-1/2}$, and $1/\sqrt{\text{fan-in}}$. Those of *uniform* are a
     quarter of them within branches: couplings that grow together also bend the energy, whose
-    minimum is then found more slowly, and no longer one.
+    minimum is then found more slowly, and no longer one. Those of input and readout, whose changes
+    move the last state by as much at any depth, do not depend on it.
 
     Args:
         gamma: $\gamma$, by which the readout is divided.
@@ -305,5 +313,10 @@ def hopfield(
     """
     laws = mupc(gamma, base=base, initialise=initialise)
     return dataclasses.replace(
-        laws, name="hopfield", depth=Law(depth=-1.5), reach=1.0, slower=_SLOWER_COUPLINGS
+        laws,
+        name="hopfield",
+        depth=Law(depth=-1.5),
+        reach=1.0,
+        slower=_SLOWER_COUPLINGS,
+        ends=_RATES_AT_ENDS,
     )

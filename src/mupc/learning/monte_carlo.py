@@ -1,7 +1,7 @@
 """Monte Carlo predictive coding: activities are sampled, not settled."""
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import cast
 
 import equinox as eqx
 import jax
@@ -10,12 +10,16 @@ from jaxtyping import Array, ArrayLike, Bool, Int, PRNGKeyArray
 
 from mupc.arrays import as_count
 from mupc.energies import Energy, FreeEnergy, Point
-from mupc.inference import Endless, Langevin, Solution, Solver, Start, infer
+from mupc.inference import LBFGS, Endless, InErrors, Langevin, Solution, Solver, Start, infer
 from mupc.kinds import check_kind, check_sizes
 from mupc.learning.predictive_coding import Carry, PredictiveCoding
+from mupc.learning.rule import LearningRule
 from mupc.likelihoods import Gaussian, Likelihood
 from mupc.networks import Network
 from mupc.regularisers import Regulariser
+
+# What infers the likeliest latent variables.
+_PAIRS, _STEPS = 8, 30
 
 
 class MonteCarloPredictiveCoding(PredictiveCoding):
@@ -32,12 +36,21 @@ class MonteCarloPredictiveCoding(PredictiveCoding):
     `mupc.Gaussian`, and `mupc.Categorical` of precision 1, at a temperature of 1 and without
     activity decay.
 
+    Of a network that generates, the latent variables are sampled like all activities, so that what
+    it learns is $p(y)$ with the prior that it has; an equilibrium instead makes them as small as
+    the weights may grow. What it is asked to generate it reads from the likeliest latent variables
+    (`reads`).
+
     Args:
-        solver: draws; `mupc.Langevin(0.05)` unless given.
+        solver: draws; `mupc.InErrors(mupc.Langevin(0.1))` unless given. In errors the dynamics
+            reach all layers in a step, and the map to activities keeps volumes, so that they have
+            the same distribution.
         burn_in: steps before the first sample.
         samples: S.
         thinning: steps from one sample to the next.
         likelihood: the output's; `mupc.Gaussian()` unless given.
+        hidden_precision: precision of the errors of all hidden layers, latent variables apart; 1
+            unless given, where hidden noise leaves latent variables nothing to explain.
         regularisers: further terms of the energy.
         start: where the dynamics start; `mupc.FeedforwardStart()` unless given.
         energy: builds F, of network, x, y, likelihood and regularisers: `mupc.FreeEnergy` unless
@@ -47,8 +60,6 @@ class MonteCarloPredictiveCoding(PredictiveCoding):
         ValueError: if an argument is impossible.
         TypeError: if one is not what it should be.
     """
-
-    latent: ClassVar[bool] = False
 
     samples: int = eqx.field(static=True)
     thinning: Int[Array, ""]
@@ -61,12 +72,13 @@ class MonteCarloPredictiveCoding(PredictiveCoding):
         thinning: Int[ArrayLike, ""] = 5,
         likelihood: Likelihood | None = None,
         *,
+        hidden_precision: ArrayLike | None = None,
         regularisers: Sequence[Regulariser] = (),
         start: Start | None = None,
         energy: Callable[..., Energy] = FreeEnergy,
     ) -> None:
         check_sizes(samples=samples)
-        solver = Langevin(0.05) if solver is None else solver
+        solver = InErrors(Langevin(0.1)) if solver is None else solver
         check_kind("solver", solver, Solver, "a mupc.Solver, e.g. mupc.Langevin(0.05)")
         self.samples = samples
         self.thinning = as_count(thinning, least=1)
@@ -74,10 +86,40 @@ class MonteCarloPredictiveCoding(PredictiveCoding):
             solver,
             burn_in,
             Gaussian() if likelihood is None else likelihood,
+            hidden_precision=hidden_precision,
             regularisers=regularisers,
             stopping=Endless(),
             start=start,
             energy=energy,
+        )
+
+    @property
+    def reads(self) -> PredictiveCoding:
+        """The rule that infers what is likeliest, without noise."""
+        return PredictiveCoding(
+            InErrors(LBFGS(_PAIRS)),
+            _STEPS,
+            self.likelihood,
+            hidden_precision=self.hidden_precision,
+            regularisers=self.regularisers,
+            start=self.start,
+            energy=self.energy,
+        )
+
+    def exact(self, network: Network) -> LearningRule | None:
+        """Return backpropagation (None); of a network that generates, a chain ten times as long."""
+        if not network.generates:
+            return None
+        return MonteCarloPredictiveCoding(
+            cast(Solver, self.solver),
+            self.limit,
+            10 * self.samples,
+            self.thinning,
+            self.likelihood,
+            hidden_precision=self.hidden_precision,
+            regularisers=self.regularisers,
+            start=self.start,
+            energy=self.energy,
         )
 
     def learn(

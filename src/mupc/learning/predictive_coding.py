@@ -159,6 +159,11 @@ class PredictiveCoding(LearningRule):
         self.nudge = self._nudge(nudge)
 
     @property
+    def reads(self) -> "PredictiveCoding":
+        """The rule that infers latent variables when they are to be read: this one."""
+        return self
+
+    @property
     def limit(self) -> Int[Array, ""]:
         """The largest number of steps."""
         return step_limit(self.solver, self.max_steps)
@@ -220,7 +225,7 @@ class PredictiveCoding(LearningRule):
         """
         if not network.generates or network.about_input:
             return super().predict(network, x)
-        return generated(network, x, self.settled(network, x, x).point)
+        return generated(network, x, self.reads.settled(network, x, x).point)
 
     def check_input(self, network: Network) -> None:
         """Check that the input of a network is given, or that the rule infers it.

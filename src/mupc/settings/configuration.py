@@ -201,8 +201,10 @@ def _chosen(base: type[Kind], name: object) -> tuple[type[Kind], dict[str, Any]]
 def _brought(given: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """Return what kinds bring for other settings that take the place of another."""
     found: dict[str, Any] = {}
-    for slot in KINDS.keys() & given.keys():
-        kinds, name = KINDS[slot], str(given[slot])
+    for slot, kinds in KINDS.items():  # in order: a rule knows better than a network
+        if slot not in given:
+            continue
+        name = str(given[slot])
         short = next(iter(kinds.values())).shorthand(name)
         kind = kinds.get(name if short is None else short[0])
         found |= {} if kind is None or kind.kind == now.get(slot) else kind.brings

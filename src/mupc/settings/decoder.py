@@ -55,17 +55,17 @@ class Generating(OfActivation, NetworkKind):
     def check(self, config: "Configuration") -> None:
         """Refuse rules that do not infer the input, and regimes in which it is hardly inferred."""
         super().check(config)
-        if (rule := config.rule.kind) != "predictive-coding":
+        if (rule := config.rule.kind) not in ("predictive-coding", "monte-carlo"):
             raise ConfigError(
                 f"`network` {self.kind} has latent variables, which `rule` {rule} does not infer: "
-                "choose predictive-coding"
+                "choose predictive-coding or monte-carlo"
             )
         if getattr(config.dataset, "augment", "none") != "none":
             raise ConfigError(
                 f"`network` {self.kind} takes no `augment`, which changes inputs and not targets"
             )
-        regime: Any = config.rule
-        if (kind := regime.regime.kind) != "fixed":
+        regime: Any = getattr(config.rule, "regime", None)
+        if regime is not None and (kind := regime.kind) != "fixed":
             raise ConfigError(
                 f"`network` {self.kind} takes no `regime` {kind}, which is for networks near "
                 "backpropagation, where latent variables stay at their mean: choose `regime` fixed "

@@ -1,6 +1,7 @@
 """Predictive coding and its variants."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -214,7 +215,10 @@ class MonteCarloRule(_AtPrecision):
     """Monte Carlo predictive coding: activities are sampled, and gradients averaged."""
 
     kind = "monte-carlo"
+    brings: ClassVar[Mapping[str, Any]] = {"solver": "langevin", "max_steps": 50}
 
+    hidden_precision: Annotated[Positive, Traced()] = 1.0
+    """Precision of the errors of hidden layers, latent variables apart, whose prior keeps 1."""
     samples: Count = 10
     """Samples that gradients are averaged over."""
     thinning: Count = 5
@@ -230,9 +234,16 @@ class MonteCarloRule(_AtPrecision):
             samples=self.samples,
             thinning=self.thinning,
             likelihood=self.likelihood.build(self.precision),
+            hidden_precision=self.hidden_precision,
             regularisers=self.regularisers(),
             start=self.start.build(),
         )
+
+    def measure(self, network: Network, batch: Batch) -> Regime:
+        """Return the regime in which training begins with a batch: its precision, and its ρ."""
+        hidden = jnp.asarray(self.hidden_precision, float)
+        unit = float(_unit_regime(network, batch, self.likelihood.build(), hidden))
+        return Regime(self.precision, self.precision * unit)
 
     def check(self, config: "Configuration") -> None:
         """Refuse methods that settle."""

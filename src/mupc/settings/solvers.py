@@ -211,20 +211,21 @@ class AdamSolver(_StepsOnActivities):
         return Optax(traced(optax.adam, learning_rate=self.step_size))
 
 
-class LangevinSolver(SolverKind):
-    """Langevin dynamics on activities, which sample instead of settling."""
+class LangevinSolver(MovingSolver):
+    """Langevin dynamics, which sample instead of settling."""
 
     kind = "langevin"
 
     max_steps: Count | Literal["depth"] = 50
     """Steps T; those of `rule` monte-carlo before its first sample."""
-    step_size: Annotated[Positive, Traced()] = 0.05
+    coordinates: Coordinates = "errors"
+    step_size: Annotated[Positive, Traced()] = 0.1
     """Step η, per sample."""
     temperature: Annotated[NotNegative, Traced()] = 1.0
     """Temperature T: what is sampled is exp(−F/T)."""
 
-    def build(self) -> Solver:
-        """Return the method."""
+    def method(self) -> Solver:
+        """Return the method, whatever it moves."""
         return Langevin(self.step_size, self.temperature)
 
     def stopping(self) -> Stopping:

@@ -81,8 +81,8 @@ def _evaluate_batch(
     y: Float[Array, "batch ..."],
 ) -> tuple[Float[Array, ""], ...]:
     if network.classes and isinstance(rule, PredictiveCoding):
-        output = generated(network, x, rule.settled(network, x, y).point)
-        right = hits(-class_energies(network, rule, y)[0], x)
+        output = generated(network, x, rule.reads.settled(network, x, y).point)
+        right = hits(-class_energies(network, rule.reads, y)[0], x)
     else:
         output = rule.predict(network, x)
         right = hits(output, y)

@@ -192,7 +192,7 @@ def _parted(
             "rule must be a mupc.PredictiveCoding, which infers latent variables, not "
             f"{type(rule).__name__}"
         )
-    return network, rule
+    return network, rule.reads
 
 
 @eqx.filter_jit
