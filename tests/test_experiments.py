@@ -300,3 +300,27 @@ def test_natural_images_are_restored_by_models_side_by_side(script, capsys):
     with pytest.raises(SystemExit):
         module.main(["digits", "--set", "chanels=2"])
     assert "none of these models has a setting chanels" in capsys.readouterr().err
+
+
+def test_samples_are_judged_by_a_classifier(script, capsys):
+    module = script("experiments/samples")
+    given = "digits --images 300 --set latents=8 width=32 steps=150 batch_size=50"
+    rows = module.main(words(given))
+    printed = table(capsys.readouterr().out)
+    assert [row["images of"] for row in printed] == [row.model for row in rows]
+    known, sampled, likeliest, encoded = rows
+    assert [row.model for row in rows[1:]] == ["monte-carlo", "predictive-coding", "autoencoder"]
+    assert known.distance < min(sampled.distance, encoded.distance)
+    assert sampled.distance < 0.3 * likeliest.distance
+    assert all(1 < row.classes < 10 for row in rows)
+    pixels = mupc.data.load("digits", scale="unit").flattened().test.x
+    blank = np.mean((pixels - pixels.mean(axis=0)) ** 2)
+    assert all(row.error < blank for row in rows[1:])
+
+
+def test_the_frechet_distance_is_that_of_gaussians(script):
+    frechet = script("experiments/samples").frechet
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(50_000, 2)), rng.normal(size=(50_000, 2)) * [1, 3] + [2, 0]
+    assert frechet(a, a) == pytest.approx(0, abs=1e-6)
+    assert frechet(a, b) == pytest.approx(4 + (3 - 1) ** 2, rel=0.03)

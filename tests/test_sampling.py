@@ -131,3 +131,19 @@ def test_the_command_samples_latent_variables(tmp_path, capsys):
     )
     with pytest.raises(ConfigError, match="monte-carlo samples, and solver l-bfgs does not"):
         Configuration().changed({"rule": "monte-carlo", "network": "decoder", "solver": "l-bfgs"})
+
+
+def test_another_rule_keeps_to_what_the_network_brings():
+    """Also where the network was chosen before it: hidden noise would explain all at 1."""
+    before = Configuration().changed({"network": "decoder", "latents": 8})
+    flat = before.changed({"rule": "monte-carlo"}).flat()
+    assert (flat["precision"], flat["hidden_precision"], flat["solver"]) == (
+        *(10.0, 10_000.0),
+        "langevin",
+    )
+    back = before.changed({"rule": "monte-carlo"}).changed({"rule": "predictive-coding"}).flat()
+    assert back == before.flat()
+    text = {"network": "transformer", "dataset": "text", "path": __file__}
+    assert Configuration().changed(text).changed({"rule": "backpropagation"}).flat()[
+        "likelihood"
+    ] == ("categorical")

@@ -78,7 +78,8 @@ class Configuration(Setting):
         """Return the configuration with some settings, by name, given anew.
 
         Another kind begins with its own defaults: what was set of the one before it goes. What it
-        brings for other settings gives way to what is given now, and to what is no default.
+        brings for other settings gives way to what is given now, and to what is no default; what
+        kinds that stay bring for it holds.
 
         Args:
             values: settings, by name.
@@ -90,8 +91,10 @@ class Configuration(Setting):
         given = {name.replace("-", "_"): value for name, value in values.items()}
         used: set[str] = set()
         now, usual = self.flat(), Configuration().flat()
-        brought = _brought(given, now)
-        values = {n: v for n, v in brought.items() if n not in now or now[n] == usual.get(n)}
+        kept = {n: v for n, v in now.items() if n not in self._leaving(given)}
+        staying = {n: v for n, v in self._standing(given).items() if n not in kept}
+        brought = staying | _brought(given, now)
+        values = {n: v for n, v in brought.items() if n not in kept or kept[n] == usual.get(n)}
         values |= given
         config = cast(Configuration, _changed(Configuration, self, values, used))
         for name in given:
@@ -101,6 +104,24 @@ class Configuration(Setting):
             for _, group in config.groups():
                 group.check(config)
         return config
+
+    def _leaving(self, given: Mapping[str, Any]) -> set[str]:
+        """Return the settings of kinds that others take the place of."""
+        left: set[str] = set()
+        for slot, group in self.groups():
+            if isinstance(group, Kind) and given.get(slot, group.kind) != group.kind:
+                left |= group.values().keys()
+                for name, inner in group.groups():
+                    left |= {name, *inner.values()}
+        return left
+
+    def _standing(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what kinds that stay bring."""
+        found: dict[str, Any] = {}
+        for slot, group in self.groups():
+            if isinstance(group, Kind) and given.get(slot, group.kind) == group.kind:
+                found |= group.brings
+        return found
 
     def places(self) -> dict[str, str]:
         """Return the table in which each setting stands, by name."""

@@ -93,7 +93,7 @@ def recall(
         _recall(network, rule, jnp.asarray(data[s]), None if whole else jnp.asarray(known[s]))
         for s in batches
     ]
-    return Recall(**jax.tree.map(lambda *each: np.concatenate(each), *parts))
+    return Recall(*jax.tree.map(lambda *each: np.concatenate(each), *parts))
 
 
 def class_energies(
@@ -201,7 +201,7 @@ def _recall(
     rule: PredictiveCoding,
     x: Num[Array, "batch ..."],
     observed: Float[Array, "batch ..."] | None,
-) -> dict[str, Array | None]:
+) -> tuple[Array | None, ...]:  # in the order of `Recall`
     x = x.astype(float)
     before, before_sweeps, classes = x, None, None
     if network.classes:
@@ -214,12 +214,12 @@ def _recall(
     sweeps = rule.solver.cost(solution.steps)
     if sweeps is not None and before_sweeps is not None:
         sweeps = sweeps + before_sweeps
-    return {
-        "completed": x if observed is None else jnp.where(observed > 0, x, output),
-        "predicted": output,
-        "generated": mean(generated(network, before, solution.point)),
-        "latents": solution.point.activities[0][0],
-        "relative_residual": solution.relative_residual,
-        "sweeps": sweeps,
-        "classes": classes,
-    }
+    return (
+        x if observed is None else jnp.where(observed > 0, x, output),
+        output,
+        mean(generated(network, before, solution.point)),
+        solution.point.activities[0][0],
+        solution.relative_residual,
+        sweeps,
+        classes,
+    )
