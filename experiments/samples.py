@@ -40,9 +40,10 @@ _COLUMNS = (
     *("data", "images of", "seed", "classes", "confidence", "Fréchet distance"),
     *("mse of reconstruction", "s"),
 )
-RULES: dict[str, dict[str, Any]] = {
+MODELS: dict[str, dict[str, Any]] = {
     "monte-carlo": {"rule": "monte-carlo", "max_steps": 30, "samples": 5, "thinning": 4},
     "predictive-coding": {},
+    "autoencoder": {},
 }
 Rows = Float[np.ndarray, "n pixels"]
 
@@ -92,21 +93,20 @@ class VariationalAutoencoder(eqx.Module):
         return mean, spread
 
 
-def by_rule(rule: str, config: Configuration, data: Dataset, count: int) -> Drawn:
+def by_rule(config: Configuration, data: Dataset, count: int) -> Drawn:
     """Train the decoder by a rule, and draw from it."""
     key = jax.random.key(config.training.seed)
     draw, train, sample = jax.random.split(key, 3)
-    changed = config.changed(RULES[rule])
-    network = changed.network.build(data.shape, data.outputs, draw)
-    steps = changed.training.plan(data).over(data).steps
-    member = member_of(changed, network, steps, key)
+    network = config.network.build(data.shape, data.outputs, draw)
+    steps = config.training.plan(data).over(data).steps
+    member = member_of(config, network, steps, key)
     result = mupc.fit(
         network,
         data,
         member.rule,
         member.optimiser,
         steps=steps,
-        batch_size=changed.training.batch_size,
+        batch_size=config.training.batch_size,
         key=train,
     )
     error = mupc.evaluate(result, data.test or data.train).error
@@ -127,14 +127,8 @@ def autoencoder(config: Configuration, data: Dataset, count: int) -> Drawn:
     model = VariationalAutoencoder(encoder, mupc.Chain(decoder.stages[1:], decoder.readout))
     rule: Any = config.rule
     precision, steps = rule.regime.precision, config.training.plan(data).over(data).steps
-    rate = optax.cosine_decay_schedule(config.optimiser.learning_rate, steps)
-    factors = VariationalAutoencoder(
-        *(
-            mupc.networks.rate_factors(part, lambda scale: scale.uniform)
-            for part in (encoder, model.decoder)
-        )
-    )
-    optimiser = optax.chain(optax.adam(rate, eps=1e-12), mupc.networks.scale_by(factors))
+    network: Any = model  # an optimiser takes any tree of scaled blocks
+    optimiser = config.optimiser.build(network, steps)
 
     @eqx.filter_jit
     def step(model: Any, state: Any, x: Array, key: PRNGKeyArray) -> tuple[Any, Any]:
@@ -156,14 +150,14 @@ def autoencoder(config: Configuration, data: Dataset, count: int) -> Drawn:
     return Drawn(images, float(jnp.mean((restored - test) ** 2)))
 
 
-class Seen(NamedTuple):
+class Judgement(NamedTuple):
     """What the classifier makes of images: probabilities, and its last hidden activities."""
 
     probabilities: Float[np.ndarray, "n classes"]
     features: Float[np.ndarray, "n width"]
 
 
-def classifier(data: Dataset) -> Callable[[Rows], Seen]:
+def classifier(data: Dataset) -> Callable[[Rows], Judgement]:
     """Train a network to classify the data, and return what it makes of images."""
     network = mupc.residual_mlp(
         data.inputs, data.outputs, width=128, depth=8, key=jax.random.key(0)
@@ -174,20 +168,20 @@ def classifier(data: Dataset) -> Callable[[Rows], Seen]:
     seen = mupc.evaluate(result, data.test or data.train)
     print(f"the classifier: {seen.words} over {seen.samples} images\n", flush=True)
 
-    def judge(images: Rows) -> Seen:
+    def judge(images: Rows) -> Judgement:
         activities, logits = result.network.feedforward(jnp.asarray(images))
         features = np.asarray(activities[-1][-1], np.float64)
-        return Seen(np.asarray(jax.nn.softmax(logits, axis=1)), features)
+        return Judgement(np.asarray(jax.nn.softmax(logits, axis=1)), features)
 
     return judge
 
 
-def scores(seen: Seen, real: Seen) -> tuple[float, float, float]:
+def scores(found: Judgement, real: Judgement) -> tuple[float, float, float]:
     """Return how many classes there are, how sure the classifier is, and the distance from real."""
-    mean = seen.probabilities.mean(axis=0)
+    mean = found.probabilities.mean(axis=0)
     entropy = -np.sum(mean * np.log(np.maximum(mean, 1e-12)))
-    sure = np.mean(seen.probabilities.max(axis=1))
-    return float(np.exp(entropy)), float(sure), frechet(seen.features, real.features)
+    sure = np.mean(found.probabilities.max(axis=1))
+    return float(np.exp(entropy)), float(sure), frechet(found.features, real.features)
 
 
 def frechet(a: Float[np.ndarray, "n width"], b: Float[np.ndarray, "m width"]) -> float:
@@ -204,37 +198,41 @@ def main(words: Sequence[str] | None = None) -> list[Row]:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("dataset", help="mnist, fashion-mnist or digits")
-    parser.add_argument("--models", nargs="+", default=[*RULES, "autoencoder"],
-                        choices=[*RULES, "autoencoder"])  # fmt: skip
+    parser.add_argument("--models", nargs="+", default=[*MODELS], choices=MODELS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--images", type=int, default=2000, help="how many are drawn")
     parser.add_argument("--pictures", help="folder for a PNG of each model's first images")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE")
     options = parser.parse_args(words)
     given = {name: value_of(value) for name, value in (text.split("=", 1) for text in options.set)}
-    base = {"network": "decoder", "dataset": options.dataset, "batch_size": 200, **given}
-    config = Configuration().changed(base)
-    data = load_data(config)
-    judge = classifier(config.dataset.load().flattened())
+    base = Configuration().changed(
+        {"network": "decoder", "dataset": options.dataset, "batch_size": 200}
+    )
+    models = {model: base.changed(MODELS[model]) for model in options.models}
+    known = {name for config in models.values() for name in config.flat()}
+    if unknown := sorted(given.keys() - known):
+        parser.error(f"none of these models has a setting {unknown[0]}")
+    for model, config in models.items():
+        models[model] = config.changed({n: v for n, v in given.items() if n in config.flat()})
+    first = models[options.models[0]]  # all have one data set
+    data = load_data(first)
+    judge = classifier(first.dataset.load().flattened())
     print(header(_COLUMNS), flush=True)
     real = judge((data.test or data.train).x)
     known = scores(judge(data.train.x[: options.images]), real)
     rows = [Row(options.dataset, "the training split", 0, *known, None, 0.0)]
     print(rows[0], flush=True)
-    for model in options.models:
+    for model, config in models.items():
         for seed in options.seeds:
-            own = config.changed({"seed": seed})
             begin = time.perf_counter()
-            if model == "autoencoder":
-                drawn = autoencoder(own, data, options.images)
-            else:
-                drawn = by_rule(model, own, data, options.images)
+            draw = autoencoder if model == "autoencoder" else by_rule
+            drawn = draw(config.changed({"seed": seed}), data, options.images)
             seconds = time.perf_counter() - begin
             found = scores(judge(drawn.images), real)
             rows.append(Row(options.dataset, model, seed, *found, drawn.error, seconds))
             print(rows[-1], flush=True)
             if options.pictures and seed == options.seeds[0]:
-                _draw(options.pictures, model, drawn.images, config.dataset.load().shape)
+                _draw(options.pictures, model, drawn.images, first.dataset.load().shape)
     return rows
 
 

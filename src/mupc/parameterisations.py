@@ -136,8 +136,8 @@ class Parameterisation:
             the other branches add: 0 where a layer acts on those above it, 1 where each acts on
             its neighbours both ways.
         slower: what the *uniform* rule's rates of residual branches are divided by.
-        ends: the part of depth in the *uniform* rule's rates of input and readout, where it is one
-            at any depth; that of branches unless given.
+        ends: a factor of the *uniform* rule's rates of input and readout, in place of the one that
+            depends on depth.
         gamma: $\gamma$.
         base: the shape at which the rate factors of *mup* are 1.
         initialise: draws the weights.
@@ -220,7 +220,7 @@ class Parameterisation:
 # 2 and 96.7 % with 4; Adam .04, 95.0 % with 4 and 96.4 % with 8 (one seed).
 _SLOWER_COUPLINGS = 4.0
 
-# What input and readout change of the last state does not depend on depth. On 300 batches of MNIST,
+# What input and readout change of the output does not depend on depth. On 300 batches of MNIST,
 # 128 layers of width 64, 90.9 % with 1, 91.7 % with 2 and 92.2 % with 4 (one seed).
 _RATES_AT_ENDS = 4.0
 
@@ -304,7 +304,7 @@ def hopfield(
     factors are those of `mupc`: $L^{-1/2}$, and $1/\sqrt{\text{fan-in}}$. Those of *uniform* are a
     quarter of them within branches: couplings that grow together also bend the energy, whose
     minimum is then found more slowly, and no longer one. Those of input and readout, whose changes
-    move the last state by as much at any depth, do not depend on it.
+    move the output by as much at any depth, do not depend on it.
 
     Args:
         gamma: $\gamma$, by which the readout is divided.

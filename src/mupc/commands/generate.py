@@ -44,7 +44,7 @@ class GenerateOptions(Setting):
     temperature: Positive | None = None
     """Of text: what the output is divided by, 1 unless given: below it for likelier characters."""
     pictures: Count | None = None
-    """Of pictures: how many, 64 unless given."""
+    """Of pictures: how many, 64 unless given, or six of each class."""
     picture: OutPlace | None = None
     """Of pictures: the PNG file; unless given, generate.png in the run folder."""
     draw_seed: NotNegativeCount | None = None
@@ -86,8 +86,8 @@ def _write(options: GenerateOptions) -> int:
 def _draw(options: GenerateOptions) -> int:
     path = place_of(options.folder, "generate", options.picture)
     key = jax.random.key(options.draw_seed or 0)
-    drawn = draw(options.folder, options.pictures or 64, key, options.data)
-    across = drawn.classes or SHOWN
+    drawn = draw(options.folder, options.pictures, key, options.data)
+    across = min(drawn.classes or SHOWN, SHOWN)
     rows = [drawn.images[i : i + across] for i in range(0, len(drawn.images), across)]
     write_picture(path, rows, drawn.limits)
     if drawn.correlations is not None:

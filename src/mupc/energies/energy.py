@@ -76,6 +76,10 @@ class Energy(eqx.Module):
     def of_sample(self, i: int | Int[Array, ""]) -> "Energy":
         """Return the energy of sample i alone, as a batch of one."""
 
+    def unknown(self, banks: Activities) -> Activities:
+        """Return changes of activities, zero where these are known."""
+        return banks
+
     def of_weights(self) -> Float[Array, ""]:
         """Return the terms on the parameters alone, which count once whatever the batch."""
         return jnp.zeros(())

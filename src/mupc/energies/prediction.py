@@ -157,14 +157,14 @@ class FreeEnergy(NudgedEnergy):
     def at(self, activities: Activities) -> Point:
         """Return the point of these activities, with their errors z − u."""
         if (known := self.known) is not None:
-            first = self._unknown(activities)[0] + (known.where * known.values)[None]
+            first = self.unknown(activities)[0] + (known.where * known.values)[None]
             activities = (first, *activities[1:])
         predictions, _ = self.network.predictions(self.x, activities)
         return Point(activities, jax.tree.map(jnp.subtract, activities, predictions))
 
     def run(self, errors: Activities | None = None) -> Point:
         """Run the network forwards with hidden errors, all zero unless given."""
-        errors = None if errors is None else self._unknown(errors)
+        errors = None if errors is None else self.unknown(errors)
         activities = self.network.feedforward(self.x, errors).activities
         return Point(activities, errors or jax.tree.map(jnp.zeros_like, activities))
 
@@ -199,9 +199,9 @@ class FreeEnergy(NudgedEnergy):
             term, self.of_output, self.x, activities, self._own(activities)
         )
         if (decay := self._decay(activities)) is None:
-            return samples, self._unknown(gradient)
+            return samples, self.unknown(gradient)
         more, decaying = decay
-        return samples + more, self._unknown(jax.tree.map(jnp.add, gradient, decaying))
+        return samples + more, self.unknown(jax.tree.map(jnp.add, gradient, decaying))
 
     def activity_gradient(self, point: Point) -> Activities:
         r"""Return the gradient of the batch sum, shaped like the activities.
@@ -215,8 +215,8 @@ class FreeEnergy(NudgedEnergy):
         (below,) = down((jax.tree.map(jnp.negative, slopes), by_output))
         gradient = jax.tree.map(jnp.add, slopes, below)
         if (decay := self._decay(point.activities)) is None:
-            return self._unknown(gradient)
-        return self._unknown(jax.tree.map(jnp.add, gradient, decay[1]))
+            return self.unknown(gradient)
+        return self.unknown(jax.tree.map(jnp.add, gradient, decay[1]))
 
     def weight_gradient(
         self, point: Point, *, unit: float | Float[AnyArray, ""] | Float[AnyArray, " batch"] = 1.0
@@ -251,7 +251,7 @@ class FreeEnergy(NudgedEnergy):
             scaled = jax.tree.map(lambda a: over_samples(self.precision, a) * a, adjoints)
         else:
             scaled = self.network.pullback(self.x, point.activities, by_output, decay[1])
-        return self._unknown(jax.tree.map(jnp.add, slopes, scaled))
+        return self.unknown(jax.tree.map(jnp.add, slopes, scaled))
 
     def adjoint(self, point: Point) -> Activities:
         r"""Return $J^\top g$, g the gradient of the output's loss at unit precision."""
@@ -338,9 +338,9 @@ class FreeEnergy(NudgedEnergy):
             return e / jnp.sqrt(jnp.where(curvature > 0, curvature, 1))
 
         banks = zip(errors, self._numbers(errors), strict=True)
-        return self._unknown(tuple(jax.vmap(one)(e, number) for e, number in banks))
+        return self.unknown(tuple(jax.vmap(one)(e, number) for e, number in banks))
 
-    def _unknown(self, banks: Activities) -> Activities:
+    def unknown(self, banks: Activities) -> Activities:
         """Return banks, the first of them zero where the input is known."""
         if (known := self.known) is None:
             return banks

@@ -50,5 +50,8 @@ class Langevin(Solver):
             return z - self.step_size * slope + size * noise(own, z)
 
         new = tuple(map(moved, range(len(position)), position, gradient))
+        # What is known of an input has no gradient, and takes no noise.
+        change = energy.unknown(jax.tree.map(jnp.subtract, new, position))
+        new = jax.tree.map(jnp.add, position, change)
         move = lambda active: choose(active, new, position)  # noqa: E731
         return move, state, Progress(samples, sample_norms(gradient))

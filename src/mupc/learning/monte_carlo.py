@@ -32,17 +32,17 @@ class MonteCarloPredictiveCoding(PredictiveCoding):
       \approx -\frac{\partial}{\partial W} \log p(y \mid x)$$
 
     by Fisher's identity: the gradient of the marginal likelihood, not of its largest summand, as at
-    an equilibrium. It holds where exp(−F) is normalised whatever the weights: for
-    `mupc.Gaussian`, and `mupc.Categorical` of precision 1, at a temperature of 1 and without
-    activity decay.
+    an equilibrium. It holds where exp(−F) is normalised whatever the weights: for `mupc.Gaussian`
+    and `mupc.Laplace`, and `mupc.Categorical` and `mupc.Bernoulli` of precision 1, at a temperature
+    of 1 and without activity decay; and as far as the step is short, below 2 / λ of the largest
+    curvature (`mupc.Langevin`), which grows with learning.
 
-    Of a network that generates, the latent variables are sampled like all activities, so that what
-    it learns is $p(y)$ with the prior that it has; an equilibrium instead makes them as small as
-    the weights may grow. What it is asked to generate it reads from the likeliest latent variables
-    (`reads`).
+    Of a network that generates, the latent variables are sampled like all activities, so that they
+    come to follow their prior. At an equilibrium they shrink instead, while the weights grow. What
+    such a network is asked to restore is read from the likeliest latent variables (`reads`).
 
     Args:
-        solver: draws; `mupc.InErrors(mupc.Langevin(0.1))` unless given. In errors the dynamics
+        solver: draws; `mupc.InErrors(mupc.Langevin(0.02))` unless given. In errors the dynamics
             reach all layers in a step, and the map to activities keeps volumes, so that they have
             the same distribution.
         burn_in: steps before the first sample.
@@ -78,7 +78,7 @@ class MonteCarloPredictiveCoding(PredictiveCoding):
         energy: Callable[..., Energy] = FreeEnergy,
     ) -> None:
         check_sizes(samples=samples)
-        solver = InErrors(Langevin(0.1)) if solver is None else solver
+        solver = InErrors(Langevin(0.02)) if solver is None else solver
         check_kind("solver", solver, Solver, "a mupc.Solver, e.g. mupc.Langevin(0.05)")
         self.samples = samples
         self.thinning = as_count(thinning, least=1)
@@ -126,7 +126,8 @@ class MonteCarloPredictiveCoding(PredictiveCoding):
         self, carry: Carry, key: PRNGKeyArray, *, measure: bool | Bool[Array, ""] = True
     ) -> tuple[Solution, Network]:
         """Return where the dynamics ended, and what the weights would lower on average."""
-        burn_key, keys = jax.random.split(key)
+        # Chains of other lengths, such as the yardstick's, have other samples.
+        burn_key, keys = jax.random.split(jax.random.fold_in(key, self.samples))
         begun = self._infer(carry, burn_key, measure=measure)
 
         def draw(point: Point, key: PRNGKeyArray) -> tuple[Point, tuple[Solution, Network]]:

@@ -58,7 +58,7 @@ class Block(eqx.Module):
 
     @property
     def classes(self) -> int:
-        """Of how many classes x is one, of such an input; 0 if x says none."""
+        """How many classes there are, if x is one of them, one-hot; else 0."""
         return 0
 
     def known(self, x: Num[Array, "..."]) -> Known | None:

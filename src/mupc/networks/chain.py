@@ -63,7 +63,7 @@ class Chain(Network):
 
     @property
     def classes(self) -> int:
-        """Of how many classes x is one, if the first entry stands for a free input of these."""
+        """How many classes there are, if the first entry stands for an input of these; else 0."""
         return self.stages[0].entry.classes
 
     def known(self, x: Num[AnyArray, "batch ..."]) -> Known | None:

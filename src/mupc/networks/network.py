@@ -62,7 +62,7 @@ class Network(eqx.Module):
 
     @property
     def classes(self) -> int:
-        """Of how many classes x is one, of a network that generates; 0 if x says none."""
+        """How many classes there are, if it generates data of x, a class, one-hot; else 0."""
         return 0
 
     def known(self, x: Num[AnyArray, "batch ..."]) -> Known | None:

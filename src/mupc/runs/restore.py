@@ -136,8 +136,14 @@ class Drawn(NamedTuple):
     correlations: Float[np.ndarray, " classes"] | None = None
 
 
-def draw(folder: str, count: int, key: PRNGKeyArray, place: str | None = None) -> Drawn:
+def draw(folder: str, count: int | None, key: PRNGKeyArray, place: str | None = None) -> Drawn:
     """Draw images from the network of a run, as `mupc.sample` does, or one of each of its classes.
+
+    Args:
+        folder: of the run.
+        count: how many are drawn; 64 unless given, or six of each class.
+        key: draws them.
+        place: where the data lie now, if they were moved.
 
     Raises:
         RunError: if its data are no images, or have no classes where pictures are of these.
@@ -149,6 +155,7 @@ def draw(folder: str, count: int, key: PRNGKeyArray, place: str | None = None) -
     if isinstance(network, Bidirectional):
         return _of_classes(network, data, shape)
     rule = config.rule.build(config.network.hidden)
+    count = count or 6 * network.classes or 64
     images = sample(network, count, rule=rule, key=key).reshape(count, *shape)
     return Drawn(images, _limits(data.train.y), network.classes)
 

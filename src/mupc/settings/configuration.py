@@ -91,9 +91,12 @@ class Configuration(Setting):
         given = {name.replace("-", "_"): value for name, value in values.items()}
         used: set[str] = set()
         now, usual = self.flat(), Configuration().flat()
-        kept = {n: v for n, v in now.items() if n not in self._leaving(given)}
-        staying = {n: v for n, v in self._standing(given).items() if n not in kept}
-        brought = staying | _brought(given, now)
+        for _, group in self.groups():  # what the default configuration does not have
+            usual = {n: type(group).default(n) for n in group.values()} | usual
+        chosen = {slot: _kind_of(slot, given[slot]) for slot in KINDS.keys() & given.keys()}
+        kept = {n: v for n, v in now.items() if n not in self._leaving(chosen)}
+        staying = {n: v for n, v in self._standing(chosen).items() if n not in kept}
+        brought = staying | _brought(chosen, now)
         values = {n: v for n, v in brought.items() if n not in kept or kept[n] == usual.get(n)}
         values |= given
         config = cast(Configuration, _changed(Configuration, self, values, used))
@@ -105,21 +108,21 @@ class Configuration(Setting):
                 group.check(config)
         return config
 
-    def _leaving(self, given: Mapping[str, Any]) -> set[str]:
+    def _leaving(self, chosen: Mapping[str, type[Kind] | None]) -> set[str]:
         """Return the settings of kinds that others take the place of."""
         left: set[str] = set()
         for slot, group in self.groups():
-            if isinstance(group, Kind) and given.get(slot, group.kind) != group.kind:
+            if chosen.get(slot, type(group)) is not type(group):
                 left |= group.values().keys()
                 for name, inner in group.groups():
                     left |= {name, *inner.values()}
         return left
 
-    def _standing(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _standing(self, chosen: Mapping[str, type[Kind] | None]) -> dict[str, Any]:
         """Return what kinds that stay bring."""
         found: dict[str, Any] = {}
         for slot, group in self.groups():
-            if isinstance(group, Kind) and given.get(slot, group.kind) == group.kind:
+            if isinstance(group, Kind) and chosen.get(slot, type(group)) is type(group):
                 found |= group.brings
         return found
 
@@ -219,15 +222,18 @@ def _chosen(base: type[Kind], name: object) -> tuple[type[Kind], dict[str, Any]]
     raise ConfigError(f"`{base.slot}` must be one of {', '.join(kinds)}, not {name}{hint}")
 
 
-def _brought(given: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+def _kind_of(slot: str, name: object) -> type[Kind] | None:
+    """Return the kind that a name, or what stands for one, chooses; None if there is no such."""
+    kinds = KINDS[slot]
+    short = next(iter(kinds.values())).shorthand(str(name))
+    return kinds.get(str(name) if short is None else short[0])
+
+
+def _brought(chosen: Mapping[str, type[Kind] | None], now: Mapping[str, Any]) -> dict[str, Any]:
     """Return what kinds bring for other settings that take the place of another."""
     found: dict[str, Any] = {}
-    for slot, kinds in KINDS.items():  # in order: a rule knows better than a network
-        if slot not in given:
-            continue
-        name = str(given[slot])
-        short = next(iter(kinds.values())).shorthand(name)
-        kind = kinds.get(name if short is None else short[0])
+    for slot in KINDS:  # in order: a rule knows better than a network
+        kind = chosen.get(slot)
         found |= {} if kind is None or kind.kind == now.get(slot) else kind.brings
     return found
 

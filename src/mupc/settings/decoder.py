@@ -48,9 +48,13 @@ class Generating(OfActivation, NetworkKind):
 
     def view(self, data: Dataset) -> Dataset:
         """Return the data in the shape that the network takes, as their own targets."""
-        seen = super().view(data)
+        shaped = super().view(data)
         # Targets with positions, of text, are refused as they are.
-        return seen if data.train.y.ndim > 2 else seen.reconstructed()
+        return shaped if data.train.y.ndim > 2 else self._generated(shaped)
+
+    def _generated(self, data: Dataset) -> Dataset:
+        """Return the data as what is generated."""
+        return data.reconstructed()
 
     def check(self, config: "Configuration") -> None:
         """Refuse rules that do not infer the input, and regimes in which it is hardly inferred."""
@@ -108,10 +112,8 @@ class ClassDecoder(Decoder):
     latents: Count = 16
     """Number of latent variables of each class, which have a prior N(0, I) and are inferred."""
 
-    def view(self, data: Dataset) -> Dataset:
-        """Return the data with classes as inputs and samples, as rows, as targets."""
-        seen = data.flattened()
-        return seen if data.train.y.ndim > 2 else seen.reversed()
+    def _generated(self, data: Dataset) -> Dataset:
+        return data.reversed()
 
     def _inputs(self, shape: tuple[int, ...]) -> int:
         return math.prod(shape)
@@ -123,7 +125,8 @@ class ClassDecoder(Decoder):
     @property
     def describes(self) -> str:
         """What it is, in a few words."""
-        return f"for each class {super().describes}"
+        hidden = f"{self.depth} layers of width {self.width}, {self.parameterisation.kind}"
+        return f"{self.latents} latent variables of each class, {hidden}"
 
 
 class ConvDecoder(Generating, OfImages):
@@ -148,6 +151,11 @@ class ConvDecoder(Generating, OfImages):
         """Refuse methods that need a gradient where errors go back by kernels of their own."""
         super().check(config)
         rule: Any = config.rule
+        if self.error_kernels == "learned" and rule.kind == "monte-carlo":
+            raise ConfigError(
+                "`rule` monte-carlo samples by the gradient of an energy, which `error_kernels` "
+                "learned do not give: choose `rule` predictive-coding"
+            )
         if self.error_kernels == "learned" and not rule.solver.build().follows:
             raise ConfigError(
                 f"`solver` {rule.solver.kind} as it is needs the gradient of an energy, which "

@@ -92,7 +92,7 @@ class NetworkKind(Kind):
     images: ClassVar[bool] = False
     """Whether it takes images, (height, width, channels)."""
     generates: ClassVar[bool] = False
-    """Whether its targets are its inputs, which it generates."""
+    """Whether it generates its targets from latent variables."""
     pictures: ClassVar[Literal["none", "drawn", "classes"]] = "none"
     """Which pictures it makes: as many as are drawn, or one of each class."""
     settles: ClassVar[bool] = False

@@ -163,8 +163,13 @@ class _AtPrecision(RuleKind):
 
     def measure(self, network: Network, batch: Batch) -> Regime:
         """Return the regime in which training begins with a batch: its precision, and its ρ."""
-        unit = float(_unit_regime(network, batch, self.likelihood.build()))
+        unit = float(_unit_regime(network, batch, self.likelihood.build(), self._hidden))
         return Regime(self.precision, self.precision * unit)
+
+    @property
+    def _hidden(self) -> Float[Array, ""] | None:
+        """The precision of hidden layers, if it has one."""
+        return None
 
 
 class AugmentedLagrangianRule(_AtPrecision):
@@ -239,11 +244,9 @@ class MonteCarloRule(_AtPrecision):
             start=self.start.build(),
         )
 
-    def measure(self, network: Network, batch: Batch) -> Regime:
-        """Return the regime in which training begins with a batch: its precision, and its ρ."""
-        hidden = jnp.asarray(self.hidden_precision, float)
-        unit = float(_unit_regime(network, batch, self.likelihood.build(), hidden))
-        return Regime(self.precision, self.precision * unit)
+    @property
+    def _hidden(self) -> Float[Array, ""] | None:
+        return jnp.asarray(self.hidden_precision, float)
 
     def check(self, config: "Configuration") -> None:
         """Refuse methods that settle."""

@@ -219,7 +219,7 @@ class LangevinSolver(MovingSolver):
     max_steps: Count | Literal["depth"] = 50
     """Steps T; those of `rule` monte-carlo before its first sample."""
     coordinates: Coordinates = "errors"
-    step_size: Annotated[Positive, Traced()] = 0.1
+    step_size: Annotated[Positive, Traced()] = 0.02
     """Step η, per sample."""
     temperature: Annotated[NotNegative, Traced()] = 1.0
     """Temperature T: what is sampled is exp(−F/T)."""

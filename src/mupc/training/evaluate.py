@@ -32,8 +32,8 @@ def evaluate(
     the equilibrium of a predictive coding energy (which is zero there).
 
     A network that generates predicts its data from the latent variables that it infers of them. One
-    of classes (`mupc.class_decoder`) has an accuracy, too: a sample is right if its energy is least
-    in its own class.
+    of classes (`mupc.class_decoder`) does so in the class that x gives, and has an accuracy, too: a
+    sample is right if its energy is least in that class.
 
     Args:
         trained: what to evaluate: the result of `mupc.fit`, which knows its rule, or a network.

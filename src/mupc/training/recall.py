@@ -26,7 +26,8 @@ class Recall(NamedTuple):
         predicted: what all inferred activities predict of the data.
         generated: what the inferred latent variables generate by themselves, without the errors of
             other layers.
-        latents: the inferred latent variables.
+        latents: the inferred latent variables; of a network of classes with the class before them,
+            and those of all classes.
         relative_residual: of the inference of each sample.
         sweeps: what that cost each sample; None where it is not known.
         classes: the class of each sample, of a network of classes, by number: that in which its
@@ -117,6 +118,7 @@ def class_energies(
         return solution.energy, rule.solver.cost(solution.steps)
 
     energies, costs = jax.lax.map(of, jnp.arange(network.classes))
+    energies = jnp.where(jnp.isfinite(energies), energies, jnp.inf)  # where inference diverged
     return energies.T, None if costs is None else jnp.sum(costs, axis=0)
 
 
@@ -203,21 +205,21 @@ def _recall(
     observed: Float[Array, "batch ..."] | None,
 ) -> tuple[Array | None, ...]:  # in the order of `Recall`
     x = x.astype(float)
-    before, before_sweeps, classes = x, None, None
+    labels, class_sweeps, classes = x, None, None  # without classes the input is not read
     if network.classes:
-        energies, before_sweeps = class_energies(network, rule, x, observed)
+        energies, class_sweeps = class_energies(network, rule, x, observed)
         classes = jnp.argmin(energies, axis=1)
-        before = jax.nn.one_hot(classes, network.classes)
-    solution = rule.settled(network, before, x, observed)
+        labels = jax.nn.one_hot(classes, network.classes)
+    solution = rule.settled(network, labels, x, observed)
     mean = jax.vmap(rule.likelihood.mean)
-    output = mean(network.predictions(before, solution.point.activities)[1])
+    output = mean(network.predictions(labels, solution.point.activities)[1])
     sweeps = rule.solver.cost(solution.steps)
-    if sweeps is not None and before_sweeps is not None:
-        sweeps = sweeps + before_sweeps
+    if sweeps is not None and class_sweeps is not None:
+        sweeps = sweeps + class_sweeps
     return (
         x if observed is None else jnp.where(observed > 0, x, output),
         output,
-        mean(generated(network, before, solution.point)),
+        mean(generated(network, labels, solution.point)),
         solution.point.activities[0][0],
         solution.relative_residual,
         sweeps,
