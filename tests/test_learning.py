@@ -22,7 +22,9 @@ RULES = {
     "incremental": mupc.IncrementalPredictiveCoding(),
     "zero divergence": mupc.ZeroDivergence(),
     "augmented Lagrangian": mupc.AugmentedLagrangian(rounds=4),
-    "Monte Carlo": mupc.MonteCarloPredictiveCoding(burn_in=5, samples=2),
+    "Monte Carlo": mupc.MonteCarloPredictiveCoding(
+        mupc.InErrors(mupc.Langevin(0.1)), burn_in=20, samples=50
+    ),
 }
 
 

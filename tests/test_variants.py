@@ -346,7 +346,7 @@ KINDS = {
     "incremental": {},
     "zero-divergence": {},
     "augmented-lagrangian": {"rounds": 8},
-    "monte-carlo": {"max_steps": 10, "samples": 3},
+    "monte-carlo": {"max_steps": 20, "step_size": 0.1, "precision": 10.0},
 }
 
 
