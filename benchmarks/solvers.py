@@ -51,7 +51,7 @@ def cases() -> dict[str, Case]:
     stable = mupc.StableStep()
     power = 2 * int(stable.iterations)
     newton = {
-        f"Gauss–Newton {steps} x {cg}": Case(mupc.GaussNewton(cg), steps, steps * (2 + 2 * cg))
+        f"Gauss–Newton {steps} x {cg}": Case(mupc.GaussNewton(cg), steps, 2 * steps * cg)
         for steps, cg in [(1, 1), (1, 2), (3, 4)]
     }
     quasi = {

@@ -98,6 +98,23 @@ def test_fitted_precisions_are_the_likeliest():
 LIKELIHOODS = [gaussian, mupc.Laplace, mupc.Bernoulli, mupc.Categorical]
 
 
+@pytest.mark.parametrize("make", LIKELIHOODS)
+def test_the_pearson_residual_is_the_shortest_whose_root_is_the_gradient(make):
+    likelihood, y = make(), np.random.default_rng(1).dirichlet(np.ones(SIZE))
+    score = jax.grad(lambda out: likelihood.loss(y, out))(jnp.asarray(OUTPUT))
+    root = np.stack([likelihood.root(jnp.asarray(OUTPUT), unit) for unit in jnp.eye(SIZE)], axis=1)
+    found = likelihood.pearson_residual(y, OUTPUT)
+    np.testing.assert_allclose(root @ found, score, atol=1e-12)
+    np.testing.assert_allclose(found, np.linalg.pinv(root) @ score, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [mupc.Bernoulli, mupc.Categorical])
+def test_a_residual_of_what_was_thought_impossible_is_a_number(make):
+    found = make().pearson_residual(np.array([0.0, 1.0]), np.array([1e4, -1e4]))
+    assert np.all(np.abs(found) >= 1)
+    assert np.all(np.isfinite(np.float32(found) ** 2))
+
+
 def problem(make, observed=None):
     network = mupc.residual_mlp(
         6, SIZE, width=5, depth=3, activation=jnp.tanh, key=jax.random.key(0)

@@ -52,6 +52,8 @@ def test_the_root_is_one_of_the_hessian_at_any_number_of_positions(likelihood, s
         [likelihood.root(output, unit.reshape(shape)).ravel() for unit in jnp.eye(size)], axis=1
     )
     np.testing.assert_allclose(B @ B.T, hessian, atol=1e-10)
+    residual = likelihood.pearson_residual(y, output).ravel()
+    np.testing.assert_allclose(B @ residual, jax.grad(loss)(output.ravel()), atol=1e-10)
 
 
 def test_gauss_newton_meets_a_dense_solve():

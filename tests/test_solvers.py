@@ -1,5 +1,7 @@
 """What single solvers promise, beyond the battery of test_inference."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -62,6 +64,60 @@ def test_gauss_newton_is_newtons_method_for_a_linear_network_and_any_likelihood(
     solution = mupc.infer(energy, mupc.GaussNewton(3), start, max_steps=8, stopping=stopping)
     assert np.all(solution.result == InferenceResult.CONVERGED)
     assert np.all(solution.steps <= 6)
+
+
+@pytest.mark.few(4)
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("likelihood", [mupc.Gaussian(0.4), mupc.Categorical(0.4)])
+def test_conjugate_gradients_are_the_best_in_their_directions(likelihood, elsewhere, steps):
+    r"""δ = D⁻¹(−h ± JᵀBs), s the best of r and of what is left after each step, all dense.
+
+    Samples nudged both ways, precisions, multipliers, and a target known in part.
+    """
+    energy, start = problem(depth=4)
+    known = np.arange(len(energy.x)) != 1
+    if isinstance(likelihood, mupc.Gaussian):
+        known = np.array([True, False, True]) | known[:, None]
+    energy = dataclasses.replace(
+        energy,
+        likelihood=likelihood,
+        y=jnp.where(known if known.ndim > 1 else known[:, None], jax.nn.softmax(energy.y), jnp.nan),
+        precisions=jnp.array([0.5, 1.0, 2.0, 3.0]),
+        factors=jnp.where(jnp.arange(len(energy.x)) % 2, -1.0, 1.0),
+        multipliers=jax.tree.map(lambda z: 0.1 * jnp.cos(z), start),
+        observed=known,
+    )
+    point = energy.at(start) if elsewhere else energy.run()
+    end = mupc.infer(energy, mupc.GaussNewton(steps), point, max_steps=1, stopping=FixedSteps())
+    order, banks = energy.network.in_order, energy.network.in_banks
+    size, units = start[0].shape[-1], energy.output(point).shape[-1]
+    weights = np.repeat(energy.precisions, size)
+    for i in range(len(energy.x)):
+        one = energy.of_sample(i)
+        shaped = lambda e, one=one: one.run(banks(e.reshape(4, 1, size)))
+        e = order(point.errors)[:, i].ravel()
+        energy_of, output_of = (
+            lambda e, f=f, at=shaped: f(at(e))[0] for f in (one.samples, one.output)
+        )
+        h, J = np.asarray(jax.grad(energy_of)(e)), np.asarray(jax.jacobian(output_of)(e))
+        output, sign = energy.output(point)[i], (-1) ** i
+        seen = known[i] if known.ndim > 1 else np.full(units, known[i])
+        strength = np.sqrt(float(likelihood.precision)) * seen
+        root = np.stack([likelihood.root(output, unit) for unit in jnp.eye(units)], axis=1)
+        B = strength[:, None] * root
+        system = np.eye(units) + sign * B.T @ (J / weights) @ J.T @ B
+        right = B.T @ (J / weights) @ h
+        assert np.all(np.linalg.eigvalsh(system) > 0)
+        y = np.where(seen, energy.y[i], 0)
+        space = [sign * strength * np.asarray(likelihood.pearson_residual(y, output))]
+        for _ in range(steps):
+            S = np.stack(space, axis=1)
+            s = S @ np.linalg.lstsq(S.T @ system @ S, S.T @ right, rcond=None)[0]
+            space.append(right - system @ s)
+        step = (-h + sign * J.T @ B @ s) / weights
+        found = order(end.point.errors)[:, i].ravel() - e
+        np.testing.assert_allclose(found, step, atol=1e-9)
 
 
 def test_gauss_newton_never_raises_the_energy_where_a_full_step_does():

@@ -55,6 +55,26 @@ class Likelihood(Readable):
             "which mupc.GaussNewton needs: write one, or use mupc.InErrors(mupc.LBFGS())"
         )
 
+    def pearson_residual(
+        self, y: Float[AnyArray, "..."], output: Float[AnyArray, "..."]
+    ) -> Float[Array, "..."]:
+        r"""Return r with $B r = \partial t / \partial \hat y$, the shortest, for one example.
+
+        An output's deviation in units of its standard deviation. `mupc.GaussNewton` begins with it:
+        what r does to the errors, the gradient has told already. Where B vanishes though the
+        gradient does not, r is large and may be anything: that bends nothing.
+        """
+        del y, output
+        raise NotImplementedError(
+            f"{type(self).__name__} has no pearson_residual, r with B r the gradient of its terms "
+            "and B their root, which mupc.GaussNewton needs: write one, or use "
+            "mupc.InErrors(mupc.LBFGS())"
+        )
+
+
+# The least root by which a gradient is divided: what it makes of a term that bends less is as good.
+_LEAST = 1e-6
+
 
 class Gaussian(Likelihood):
     r"""$\ell = \tfrac{\pi}{2} \sum_i p_i (y_i - \hat y_i)^2$: a Gaussian about the output.
@@ -109,6 +129,12 @@ class Gaussian(Likelihood):
         r"""Return $\sqrt p\, v$."""
         return v if self.precisions is None else jnp.sqrt(self.precisions) * v
 
+    def pearson_residual(
+        self, y: Float[AnyArray, "..."], output: Float[AnyArray, "..."]
+    ) -> Float[Array, "..."]:
+        r"""Return $\sqrt p\, (\hat y - y)$."""
+        return self.root(jnp.asarray(output), jnp.asarray(output - y))
+
 
 class Laplace(Likelihood):
     r"""$\ell = \pi \sum_i |y_i - \hat y_i|$: outliers pull no harder than other numbers.
@@ -128,6 +154,12 @@ class Laplace(Likelihood):
     def root(self, output: Float[Array, "..."], v: Float[Array, "..."]) -> Float[Array, "..."]:
         """Return v, a root of the Fisher information at unit precision."""
         return v
+
+    def pearson_residual(
+        self, y: Float[AnyArray, "..."], output: Float[AnyArray, "..."]
+    ) -> Float[Array, "..."]:
+        """Return the sign of the difference."""
+        return jnp.sign(jnp.asarray(output - y))
 
 
 class Bernoulli(Likelihood):
@@ -157,6 +189,13 @@ class Bernoulli(Likelihood):
         r"""Return $\sqrt{p (1 - p)}\, v$, p the probability of 1."""
         # A product of sigmoids: 1 − p would be 0 from logits of 17 on.
         return jnp.sqrt(jax.nn.sigmoid(output) * jax.nn.sigmoid(-output)) * v
+
+    def pearson_residual(
+        self, y: Float[AnyArray, "..."], output: Float[AnyArray, "..."]
+    ) -> Float[Array, "..."]:
+        r"""Return $(p - y) / \sqrt{p (1 - p)}$."""
+        root = self.root(jnp.asarray(output), jnp.ones_like(output))
+        return (self.mean(jnp.asarray(output)) - y) / jnp.maximum(root, _LEAST)
 
 
 class Categorical(Likelihood):
@@ -189,6 +228,13 @@ class Categorical(Likelihood):
         """
         root = jnp.sqrt(jax.nn.softmax(output))
         return root * (v - root * jnp.sum(root * v, axis=-1, keepdims=True))
+
+    def pearson_residual(
+        self, y: Float[AnyArray, "..."], output: Float[AnyArray, "..."]
+    ) -> Float[Array, "..."]:
+        r"""Return $(p - y) / \sqrt p$, for a y whose sum is 1."""
+        p = self.mean(jnp.asarray(output))
+        return (p - y) / jnp.maximum(jnp.sqrt(p), _LEAST)
 
 
 def is_distribution(y: Num[np.ndarray, "n ..."]) -> bool:

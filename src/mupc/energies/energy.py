@@ -143,12 +143,18 @@ class GaussNewtonMaps(NamedTuple):
     the output, s of each sample 1, or −1 where that is nudged away from its target. `whiten`
     applies $D^{-1/2}$, `up` applies $B^\top J D^{-1/2}$ to errors and `down` its transpose to
     outputs; the latter two cost one sweep each.
+
+    `residual` is r with $B r$ the gradient by the output, (batch, ...), and `slopes` the gradient
+    of the hidden energies by the errors. So of a gradient by errors, h, `down(residual)` is
+    `whiten(h - slopes)`, without a sweep.
     """
 
     whiten: Callable[[Activities], Activities]
     up: Callable[[Activities], Float[Array, "batch ..."]]
     down: Callable[[Float[Array, "batch ..."]], Activities]
     sign: Float[Array, " batch"]
+    residual: Float[Array, "batch ..."]
+    slopes: Activities
 
 
 class ErrorEnergy(Energy):

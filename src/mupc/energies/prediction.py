@@ -271,19 +271,25 @@ class FreeEnergy(NudgedEnergy):
             )
         activities, output = point.activities, self.output(point)
         strength = over_rows(jnp.sqrt(jnp.abs(self.precision)), output)
+        y = jnp.asarray(self.y, output.dtype)
         if self.observed is not None:
             terms = self.observed.shape
             known = self.observed.reshape(*terms, *([1] * (output.ndim - len(terms))))
             strength = strength * jnp.sqrt(known)
+            y = jnp.where(known > 0, y, 0)
         root = lambda v: strength * jax.vmap(self.likelihood.root)(output, v)  # noqa: E731
         transposed = jax.linear_transpose(root, output)
+        sign = jnp.broadcast_to(jnp.sign(self.precision), (len(self.x),))
+        residual = strength * jax.vmap(self.likelihood.pearson_residual)(y, output)
         return GaussNewtonMaps(
             whiten=self.whiten,
             up=lambda d: transposed(self.network.pushforward(self.x, activities, self.whiten(d)))[
                 0
             ],
             down=lambda v: self.whiten(self.network.pullback(self.x, activities, root(v))),
-            sign=jnp.broadcast_to(jnp.sign(self.precision), (len(self.x),)),
+            sign=sign,
+            residual=over_rows(sign, output) * residual,
+            slopes=self._slopes(point)[0],
         )
 
     def of_sample(self, i: int | Int[Array, ""]) -> "FreeEnergy":

@@ -46,12 +46,17 @@ class GaussNewton(Solver):
     a system as small as the output (Woodbury's identity; for a Gaussian likelihood
     $B = \sqrt\pi I$, for a categorical one $B B^\top = \pi(\text{diag}\, p - p p^\top)$; nudged
     away from its target a sample has $\Lambda = -B B^\top$, and the products with $B^\top J$ change
-    their sign), by `cg_steps` conjugate gradient steps. As many as there are outputs solve it
-    exactly; fewer still give a direction in which the energy falls, and where $I - B^\top J D^{-1}
-    J^\top B$ has no positive curvature the direction is that of steepest descent. A step that does
-    not lower a sample's energy is shrunk until it does.
+    their sign), by `cg_steps` conjugate gradient steps.
 
-    One iteration takes 2 + 2 · `cg_steps` sweeps, and one more whenever a step was shrunk.
+    The first of them is along the likelihood's own residual r, $B r = \partial \ell / \partial
+    \hat y$, and costs nothing: what r does to the errors, $J^\top B r$, is what the gradient h has
+    beyond that of the hidden energies. Where inference starts at the feedforward pass it is h, and
+    the step is $\delta = -h / (1 + \|h\|^2 / \|r\|^2)$. As many steps as there are outputs solve
+    the system exactly; fewer still give a direction in which the energy falls, and where
+    $I - B^\top J D^{-1} J^\top B$ has no positive curvature the direction is that of steepest
+    descent. A step that does not lower a sample's energy is shrunk until it does.
+
+    One iteration takes 2 · `cg_steps` sweeps, and one more whenever a step was shrunk.
 
     Args:
         cg_steps: conjugate gradient steps per iteration, at least 1.
@@ -66,7 +71,7 @@ class GaussNewton(Solver):
 
     def cost(self, steps: Int[Array, " batch"]) -> Float[Array, " batch"]:
         """Return the sweeps of iterations none of which was shrunk."""
-        return (2.0 + 2.0 * self.cg_steps) * steps
+        return 2.0 * self.cg_steps * steps
 
     def enter(self, energy: ErrorEnergy, point: Point) -> Point:
         """Return the point: what its activities know, its errors need not compute."""
@@ -96,44 +101,65 @@ class GaussNewton(Solver):
         )
         maps = energy.gauss_newton(position)
         inner = maps.whiten(gradient)
-        correction = self._correction(maps, inner)
+        correction = self._correction(maps, inner, gradient)
         step = maps.whiten(jax.tree.map(jnp.subtract, correction, inner))
         slope = sample_products(gradient, step)
         move = lambda active: _descend(energy, position, samples, step, slope, active)  # noqa: E731
         state = state._replace(first=jnp.zeros((), bool))
         return move, state, Progress(samples, sample_norms(gradient))
 
-    def _correction(self, maps: GaussNewtonMaps, gradient: Activities) -> Activities:
-        """Return JᵀBs after some conjugate gradient steps on (I + BᵀJJᵀB) s = BᵀJh, all whitened.
+    def _correction(
+        self, maps: GaussNewtonMaps, inner: Activities, gradient: Activities
+    ) -> Activities:
+        """Return JᵀBs after conjugate gradient steps on (I + BᵀJJᵀB) s = BᵀJh, all whitened.
 
-        Where a direction d is followed by w = JᵀBd, d·(I + BᵀJJᵀB)d is ‖d‖² + ‖w‖²: so the last
-        step needs no second sweep.
+        A direction d is followed by w = JᵀBd, and then d·(I + BᵀJJᵀB)d is ‖d‖² + ‖w‖² and d·BᵀJh is
+        w·h: so the last step needs no second sweep.
         """
-        residual = maps.up(gradient)
-        zeros = jax.tree.map(jnp.zeros_like, gradient)
-        begin = _Conjugate(zeros, residual, residual, _squares(residual))
+        d = maps.residual
+        w = maps.whiten(jax.tree.map(jnp.subtract, gradient, maps.slopes))
+        first = _Direction(d, w, _curvature(maps, d, w))
+        size = _size(sample_products(w, inner), first)
+        total = _plus(None, maps.sign * size, w)
+        if self.cg_steps == 1:
+            return total
+        # What (I + BᵀJJᵀB) s leaves of BᵀJh, in one sweep: it is linear in what is pushed up.
+        left = jax.tree.map(jnp.subtract, inner, total)
+        residual = maps.up(left) - over_rows(size, d) * d
+        begin = _Conjugate(total, residual, residual, _squares(residual))
 
-        def follow(carry: _Conjugate) -> tuple[_Conjugate, Activities, Array]:
-            down = maps.down(carry.direction)
-            curvature = _squares(carry.direction) + maps.sign * sample_norms(down) ** 2
-            size = jnp.where(curvature > 0, ratio(carry.square, curvature), 0)
-            part = maps.sign * size
-            total = jax.tree.map(lambda t, w: t + over_samples(part, w) * w, carry.total, down)
-            return carry._replace(total=total), down, size
+        def follow(carry: _Conjugate) -> tuple[_Conjugate, _Direction, Array]:
+            """Go along a direction, less its part along the first, which its curvature couples."""
+            d, w = carry.direction, maps.down(carry.direction)
+            coupled = _rows_product(d, first.d) + maps.sign * sample_products(w, first.w)
+            back = -_size(coupled, first)
+            d, w = d + over_rows(back, d) * first.d, _plus(w, back, first.w)
+            direction = _Direction(d, w, _curvature(maps, d, w))
+            size = _size(_rows_product(carry.residual, d), direction)
+            total = _plus(carry.total, maps.sign * size, w)
+            return carry._replace(total=total), direction, size
 
         def iterate(_: Int[Array, ""], carry: _Conjugate) -> _Conjugate:
-            carry, down, size = follow(carry)
-            push = maps.up(down)
-            product = carry.direction + over_rows(maps.sign, push) * push
+            carry, (d, w, _), size = follow(carry)
+            push = maps.up(w)
+            product = d + over_rows(maps.sign, push) * push
             residual = carry.residual - over_rows(size, product) * product
             square = _squares(residual)
             turn = ratio(square, carry.square)
-            direction = residual + over_rows(turn, residual) * carry.direction
+            direction = residual + over_rows(turn, residual) * d
             return _Conjugate(carry.total, residual, direction, square)
 
-        if self.cg_steps > 1:  # an empty loop would still be compiled
-            begin = jax.lax.fori_loop(0, self.cg_steps - 1, iterate, begin)
+        if self.cg_steps > 2:  # an empty loop would still be compiled
+            begin = jax.lax.fori_loop(0, self.cg_steps - 2, iterate, begin)
         return follow(begin)[0].total
+
+
+class _Direction(NamedTuple):
+    """A direction d of the outputs, w = JᵀBd, and d·(I + BᵀJJᵀB)d."""
+
+    d: Float[Array, "batch ..."]
+    w: Activities
+    curvature: Float[Array, " batch"]
 
 
 class _Conjugate(NamedTuple):
@@ -141,6 +167,23 @@ class _Conjugate(NamedTuple):
     residual: Float[Array, "batch ..."]
     direction: Float[Array, "batch ..."]
     square: Float[Array, " batch"]
+
+
+def _curvature(
+    maps: GaussNewtonMaps, d: Float[Array, "batch ..."], w: Activities
+) -> Float[Array, " batch"]:
+    return _squares(d) + maps.sign * sample_norms(w) ** 2
+
+
+def _size(product: Float[Array, " batch"], along: _Direction) -> Float[Array, " batch"]:
+    """Return how far to go along a direction: not at all where that has no positive curvature."""
+    return jnp.where(along.curvature > 0, ratio(product, along.curvature), 0)
+
+
+def _plus(v: Activities | None, size: Float[Array, " batch"], w: Activities) -> Activities:
+    """Return v + size · w, each sample's own size; v is zero if it is None."""
+    scaled = jax.tree.map(lambda w: over_samples(size, w) * w, w)
+    return scaled if v is None else jax.tree.map(jnp.add, v, scaled)
 
 
 class _Trial(NamedTuple):
@@ -185,4 +228,10 @@ def _descend(
 
 
 def _squares(v: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
-    return jnp.sum(v**2, axis=tuple(range(1, v.ndim)))
+    return _rows_product(v, v)
+
+
+def _rows_product(
+    v: Float[Array, "batch ..."], w: Float[Array, "batch ..."]
+) -> Float[Array, " batch"]:
+    return jnp.sum(v * w, axis=tuple(range(1, v.ndim)))

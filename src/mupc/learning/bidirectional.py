@@ -20,7 +20,7 @@ from mupc.regularisers import Regulariser
 _PRECISION, _STRENGTH = 0.1, 0.0003
 _STEPS, _PAIRS = 10, 4
 # Of hybrid: conjugate gradient steps, Gauss–Newton iterations, and the input's precision.
-_CG_STEPS, _ITERATIONS, _DOWN = 4, 5, 0.1
+_CG_STEPS, _ITERATIONS, _DOWN = 5, 5, 0.1
 
 
 class BidirectionalPredictiveCoding(PredictiveCoding):
@@ -104,7 +104,7 @@ class HybridPredictiveCoding(PredictiveCoding):
     predict activities whose scale changes from layer to layer.
 
     Args:
-        solver: how activities settle; `mupc.GaussNewton(4)` unless given.
+        solver: how activities settle; `mupc.GaussNewton(5)` unless given.
         max_steps: the largest number of solver steps, 5 unless given.
         likelihood: of the target, which `up` predicts; `mupc.Gaussian()` unless given.
         down_likelihood: of the input; `mupc.Gaussian(0.1)` unless given.

@@ -89,7 +89,7 @@ class HybridRule(_BothWays):
 
     down_precision: Annotated[Positive, Traced()] = 0.1
     """Precision of the input, which the downward network predicts."""
-    solver: SolverKind = GaussNewtonSolver(max_steps=5, cg_steps=4)
+    solver: SolverKind = GaussNewtonSolver(max_steps=5, cg_steps=5)
 
     def build(self, depth: int) -> LearningRule:
         """Return the rule, for a network of so many hidden layers."""

@@ -100,7 +100,7 @@ class GaussNewtonSolver(SolverKind):
     kind = "gauss-newton"
 
     cg_steps: Count = 1
-    """Conjugate gradient steps in an iteration."""
+    """Conjugate gradient steps in an iteration, of two sweeps each."""
 
     def build(self) -> Solver:
         """Return the method."""

@@ -21,7 +21,8 @@ from jaxtyping import PyTree
 from mupc.records import RunError, environment
 from mupc.training.trees import as_bytes, named_arrays, require_same, sha256
 
-_FORMAT = 2
+# It changes when what a run does next would, though its settings are the same.
+_FORMAT = 3
 # A difference in these is told, but does not stop a run: the last digits may come out otherwise.
 _VERSIONS = ("mupc", "jax", "jaxlib", "equinox", "optax", "numpy")
 
