@@ -1,5 +1,6 @@
 """Likelihoods against formulas, finite sums and automatic differentiation; what is not observed."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,9 +111,25 @@ def test_the_pearson_residual_is_the_shortest_whose_root_is_the_gradient(make):
 
 @pytest.mark.parametrize("make", [mupc.Bernoulli, mupc.Categorical])
 def test_a_residual_of_what_was_thought_impossible_is_a_number(make):
-    found = make().pearson_residual(np.array([0.0, 1.0]), np.array([1e4, -1e4]))
-    assert np.all(np.abs(found) >= 1)
-    assert np.all(np.isfinite(np.float32(found) ** 2))
+    y, output = (jnp.asarray(v, jnp.float32) for v in ([0.0, 1.0], [1e4, -1e4]))
+    far = {mupc.Bernoulli: [1e6, -1e6], mupc.Categorical: [1, -1e6]}[make]
+    np.testing.assert_allclose(make().pearson_residual(y, output), far, rtol=1e-6)
+
+
+@pytest.mark.few(3)
+@pytest.mark.parametrize("make", [mupc.Bernoulli, mupc.Categorical])
+@pytest.mark.parametrize("steps", [1, 2, 9])
+def test_steps_of_samples_that_are_certainly_right_or_wrong_lower_their_energy(make, steps):
+    """More steps than outputs, too; of logits from which p rounds to 0."""
+    energy, _, _ = problem(make)
+    where = lambda e: (e.network.readout.weights, e.y)
+    weights = 1e5 * energy.network.readout.weights
+    certain = eqx.tree_at(where, energy, (weights, jnp.eye(SIZE)[:3]))
+    start = certain.run()
+    assert np.max(np.abs(certain.output(start))) > 800
+    end = mupc.infer(certain, mupc.GaussNewton(steps), start, max_steps=1)
+    assert np.all(np.isfinite(end.energy))
+    assert np.all(end.energy <= certain.samples(start) * (1 + 1e-12))
 
 
 def problem(make, observed=None):

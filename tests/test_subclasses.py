@@ -336,3 +336,11 @@ def test_a_likelihood_needs_a_root_only_for_gauss_newton():
     assert np.all(end.relative_residual < 1e-2)
     with pytest.raises(NotImplementedError, match=r"Absolute has no root.*mupc.GaussNewton needs"):
         mupc.infer(energy, mupc.GaussNewton(), energy.run(), max_steps=1)
+
+    class Rooted(Absolute):
+        def root(self, output, v):
+            return v
+
+    energy = energy_of(lambda n, x, y, *_: mupc.FreeEnergy(n, x, y, Rooted()))
+    with pytest.raises(NotImplementedError, match=r"Rooted has no pearson_residual.*GaussNewton"):
+        mupc.infer(energy, mupc.GaussNewton(), energy.run(), max_steps=1)

@@ -46,8 +46,8 @@ class Likelihood(Readable):
     def root(self, output: Float[Array, "..."], v: Float[Array, "..."]) -> Float[Array, "..."]:
         r"""Return $B v$ for one example, with $B B^\top$ the loss's Hessian by the output.
 
-        Or, where it has none, the Fisher information. `mupc.GaussNewton` needs it, and nothing else
-        does. Where a term is left out, so are the rows of B that belong to it.
+        Or, where it has none, the Fisher information. `mupc.GaussNewton` needs it. Where a term is
+        left out, so are the rows of B that belong to it.
         """
         del output, v
         raise NotImplementedError(
@@ -58,21 +58,21 @@ class Likelihood(Readable):
     def pearson_residual(
         self, y: Float[AnyArray, "..."], output: Float[AnyArray, "..."]
     ) -> Float[Array, "..."]:
-        r"""Return r with $B r = \partial t / \partial \hat y$, the shortest, for one example.
+        r"""Return r with $B r$ the loss's gradient by the output, the shortest, for one example.
 
-        An output's deviation in units of its standard deviation. `mupc.GaussNewton` begins with it:
-        what r does to the errors, the gradient has told already. Where B vanishes though the
-        gradient does not, r is large and may be anything: that bends nothing.
+        An output's deviation in units of its standard deviation. `mupc.GaussNewton` begins with it,
+        as $J^\top B r$ is known from the gradient by the errors, and nothing else needs it.
         """
         del y, output
         raise NotImplementedError(
-            f"{type(self).__name__} has no pearson_residual, r with B r the gradient of its terms "
-            "and B their root, which mupc.GaussNewton needs: write one, or use "
+            f"{type(self).__name__} has no pearson_residual, r with B r the gradient of its loss "
+            "and B its root, which mupc.GaussNewton needs: write one, or use "
             "mupc.InErrors(mupc.LBFGS())"
         )
 
 
-# The least root by which a gradient is divided: what it makes of a term that bends less is as good.
+# By a smaller root a gradient is not divided: r² could overflow. Where it is as small, the loss has
+# no curvature to speak of, and Gauss–Newton steps are those of the gradient with either.
 _LEAST = 1e-6
 
 
@@ -268,9 +268,24 @@ def losses(
                 f"observed must be shaped like the terms of the likelihood, {terms.shape}, not "
                 f"{observed.shape}"
             )
-        # What is not known may be anything, also not a number.
-        y = jnp.where(observed.reshape(*terms.shape, *([1] * (y.ndim - terms.ndim))) > 0, y, 0)
+    y, _ = known_part(y, observed, output)
     terms = jax.vmap(one)(y, output)
     if observed is not None:
         terms = observed * terms
     return jnp.sum(terms.reshape(len(terms), -1), axis=1)
+
+
+def known_part(
+    y: Num[AnyArray, "batch ..."],
+    observed: Num[AnyArray, "batch ..."] | None,
+    output: Float[Array, "batch ..."],
+) -> tuple[Float[Array, "batch ..."], Float[Array, "..."]]:
+    """Return y, zero where it is not observed, and what is observed, to multiply an output by.
+
+    What is not known may be anything, also not a number.
+    """
+    y = jnp.asarray(y, output.dtype)
+    if observed is None:
+        return y, jnp.ones((), output.dtype)
+    known = observed.reshape(*observed.shape, *([1] * (output.ndim - observed.ndim)))
+    return jnp.where(known > 0, y, 0), jnp.asarray(known, output.dtype)

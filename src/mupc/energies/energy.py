@@ -144,17 +144,16 @@ class GaussNewtonMaps(NamedTuple):
     applies $D^{-1/2}$, `up` applies $B^\top J D^{-1/2}$ to errors and `down` its transpose to
     outputs; the latter two cost one sweep each.
 
-    `residual` is r with $B r$ the gradient by the output, (batch, ...), and `slopes` the gradient
-    of the hidden energies by the errors. So of a gradient by errors, h, `down(residual)` is
-    `whiten(h - slopes)`, without a sweep.
+    `residual` takes the energy's gradient by the errors at the same point, and returns r with
+    $B r$ the gradient by the output, and `down(r)`: that is what the gradient by the errors has
+    besides the hidden energies' own, and costs no sweep.
     """
 
     whiten: Callable[[Activities], Activities]
     up: Callable[[Activities], Float[Array, "batch ..."]]
     down: Callable[[Float[Array, "batch ..."]], Activities]
     sign: Float[Array, " batch"]
-    residual: Float[Array, "batch ..."]
-    slopes: Activities
+    residual: Callable[[Activities], tuple[Float[Array, "batch ..."], Activities]]
 
 
 class ErrorEnergy(Energy):

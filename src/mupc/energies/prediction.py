@@ -18,7 +18,7 @@ from mupc.arrays import (
 )
 from mupc.energies.energy import GaussNewtonMaps, NudgedEnergy, Point, check_overrides
 from mupc.kinds import check_kind
-from mupc.likelihoods import Likelihood, losses
+from mupc.likelihoods import Likelihood, known_part, losses
 from mupc.networks import Activities, Known, Network, with_gradient
 from mupc.regularisers import Regulariser, activity_terms, weight_terms
 
@@ -270,27 +270,24 @@ class FreeEnergy(NudgedEnergy):
                 "more than one of errors: use mupc.InErrors(mupc.GradientDescent(…)) with it"
             )
         activities, output = point.activities, self.output(point)
-        strength = over_rows(jnp.sqrt(jnp.abs(self.precision)), output)
-        y = jnp.asarray(self.y, output.dtype)
-        if self.observed is not None:
-            terms = self.observed.shape
-            known = self.observed.reshape(*terms, *([1] * (output.ndim - len(terms))))
-            strength = strength * jnp.sqrt(known)
-            y = jnp.where(known > 0, y, 0)
+        y, known = known_part(self.y, self.observed, output)
+        strength = over_rows(jnp.sqrt(jnp.abs(self.precision)), output) * jnp.sqrt(known)
+        sign = jnp.broadcast_to(jnp.sign(self.precision), (len(self.x),))
         root = lambda v: strength * jax.vmap(self.likelihood.root)(output, v)  # noqa: E731
         transposed = jax.linear_transpose(root, output)
-        sign = jnp.broadcast_to(jnp.sign(self.precision), (len(self.x),))
-        residual = strength * jax.vmap(self.likelihood.pearson_residual)(y, output)
-        return GaussNewtonMaps(
-            whiten=self.whiten,
-            up=lambda d: transposed(self.network.pushforward(self.x, activities, self.whiten(d)))[
-                0
-            ],
-            down=lambda v: self.whiten(self.network.pullback(self.x, activities, root(v))),
-            sign=sign,
-            residual=over_rows(sign, output) * residual,
-            slopes=self._slopes(point)[0],
-        )
+
+        def up(errors: Activities) -> Float[Array, "batch ..."]:
+            return transposed(self.network.pushforward(self.x, activities, self.whiten(errors)))[0]
+
+        def down(v: Float[Array, "batch ..."]) -> Activities:
+            return self.whiten(self.network.pullback(self.x, activities, root(v)))
+
+        def residual(gradient: Activities) -> tuple[Float[Array, "batch ..."], Activities]:
+            deviations = jax.vmap(self.likelihood.pearson_residual)(y, output)
+            of_output = jax.tree.map(jnp.subtract, gradient, self._slopes(point)[0])
+            return over_rows(sign, output) * strength * deviations, self.whiten(of_output)
+
+        return GaussNewtonMaps(self.whiten, up, down, sign, residual)
 
     def of_sample(self, i: int | Int[Array, ""]) -> "FreeEnergy":
         """Return the energy of sample i alone, as a batch of one."""

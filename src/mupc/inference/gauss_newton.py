@@ -49,9 +49,15 @@ class GaussNewton(Solver):
     their sign), by `cg_steps` conjugate gradient steps.
 
     The first of them is along the likelihood's own residual r, $B r = \partial \ell / \partial
-    \hat y$, and costs nothing: what r does to the errors, $J^\top B r$, is what the gradient h has
-    beyond that of the hidden energies. Where inference starts at the feedforward pass it is h, and
-    the step is $\delta = -h / (1 + \|h\|^2 / \|r\|^2)$. As many steps as there are outputs solve
+    \hat y$, and costs no sweep, as $J^\top B r$ is known from h. From the feedforward pass, with
+    D = I, it gives
+
+    $$\delta = -\frac{h}{1 \pm \|h\|^2 / \|r\|^2},$$
+
+    a gradient step whose length is right where r is an eigenvector of $B^\top J J^\top B$, or that
+    has small eigenvalues, and else too long: so it is for regimes near backpropagation, and a
+    larger `cg_steps` for others. The further ones are conjugate to r and to one another (deflated
+    conjugate gradients, doi 10.1137/S1064829598339761). As many steps as there are outputs solve
     the system exactly; fewer still give a direction in which the energy falls, and where
     $I - B^\top J D^{-1} J^\top B$ has no positive curvature the direction is that of steepest
     descent. A step that does not lower a sample's energy is shrunk until it does.
@@ -111,68 +117,65 @@ class GaussNewton(Solver):
     def _correction(
         self, maps: GaussNewtonMaps, inner: Activities, gradient: Activities
     ) -> Activities:
-        """Return JᵀBs after conjugate gradient steps on (I + BᵀJJᵀB) s = BᵀJh, all whitened.
-
-        A direction d is followed by w = JᵀBd, and then d·(I + BᵀJJᵀB)d is ‖d‖² + ‖w‖² and d·BᵀJh is
-        w·h: so the last step needs no second sweep.
-        """
-        d = maps.residual
-        w = maps.whiten(jax.tree.map(jnp.subtract, gradient, maps.slopes))
-        first = _Direction(d, w, _curvature(maps, d, w))
-        size = _size(sample_products(w, inner), first)
-        total = _plus(None, maps.sign * size, w)
+        """Return ±JᵀBs after conjugate gradient steps on (I ± BᵀJJᵀB) s = BᵀJh, all whitened."""
+        first = _Direction.along(maps, *maps.residual(gradient))
+        size = _size(sample_products(first.w, inner), first)
+        total = _scaled(maps.sign * size, first.w)
         if self.cg_steps == 1:
             return total
-        # What (I + BᵀJJᵀB) s leaves of BᵀJh, in one sweep: it is linear in what is pushed up.
+        # What the system leaves of BᵀJh, in one sweep.
         left = jax.tree.map(jnp.subtract, inner, total)
-        residual = maps.up(left) - over_rows(size, d) * d
-        begin = _Conjugate(total, residual, residual, _squares(residual))
-
-        def follow(carry: _Conjugate) -> tuple[_Conjugate, _Direction, Array]:
-            """Go along a direction, less its part along the first, which its curvature couples."""
-            d, w = carry.direction, maps.down(carry.direction)
-            coupled = _rows_product(d, first.d) + maps.sign * sample_products(w, first.w)
-            back = -_size(coupled, first)
-            d, w = d + over_rows(back, d) * first.d, _plus(w, back, first.w)
-            direction = _Direction(d, w, _curvature(maps, d, w))
-            size = _size(_rows_product(carry.residual, d), direction)
-            total = _plus(carry.total, maps.sign * size, w)
-            return carry._replace(total=total), direction, size
+        residual = maps.up(left) - over_rows(size, first.d) * first.d
+        begin = _Conjugate(total, residual, residual)
 
         def iterate(_: Int[Array, ""], carry: _Conjugate) -> _Conjugate:
-            carry, (d, w, _), size = follow(carry)
+            carry, (d, w, _), size = _advance(maps, first, carry)
             push = maps.up(w)
             product = d + over_rows(maps.sign, push) * push
             residual = carry.residual - over_rows(size, product) * product
-            square = _squares(residual)
-            turn = ratio(square, carry.square)
-            direction = residual + over_rows(turn, residual) * d
-            return _Conjugate(carry.total, residual, direction, square)
+            turn = ratio(_products(residual, residual), _products(carry.residual, carry.residual))
+            return _Conjugate(carry.total, residual, residual + over_rows(turn, d) * d)
 
         if self.cg_steps > 2:  # an empty loop would still be compiled
             begin = jax.lax.fori_loop(0, self.cg_steps - 2, iterate, begin)
-        return follow(begin)[0].total
+        return _advance(maps, first, begin)[0].total
 
 
 class _Direction(NamedTuple):
-    """A direction d of the outputs, w = JᵀBd, and d·(I + BᵀJJᵀB)d."""
+    """A direction d of the outputs, w = JᵀBd, and d·(I ± BᵀJJᵀB)d = ‖d‖² ± ‖w‖²."""
 
     d: Float[Array, "batch ..."]
     w: Activities
     curvature: Float[Array, " batch"]
 
+    @classmethod
+    def along(
+        cls, maps: GaussNewtonMaps, d: Float[Array, "batch ..."], w: Activities
+    ) -> "_Direction":
+        return cls(d, w, _products(d, d) + maps.sign * sample_norms(w) ** 2)
+
 
 class _Conjugate(NamedTuple):
+    """The correction so far, what it leaves of the right-hand side, and where to go next."""
+
     total: Activities
     residual: Float[Array, "batch ..."]
     direction: Float[Array, "batch ..."]
-    square: Float[Array, " batch"]
 
 
-def _curvature(
-    maps: GaussNewtonMaps, d: Float[Array, "batch ..."], w: Activities
-) -> Float[Array, " batch"]:
-    return _squares(d) + maps.sign * sample_norms(w) ** 2
+def _advance(
+    maps: GaussNewtonMaps, first: _Direction, carry: _Conjugate
+) -> tuple[_Conjugate, _Direction, Float[Array, " batch"]]:
+    """Go along the next direction, less its part along the first, with which it is coupled."""
+    d, w = carry.direction, maps.down(carry.direction)
+    coupled = _products(d, first.d) + maps.sign * sample_products(w, first.w)
+    back = _size(coupled, first)
+    d = d - over_rows(back, d) * first.d
+    w = jax.tree.map(jnp.subtract, w, _scaled(back, first.w))
+    direction = _Direction.along(maps, d, w)
+    size = _size(_products(carry.residual, d), direction)
+    total = jax.tree.map(jnp.add, carry.total, _scaled(maps.sign * size, w))
+    return carry._replace(total=total), direction, size
 
 
 def _size(product: Float[Array, " batch"], along: _Direction) -> Float[Array, " batch"]:
@@ -180,10 +183,9 @@ def _size(product: Float[Array, " batch"], along: _Direction) -> Float[Array, " 
     return jnp.where(along.curvature > 0, ratio(product, along.curvature), 0)
 
 
-def _plus(v: Activities | None, size: Float[Array, " batch"], w: Activities) -> Activities:
-    """Return v + size · w, each sample's own size; v is zero if it is None."""
-    scaled = jax.tree.map(lambda w: over_samples(size, w) * w, w)
-    return scaled if v is None else jax.tree.map(jnp.add, v, scaled)
+def _scaled(size: Float[Array, " batch"], w: Activities) -> Activities:
+    """Multiply by a number of each sample."""
+    return jax.tree.map(lambda w: over_samples(size, w) * w, w)
 
 
 class _Trial(NamedTuple):
@@ -227,11 +229,5 @@ def _descend(
     return jax.lax.while_loop(failed, attempt, begin).position
 
 
-def _squares(v: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
-    return _rows_product(v, v)
-
-
-def _rows_product(
-    v: Float[Array, "batch ..."], w: Float[Array, "batch ..."]
-) -> Float[Array, " batch"]:
+def _products(v: Float[Array, "batch ..."], w: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
     return jnp.sum(v * w, axis=tuple(range(1, v.ndim)))
