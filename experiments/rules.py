@@ -10,6 +10,7 @@ by backpropagation through its relaxation.
 """
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -68,7 +69,9 @@ def row(case: str, shape: tuple[int, int], runs: Sequence[Run], dataset: str) ->
     seconds = median(run.training_seconds for run in runs)
     reports = [run.regime for run in runs if run.regime is not None]
     learning = ", ".join(f"{report.learning}/{len(report.hidden)}" for report in reports)
-    cosines = [report.cosine for report in reports if report.cosine is not None]
+    # A layer that the error has not reached has no gradient, and so no cosine.
+    every = [report.cosine for report in reports if report.cosine is not None]
+    cosines = [each for cosine in every if (each := [c for c in cosine if math.isfinite(c)])]
     least = f"{min(min(each) for each in cosines):.3f}" if cosines else ""
     typical = f"{median(median(each) for each in cosines):.3f}" if cosines else ""
     return line(

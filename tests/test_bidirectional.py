@@ -188,6 +188,7 @@ def test_hybrid_inference_begins_at_the_upward_pass():
     )
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("rule", ["bidirectional", "hybrid"])
 def test_both_networks_learn_and_are_kept(rule, tmp_path):
     settings = {

@@ -194,6 +194,7 @@ def test_other_inputs_are_refused():
         Configuration().changed({"network": "class-decoder", "rule": "backpropagation"})
 
 
+@pytest.mark.full
 def test_the_command_classifies_by_what_generates(tmp_path, capsys):
     """Where the latent variables are shared, as of a decoder, labels hardly matter: see docs."""
     out = tmp_path / "run"

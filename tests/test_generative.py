@@ -353,6 +353,7 @@ def test_sides_of_images_must_halve():
               data=Dataset.from_arrays(np.ones((8, 3)), np.ones((8, 1))))  # fmt: skip
 
 
+@pytest.mark.full
 def test_the_program_does_not_grow_with_blocks():
     rule = mupc.PredictiveCoding(
         mupc.InErrors(mupc.LBFGS()), 5, mupc.Gaussian(), hidden_precision=9
@@ -412,6 +413,7 @@ def test_a_network_has_one_free_input():
         mupc.with_prior(mupc.bidirectional_mlp(3, 2, width=4, depth=1, key=KEY), (3,))
 
 
+@pytest.mark.full
 def test_the_command_trains_a_decoder_and_says_how_far_off_its_pictures_are(tmp_path, capsys):
     out = str(tmp_path / "run")
     words = "--network decoder --latents 8 --width 16 --batch-size 50 --epochs 6 --report-every 50"

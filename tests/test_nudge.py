@@ -82,7 +82,7 @@ def both_firsts():
     return dict(zip((float(np.sign(b.energy.precision[0])) for b in begun), keys, strict=True))
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("problem", [dense, convolutional])
 @pytest.mark.parametrize(

@@ -214,6 +214,7 @@ def test_what_cannot_be_resumed_is_a_sentence(tmp_path, capsys):
     assert figures(out) == before
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("rule", KINDS["rule"])
 def test_every_rule_goes_on_as_if_nothing_had_stopped_it(rule, tmp_path, monkeypatch):
     """Also what it keeps from step to step, as a chain of samples."""

@@ -107,6 +107,7 @@ def test_what_is_read_is_likeliest_and_has_no_noise():
     assert rule.exact(mupc.residual_mlp(2, 2, width=4, depth=1, key=KEY)) is None
 
 
+@pytest.mark.full
 def test_the_command_samples_latent_variables(tmp_path, capsys):
     out = str(tmp_path / "run")
     words = (

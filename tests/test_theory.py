@@ -34,7 +34,7 @@ def jacobian(energy, i, errors):
     return jax.jacobian(run)(e), run(e)
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("precisions", [None, np.array([0.5, 2.0, 1.0, 4.0])])
 @pytest.mark.parametrize("make", [mupc.Gaussian, mupc.Categorical])
 def test_the_regime_number_of_a_sample_is_the_formula_at_any_point(make, precisions):

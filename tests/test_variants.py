@@ -350,6 +350,7 @@ KINDS = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_variant_trains_by_the_command_and_says_how(kind, tmp_path):
     settings = {"rule": kind, "depth": 4, "width": 32, "epochs": 4, **KINDS[kind]}

@@ -106,8 +106,8 @@ class Chain(Network):
             activities: Activities = ()
             before = jnp.asarray(x)
             for stage, e in zip(self.stages, own, strict=True):
-                z = stage.feedforward(before, e)
-                activities, before = (*activities, *z), z[-1][-1]
+                before, z = stage.feedforward(before, e)
+                activities = (*activities, *z)
             return Feedforward(activities, over_batch(self.top)(before))
 
     def predictions(

@@ -68,13 +68,19 @@ class Stage(eqx.Module):
         """Whether every layer is affine."""
         return all(block.linear for block in (self.entry, *self.blocks))
 
-    def feedforward(self, before: Num[Array, "batch ..."], errors: Activities | None) -> Activities:
-        """Run the layers in turn, adding to each prediction its error if there are errors."""
+    def feedforward(
+        self, before: Num[Array, "batch ..."], errors: Activities | None
+    ) -> tuple[Float[Array, "batch ..."], Activities]:
+        """Run the layers in turn, adding to each prediction its error if there are errors.
+
+        Returns the last activity, and all of them. Whoever goes on from the last one of a bank
+        instead has a gradient by the whole bank.
+        """
         z = over_batch(self.entry)(before)
         if errors is not None:
             z = z + errors[0][0]
         if not self.blocks:
-            return (z[None],)
+            return z, (z[None],)
         arrays, rest = eqx.partition(self.blocks, eqx.is_array)
 
         def repetition(z: Array, layer: PyTree[Array]) -> tuple[Array, tuple[Array, ...]]:
@@ -86,8 +92,9 @@ class Stage(eqx.Module):
                 activities = (*activities, z)
             return z, activities
 
-        _, banks = jax.lax.scan(repetition, z, (arrays, None if errors is None else errors[1:]))
-        return (z[None], *banks)
+        layers = (arrays, None if errors is None else errors[1:])
+        last, banks = jax.lax.scan(repetition, z, layers)
+        return last, (z[None], *banks)
 
     def predictions(self, before: Num[Array, "batch ..."], activities: Activities) -> Activities:
         """Predict every activity from the one below it."""
