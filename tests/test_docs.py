@@ -133,7 +133,8 @@ def smaller(words):
     if given.get("--dataset") in (["mnist"], ["cifar10"]) or "--preset" in given:
         given["--dataset"] = ["digits"]  # there without a download
     usual = options(shlex.split(USUAL.get(words[0], "")))
-    if (own := NETWORKS.get(" ".join(given.get("--network", [])))) is not None:
+    of_preset = {"conv-ngc": "conv-decoder"}.get(" ".join(given.get("--preset", [])))
+    if (own := NETWORKS.get(of_preset or " ".join(given.get("--network", [])))) is not None:
         usual = options(shlex.split(own))
     given |= {name: values for name, values in usual.items() if name}
     return [word for name, values in given.items() for word in [*([name] if name else []), *values]]
