@@ -17,6 +17,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _cache = tempfile.TemporaryDirectory(prefix="mupc-tests-", ignore_cleanup_errors=True)
     os.environ["MUPC_CACHE"] = _cache.name
 
+# For layouts over several of them; all else runs on the first.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+
 import jax
 import jaxtyping
 import pytest

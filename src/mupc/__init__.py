@@ -111,6 +111,7 @@ from mupc.training import fit as fit
 from mupc.training import recall as recall
 from mupc.training import sample as sample
 from mupc.training import scalars as scalars
+from mupc.training.layout import Layout as Layout
 from mupc.training.step import init as init
 from mupc.training.step import step as step
 

@@ -20,7 +20,8 @@ class TrainOptions(Setting):
     print_config: bool = False
     """Print the configuration as a TOML file, for --file, and do not train."""
     resume: str | None = None
-    """Run folder to continue from its newest checkpoint, instead of all other options but data."""
+    """Run folder to continue from its newest checkpoint, instead of all other options but data and
+    layout."""
     data: MovedData = None
     extend: str | None = None
     """Run folder to train longer, in a folder of its own: its configuration and its network are
@@ -33,7 +34,7 @@ _STATUS = {Ended.DIVERGED: 1, Ended.INTERRUPTED: 130, Ended.TERMINATED: 143}
 def run(words: Sequence[str]) -> int:
     """Train, and return the exit status."""
     words = _extending(words)
-    options, config, *_ = parse("train", words, TrainOptions, Base())
+    options, config, given, _ = parse("train", words, TrainOptions, Base())
     if options.resume is not None:
         _check_alone(words)
     elif options.data is not None:
@@ -49,7 +50,13 @@ def run(words: Sequence[str]) -> int:
     run = (
         train(config, begin=begin, signals=Ending)
         if options.resume is None
-        else resume(options.resume, data=options.data, begin=begin, signals=Ending)
+        else resume(
+            options.resume,
+            data=options.data,
+            layout=given.get("layout"),
+            begin=begin,
+            signals=Ending,
+        )
     )
     print(run.result.message)
     if run.test is not None:
@@ -84,7 +91,7 @@ def _extending(words: Sequence[str]) -> Sequence[str]:
 def _check_alone(words: Sequence[str]) -> None:
     """Refuse other options beside --resume: a run continues as it began."""
     given = [word.partition("=")[0] for word in words if word.startswith("--")]
-    if others := [name for name in given if name not in ("--resume", "--data")]:
+    if others := [name for name in given if name not in ("--resume", "--data", "--layout")]:
         raise ConfigError(
             f"`resume` continues a run as it was configured: leave out {', '.join(others)}"
         )

@@ -106,9 +106,14 @@ class HopfieldEnergy(NudgedEnergy):
 
     def layers(self, point: Point) -> Float[Array, "layers batch"]:
         """Return each layer's energy of each sample, (H + 1, batch), from input to output."""
-        squares = [0.5 * layer_square_norms(e) for e in point.errors]
-        own = self._besides(point.activities)
-        return own.at[:-1].add(self.network.in_order(squares))
+        terms, cost = self._besides(point.activities)
+        terms = jax.tree.map(jnp.add, self._squares(point), terms)
+        return jnp.concatenate([self.network.in_order(terms), cost[None]])
+
+    def samples(self, point: Point) -> Float[Array, " batch"]:
+        """Return each sample's energy, the sum of its layers'."""
+        terms, cost = self._besides(point.activities)
+        return sum((jnp.sum(term, axis=0) for term in (*self._squares(point), *terms)), cost)
 
     def of_weights(self) -> Float[Array, ""]:
         """Return the sum of the regularisers' terms on the weights."""
@@ -140,18 +145,27 @@ class HopfieldEnergy(NudgedEnergy):
         slopes = jax.tree.map(jnp.add, point.errors, slopes)
         return self.network.projected(point.activities, slopes)
 
-    def _besides(self, activities: Activities) -> Float[Array, "layers batch"]:
-        """Return all parts of the energy but the half squares of increments."""
-        hidden = self.network.couplings(self.x, activities)
+    def _squares(self, point: Point) -> tuple[Float[Array, "_layer batch"], ...]:
+        """Return the half squares of increments."""
+        return tuple(0.5 * layer_square_norms(e) for e in point.errors)
+
+    def _besides(
+        self, activities: Activities
+    ) -> tuple[tuple[Float[Array, "_layer batch"], ...], Float[Array, " batch"]]:
+        """Return all other parts of the energy: those of layers, by bank, and the cost."""
+        terms = self.network.couplings(self.x, activities)
         if (decay := activity_terms(self.regularisers, activities)) is not None:
-            hidden = hidden + self.network.in_order(decay)
+            terms = jax.tree.map(jnp.add, terms, tuple(decay))
         cost = self.likelihood.precision * self.output_loss(self.network.output(activities))
-        cost = cost if self.factors is None else self.factors * cost
-        return jnp.concatenate([hidden, cost[None]])
+        return terms, cost if self.factors is None else self.factors * cost
 
     def _forces(self, point: Point) -> Activities:
         """Return the gradient of these by the states."""
-        return jax.grad(lambda states: jnp.sum(self._besides(states)))(point.activities)
+
+        def total(states: Activities) -> Float[Array, ""]:
+            return sum(map(jnp.sum, jax.tree.leaves(self._besides(states))), jnp.zeros(()))
+
+        return jax.grad(total)(point.activities)
 
     def gauss_newton(self, point: Point) -> GaussNewtonMaps:
         """Refuse: couplings are no sum of squares.

@@ -183,12 +183,13 @@ class FreeEnergy(NudgedEnergy):
 
     def layers(self, point: Point) -> Float[Array, "layers batch"]:
         """Return each layer's energy of each sample, (H + 1, batch), from input to output."""
-        banks = zip(point.errors, self._own(point.errors), strict=True)
-        terms = [jax.vmap(self._term)(e, own) for e, own in banks]
-        if (decay := activity_terms(self.regularisers, point.activities)) is not None:
-            terms = [a + self._sign * b for a, b in zip(terms, decay, strict=True)]
-        output = self.of_output(self.output(point))
+        terms, output = self._by_banks(point)
         return jnp.concatenate([self.network.in_order(terms), output[None]])
+
+    def samples(self, point: Point) -> Float[Array, " batch"]:
+        """Return each sample's energy, the sum of its layers'."""
+        terms, output = self._by_banks(point)
+        return sum((jnp.sum(term, axis=0) for term in terms), output)
 
     def samples_and_gradient(
         self, activities: Activities
@@ -303,6 +304,16 @@ class FreeEnergy(NudgedEnergy):
         if own.multiplier is None:
             return term
         return term + jnp.sum(own.multiplier * e, axis=tuple(range(1, e.ndim)))
+
+    def _by_banks(
+        self, point: Point
+    ) -> tuple[list[Float[Array, "_layer batch"]], Float[Array, " batch"]]:
+        """Return each sample's energy of every layer, by bank, and that of its output."""
+        banks = zip(point.errors, self._own(point.errors), strict=True)
+        terms = [jax.vmap(self._term)(e, own) for e, own in banks]
+        if (decay := activity_terms(self.regularisers, point.activities)) is not None:
+            terms = [a + self._sign * b for a, b in zip(terms, decay, strict=True)]
+        return terms, self.of_output(self.output(point))
 
     def _own(self, banks: Activities) -> tuple["_Own", ...]:
         """Return what every layer has of its own, by bank."""

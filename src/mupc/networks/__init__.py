@@ -30,6 +30,10 @@ from mupc.networks.hopfield import residual_hopfield as residual_hopfield
 from mupc.networks.layered_hopfield import LastState as LastState
 from mupc.networks.layered_hopfield import layered_hopfield as layered_hopfield
 from mupc.networks.layered_hopfield import read_couplings as read_couplings
+from mupc.networks.mesh import DATA as DATA
+from mupc.networks.mesh import DEPTH as DEPTH
+from mupc.networks.mesh import check_divides as check_divides
+from mupc.networks.mesh import devices_along as devices_along
 from mupc.networks.mlp import residual_mlp as residual_mlp
 from mupc.networks.network import Feedforward as Feedforward
 from mupc.networks.network import Layer as Layer
@@ -44,8 +48,8 @@ from mupc.networks.rates import scale_adam as scale_adam
 from mupc.networks.rates import scale_by as scale_by
 from mupc.networks.rates import scale_sgd as scale_sgd
 from mupc.networks.rates import scale_uniform as scale_uniform
+from mupc.networks.repetition import with_gradient as with_gradient
 from mupc.networks.stage import Stage as Stage
-from mupc.networks.stage import with_gradient as with_gradient
 from mupc.networks.transformers import TokenEmbedding as TokenEmbedding
 from mupc.networks.transformers import transformer as transformer
 from mupc.networks.transformers import vision_transformer as vision_transformer

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Num, PyTree
 from mupc.arrays import AnyArray
 from mupc.networks.block import Activities, Block, Known, over_batch
 from mupc.networks.network import Feedforward, Layer, Network
-from mupc.networks.stage import Stage, Term, by_parameters, on_platforms, with_gradient
+from mupc.networks.repetition import Term, by_parameters, on_platforms, with_gradient
+from mupc.networks.stage import Stage
 
 
 class Chain(Network):

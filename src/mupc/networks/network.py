@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Num, PyTree
 
 from mupc.arrays import AnyArray, layer_square_norms
 from mupc.networks.block import Activities, Block, Known
-from mupc.networks.stage import Term, with_gradient
+from mupc.networks.repetition import Term, with_gradient
 
 
 class Feedforward(NamedTuple):

@@ -1,25 +1,18 @@
-"""A stage: an entry and repetitions of a pattern of blocks, with depth as an array axis."""
-
-from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+"""A stage: an entry, and repetitions of a pattern of blocks after it."""
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Num, PyTree
+from jaxtyping import Array, Float, Num, PyTree
 
 from mupc.networks.block import Activities, Block, over_batch
-
-Term = Callable[..., Float[Array, " batch"]]
-"""A part of an energy: each sample's value, from arrays of one layer (batch, ...)."""
-
-
-class LocalGradient(NamedTuple):
-    """The sum of a stage's terms, (batch,), and its gradient by the stage's two arguments."""
-
-    samples: Float[Array, " batch"]
-    before: Array
-    activities: Activities
+from mupc.networks.pipeline import Pipeline, parted
+from mupc.networks.repetition import (
+    LocalGradient,
+    Repetition,
+    Term,
+    by_parameters,
+    local_gradient,
+)
 
 
 class Stage(eqx.Module):
@@ -41,17 +34,12 @@ class Stage(eqx.Module):
     )
 
     def __check_init__(self) -> None:
-        sizes = [_length(block) for block in self.blocks]
-        if len(set(sizes)) > 1 or 0 in sizes:
-            raise ValueError(
-                f"the blocks of a pattern are repeated equally often, at least once: their arrays "
-                f"must have one leading axis of the same length, not {sizes}"
-            )
+        Repetition(self.blocks)
 
     @property
     def repetitions(self) -> int:
         """n, how often the pattern is repeated."""
-        return _length(self.blocks[0]) if self.blocks else 0
+        return Repetition(self.blocks).count
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -81,28 +69,15 @@ class Stage(eqx.Module):
             z = z + errors[0][0]
         if not self.blocks:
             return z, (z[None],)
-        arrays, rest = eqx.partition(self.blocks, eqx.is_array)
-
-        def repetition(z: Array, layer: PyTree[Array]) -> tuple[Array, tuple[Array, ...]]:
-            parts, own = layer
-            activities: tuple[Array, ...] = ()
-            for place, block in enumerate(eqx.combine(parts, rest)):
-                u = over_batch(block)(z)
-                z = u if own is None else u + own[place]
-                activities = (*activities, z)
-            return z, activities
-
-        layers = (arrays, None if errors is None else errors[1:])
-        last, banks = jax.lax.scan(repetition, z, layers)
+        last, banks = self._repeated.feedforward(z, None if errors is None else errors[1:])
         return last, (z[None], *banks)
 
     def predictions(self, before: Num[Array, "batch ..."], activities: Activities) -> Activities:
         """Predict every activity from the one below it."""
-        predict = lambda block, z: over_batch(block)(z)  # noqa: E731
         first = over_batch(self.entry)(before)[None]
-        belows = self._belows(activities)
-        pairs = zip(self.blocks, belows, strict=True)
-        return (first, *(_each(predict, block, z) for block, z in pairs))
+        if not self.blocks:
+            return (first,)
+        return (first, *self._repeated.predictions(activities[0][0], activities[1:]))
 
     def pushforward(
         self,
@@ -122,17 +97,8 @@ class Stage(eqx.Module):
             first = first + jax.jvp(over_batch(self.entry), (before,), (change,))[1]
         if not self.blocks:
             return first
-        arrays, rest = eqx.partition(self.blocks, eqx.is_array)
-
-        def repetition(change: Array, layer: tuple[Any, ...]) -> tuple[Array, None]:
-            parts, own, i = layer
-            for place, block in enumerate(eqx.combine(parts, rest)):
-                below = self._below(activities, place, i)
-                change = jax.jvp(over_batch(block), (below,), (change,))[1] + own[place]
-            return change, None
-
-        layers = (arrays, changes[1:], jnp.arange(self.repetitions))
-        return jax.lax.scan(repetition, first, layers)[0]
+        own = activities[0][0], activities[1:]
+        return self._repeated.pushforward(*own, first, changes[1:])
 
     def pullback(
         self, activities: Activities, last: Float[Array, "batch ..."], gradients: Activities | None
@@ -141,25 +107,11 @@ class Stage(eqx.Module):
 
         `last` is what reaches the last activity from beyond the stage, `gradients` is g.
         """
-        top = last if gradients is None else last + gradients[-1][-1]
-        if not self.blocks:
-            return (top[None],)
-        arrays, rest = eqx.partition(self.blocks, eqx.is_array)
-        below_own = None if gradients is None else self._belows(gradients)
-
-        def repetition(above: Array, layer: tuple[Any, ...]) -> tuple[Array, tuple[Array, ...]]:
-            parts, own, i = layer
-            adjoints: tuple[Array, ...] = ()
-            blocks = eqx.combine(parts, rest)
-            for place in reversed(range(len(blocks))):
-                adjoints = (above, *adjoints)
-                z = self._below(activities, place, i)
-                (above,) = jax.vjp(over_batch(blocks[place]), z)[1](above)
-                above = above if own is None else above + own[place]
-            return above, adjoints
-
-        layers = (arrays, below_own, jnp.arange(self.repetitions))
-        first, banks = jax.lax.scan(repetition, top, layers, reverse=True)
+        first, banks = last, ()
+        if self.blocks:
+            own = None if gradients is None else gradients[1:]
+            first, banks = self._repeated.pullback(activities[0][0], activities[1:], last, own)
+        first = first if gradients is None else first + gradients[0][0]
         return (first[None], *banks)
 
     def local_gradient(
@@ -182,33 +134,15 @@ class Stage(eqx.Module):
             above: the gradient by its last activity of what lies beyond the stage.
             numbers: for each bank, one for each layer (or None).
         """
-
-        def local(block: Block, below: Array, z: Array, number: Any) -> tuple[Any, ...]:
-            one = lambda below, z: term(over_batch(block)(below), z, number)  # noqa: E731
-            samples, (down, own) = with_gradient(one, below, z)
-            return samples, down, own
-
-        arrays, rest = eqx.partition(self.blocks, eqx.is_array)
-
-        def repetition(
-            carry: tuple[Array, Array], layer: tuple[Any, ...]
-        ) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
-            (samples, above), (parts, z, number, i) = carry, layer
-            blocks, gradients = eqx.combine(parts, rest), ()
-            for place in reversed(range(len(blocks))):
-                below = self._below(activities, place, i)
-                value, down, own = local(blocks[place], below, z[place], number[place])
-                samples, gradients = samples + value, (own + above, *gradients)
-                above = down
-            return (samples, above), gradients
-
-        first = jax.tree.map(lambda values: values[0], numbers[0])
-        samples, down, own = local(self.entry, before, activities[0][0], first)
-        if not self.blocks:
-            return LocalGradient(samples, down, ((own + above)[None],))
-        layers = (arrays, activities[1:], numbers[1:], jnp.arange(self.repetitions))
-        (samples, above), banks = jax.lax.scan(repetition, (samples, above), layers, reverse=True)
-        return LocalGradient(samples, down, ((own + above)[None], *banks))
+        z = activities[0][0]
+        own = jax.tree.map(lambda values: values[0], numbers[0])
+        first = local_gradient(term, self.entry, before, z, own)
+        samples, banks = first.samples, ()
+        if self.blocks:
+            rest = self._repeated.local_gradient(term, z, activities[1:], above, numbers[1:])
+            samples, above, banks = samples + rest.samples, rest.before, rest.activities
+        by_first = first.activities[0] + above
+        return LocalGradient(samples, first.before, (by_first[None], *banks))
 
     def parameter_gradient(
         self, before: Num[Array, "batch ..."], activities: Activities, cotangents: Activities
@@ -217,85 +151,17 @@ class Stage(eqx.Module):
 
         Every layer's part is its own: of the activity below it and of its cotangent c.
         """
-        entry = by_parameters(self.entry, before, cotangents[0][0])
-        belows = self._belows(activities)
-        layers = zip(self.blocks, belows, cotangents[1:], strict=True)
-        blocks = [_each(by_parameters, *own) for own in layers]
+        entry, blocks = by_parameters(self.entry, before, cotangents[0][0]), ()
+        if self.blocks:
+            own = activities[0][0], activities[1:], cotangents[1:]
+            blocks = self._repeated.parameter_gradient(*own)
         like = eqx.filter(self, eqx.is_inexact_array)
         return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves((entry, blocks)))
 
     def loops_on(self, activities: Activities) -> tuple[str, ...]:
         """Return the platforms on which a block of the stage asks for a loop over layers."""
-        pairs = zip(self.blocks, activities[1:], strict=True)
-        platforms = [block.loops_on(z[0].size, local=True) for block, z in pairs]
-        return tuple(sorted({platform for some in platforms for platform in some}))
+        return self._repeated.loops_on(activities[1:])
 
-    def _belows(self, arrays: Activities) -> Activities:
-        """Return for each place of the pattern what lies below it, layer by layer."""
-        if not self.blocks:
-            return ()
-        return (jnp.concatenate([arrays[0], arrays[-1][:-1]]), *arrays[1:-1])
-
-    def _below(self, arrays: Activities, place: int, i: Int[Array, ""]) -> Array:
-        """Return what lies below a place in repetition i, without a copy of all the others."""
-        if place:
-            return _at(arrays[place], i)
-        return jnp.where(i > 0, _at(arrays[-1], jnp.maximum(i - 1, 0)), arrays[0][0])
-
-
-def _at(arrays: Float[Array, "layer batch ..."], i: Int[Array, ""]) -> Float[Array, "batch ..."]:
-    return jax.lax.dynamic_index_in_dim(arrays, i, keepdims=False)
-
-
-def _length(block: Block) -> int:
-    """Return the length of the leading axis of a stacked block's arrays."""
-    leaves = jax.tree.leaves(eqx.filter(block, eqx.is_array))
-    lengths = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
-    if len(lengths) != 1 or None in lengths:
-        raise ValueError(
-            f"the arrays of a stacked block must share a leading axis, one entry for each layer; "
-            f"build {type(block).__name__} under equinox.filter_vmap"
-        )
-    return cast(int, lengths.pop())
-
-
-def _each(function: Callable[..., Any], block: Block, *arrays: Array) -> Any:
-    """Map a function of a layer and its arrays over a stack, in the way that the block asks for."""
-    parts, rest = eqx.partition(block, eqx.is_array)
-    one = lambda layer: function(eqx.combine(layer[0], rest), *layer[1:])  # noqa: E731
-    loop = lambda *layers: jax.lax.map(one, layers)  # noqa: E731
-    together = lambda *layers: jax.vmap(one)(layers)  # noqa: E731
-    platforms = block.loops_on(arrays[0][0].size, local=False)
-    return on_platforms(platforms, loop, together, parts, *arrays)
-
-
-def on_platforms(
-    platforms: tuple[str, ...], loop: Callable[..., Any], together: Callable[..., Any], *arrays: Any
-) -> Any:
-    """Compute by a loop on some platforms, and all at once on others, chosen when it is lowered."""
-    if not platforms:
-        return together(*arrays)
-    ways = dict.fromkeys(platforms, loop)
-    return jax.lax.platform_dependent(*arrays, default=together, **ways)
-
-
-def by_parameters(block: Block, below: Array, cotangent: Array) -> Block:
-    """Return the gradient of ⟨cotangent, u⟩ by a block's trainable arrays."""
-    params, rest = eqx.partition(block, eqx.is_inexact_array)
-    predict = lambda params: over_batch(cast(Block, eqx.combine(params, rest)))(below)  # noqa: E731
-    return jax.vjp(predict, params)[1](cotangent)[0]
-
-
-def with_gradient(term: Term, *arrays: Array) -> tuple[Float[Array, " batch"], tuple[Any, ...]]:
-    """Return each sample's value of a term, and the gradient of their sum by every array.
-
-    An array of integers (the input may be one) has no gradient, and gets none.
-    """
-
-    def total(*arrays: Array) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
-        samples = term(*arrays)
-        return jnp.sum(samples), samples
-
-    by_all = jax.grad(total, argnums=tuple(range(len(arrays))), has_aux=True, allow_int=True)
-    gradient, samples = by_all(*arrays)
-    return samples, gradient
+    @property
+    def _repeated(self) -> Repetition | Pipeline:
+        return parted(Repetition(self.blocks))

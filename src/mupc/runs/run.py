@@ -25,7 +25,7 @@ from mupc.records import (
     record_from,
 )
 from mupc.runs.network_file import Origin, save_network
-from mupc.runs.setup import check_data, load_data, set_up, summary
+from mupc.runs.setup import Setup, check_data, lay_out, load_data, set_up, summary
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.files import stored
 from mupc.settings.setting import Located, Traced
@@ -33,6 +33,7 @@ from mupc.training.checkpoint import Checkpoints
 from mupc.training.evaluate import evaluate
 from mupc.training.fit import prepare
 from mupc.training.fit import train as train_sessions
+from mupc.training.layout import Layout, within
 from mupc.training.plan import Schedule
 from mupc.training.results import FitResult
 from mupc.training.session import Member
@@ -142,17 +143,21 @@ def train_together(
             check_new(config.run.out)
     data = load_data(configs[0]) if data is None else data
     schedule = check_data(configs[0], data)
-    starts, members = zip(*(_start(config, data, schedule) for config in configs), strict=True)
+    setups = [set_up(config, data, schedule.steps) for config in configs]
+    layout = lay_out(configs[0], setups[0].member.network, len(setups))
+    pairs = zip(configs, setups, strict=True)
+    starts, members = zip(*(_start(*own, data, schedule) for own in pairs), strict=True)
     with ExitStack() as held:
         for start in starts:
             held.enter_context(start.folder.held())
-        return _train(starts, members, begin, signals=signals)
+        return _train(starts, members, begin, layout, signals=signals)
 
 
 def resume(
     path: str | Path,
     *,
     data: str | None = None,
+    layout: str | None = None,
     begin: Begin | None = None,
     signals: type[Signals] = Passed,
 ) -> Run:
@@ -164,6 +169,7 @@ def resume(
     Args:
         path: the run folder.
         data: where its data lie now, if they were moved: an `.npz` file, or a folder of files.
+        layout: over which devices it is parted from now on; as before unless given.
         begin: as for `train`.
         signals: as for `train`.
 
@@ -174,6 +180,7 @@ def resume(
     """
     folder = RunFolder.open(path)
     config = stored(folder.config()).moved(data)
+    config = config if layout is None else config.changed({"layout": layout})
     with folder.held():
         result = folder.result()
         if result is not None and result.ended is not Ended.INTERRUPTED:
@@ -186,14 +193,17 @@ def resume(
         initial = folder.initial if folder.initial.is_file() else None
         setup = set_up(config, loaded, start.steps, regime, initial=initial)
         member = setup.member._replace(saved=saved)
-        prepare([member], loaded, schedule)  # is it of this run?
+        parted = lay_out(config, member.network)
+        prepare([member], loaded, schedule, parted)  # is it of this run?
         folder.reopen(config.tables(), [] if saved is None else saved.progress["records"])
-        (run,) = _train([start], [member], begin, signals=signals)
+        (run,) = _train([start], [member], begin, parted, signals=signals)
     return run
 
 
-def _start(config: Configuration, data: Dataset, schedule: Schedule) -> tuple[Start, Member]:
-    member, regime = set_up(config, data, schedule.steps)
+def _start(
+    config: Configuration, setup: Setup, data: Dataset, schedule: Schedule
+) -> tuple[Start, Member]:
+    member, regime = setup
     folder = RunFolder.create(
         config.run.out, config.tables(), _environment(), regime, config.label, summary(data)
     )
@@ -206,13 +216,16 @@ def _train(
     starts: Sequence[Start],
     members: Sequence[Member],
     begin: Begin | None,
+    layout: Layout | None,
     *,
     signals: type[Signals],
 ) -> list[Run]:
     """Make the steps of runs whose folders are there, and end them."""
     kept = [_recorded(start, member, begin) for start, member in zip(starts, members, strict=True)]
-    results = train_sessions(prepare(kept, starts[0].data, starts[0].schedule), signals())
-    return [_finish(start, result) for start, result in zip(starts, results, strict=True)]
+    with within(layout):
+        sessions = prepare(kept, starts[0].data, starts[0].schedule, layout)
+        results = train_sessions(sessions, signals())
+        return [_finish(start, result) for start, result in zip(starts, results, strict=True)]
 
 
 def _recorded(start: Start, member: Member, begin: Begin | None) -> Member:

@@ -14,6 +14,7 @@ from mupc.records import DataSummary, Regime, RunError
 from mupc.runs.network_file import load_network
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.network import NetworkKind
+from mupc.training.layout import Layout
 from mupc.training.plan import Schedule
 from mupc.training.session import Member, first_batch
 from mupc.training.tensorboard import check_tensorboard
@@ -70,6 +71,24 @@ def member_of(config: Configuration, network: Network, steps: int, key: PRNGKeyA
 def _draw(network: NetworkKind, shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> Network:
     """Draw a network as one program: operation by operation it takes a second longer."""
     return network.build(shape, outputs, key)
+
+
+def lay_out(config: Configuration, network: Network, runs: int = 1) -> Layout | None:
+    """Return how runs of a network are parted over devices; None if they are not.
+
+    Raises:
+        ConfigError: if there are not as many devices, or they do not divide the runs.
+    """
+    if not config.run.parts:
+        return None
+    try:
+        layout = Layout(**config.run.parts)
+        layout.check(network)
+        layout.check_batch(config.training.batch_size)
+        layout.check_members(runs)
+    except ValueError as error:
+        raise ConfigError(f"`layout`: {error}") from error
+    return layout
 
 
 def load_data(config: Configuration) -> Dataset:

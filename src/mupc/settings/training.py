@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from annotated_types import Lt
+from pydantic import AfterValidator
 
 from mupc.data import Dataset, steps_per_epoch
 from mupc.settings.setting import (
@@ -20,6 +21,7 @@ from mupc.settings.setting import (
     Traced,
     unheeded,
 )
+from mupc.training.layout import AXES
 from mupc.training.plan import Plan
 
 
@@ -100,8 +102,29 @@ class Training(Section):
         )
 
 
+def _parts(text: str) -> dict[str, int]:
+    """Return what a layout is made of: `data=4,depth=2` as a dictionary.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    parts: dict[str, int] = {}
+    for part in text.replace(" ", "").split(",") if text else ():
+        name, _, number = part.partition("=")
+        if name not in AXES or name in parts or not number.isdecimal() or not int(number):
+            names = ", ".join(AXES)
+            raise ValueError(f"it must be such as data=4,depth=2, of {names}, not {text}")
+        parts[name] = int(number)
+    return parts
+
+
+def _layout(text: str) -> str:
+    _parts(text)
+    return text
+
+
 class RunKeeping(Section):
-    """How the run is kept."""
+    """How the run is kept, and where it runs."""
 
     out: Annotated[OutPlace, Kept()] = "runs/{label}"
     """Run folder, new; `{label}` stands for a name made of the settings, and a number if there is
@@ -117,6 +140,14 @@ class RunKeeping(Section):
 
     compilation_cache: Annotated[bool, Kept()] = True
     """Keep compiled programs in the user's cache folder, so that the next start is quicker."""
+    layout: Annotated[str, AfterValidator(_layout), Kept()] = ""
+    """Parts that go to devices of their own: of batches, depth and runs together, such as
+    data=4,depth=2; one device unless given."""
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The arguments of `mupc.Layout`; none if there is to be none."""
+        return _parts(self.layout)
 
     @property
     def intervals(self) -> dict[str, Any]:

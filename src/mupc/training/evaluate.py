@@ -13,6 +13,7 @@ from mupc.learning import Backpropagation, LearningRule, PredictiveCoding, gener
 from mupc.likelihoods import Categorical, Likelihood, is_distribution, losses
 from mupc.networks import Network, check_network
 from mupc.records import Evaluation
+from mupc.training.layout import samples_parted
 from mupc.training.recall import class_energies
 from mupc.training.results import FitResult
 
@@ -80,6 +81,7 @@ def _evaluate_batch(
     x: Num[Array, "batch ..."],
     y: Float[Array, "batch ..."],
 ) -> tuple[Float[Array, ""], ...]:
+    x, y = samples_parted((x, y))
     if network.classes and isinstance(rule, PredictiveCoding):
         output = generated(network, x, rule.reads.settled(network, x, y).point)
         right = hits(-class_energies(network, rule.reads, y)[0], x)

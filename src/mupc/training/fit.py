@@ -13,6 +13,7 @@ from mupc.learning import LearningRule
 from mupc.networks import Network
 from mupc.records import Ended, Record
 from mupc.training.checkpoint import Checkpoints
+from mupc.training.layout import Layout, within
 from mupc.training.observers import Keep, Log, Observer, Report, Validate
 from mupc.training.plan import Plan, Schedule
 from mupc.training.progress import Progress
@@ -38,6 +39,7 @@ def fit(
     callback: Callable[[Record], None] | None = None,
     checkpoints: Checkpoints | None = None,
     verbose: bool = False,
+    layout: Layout | None = None,
     key: PRNGKeyArray,
 ) -> FitResult:
     """Train a network.
@@ -66,6 +68,8 @@ def fit(
             call, training goes on from there, to the result that it would have had without a stop.
             The callback is not called again for records that were made before it.
         verbose: whether to show the progress.
+        layout: how it is parted over devices; on one unless given. A run may go on from its
+            checkpoint in another layout.
         key: draws the order of the data, and whatever the rule draws.
 
     Raises:
@@ -76,6 +80,7 @@ def fit(
     check_kind("callback", callback, (Callable, NoneType), "a function of a record")
     check_kind("checkpoints", checkpoints, (Checkpoints, NoneType), "mupc.Checkpoints(…)")
     check_kind("verbose", verbose, bool, "true or false")
+    check_kind("layout", layout, (Layout, NoneType), "mupc.Layout(…)")
     schedule = Plan(
         epochs=epochs,
         steps=steps,
@@ -89,7 +94,7 @@ def fit(
     saved = None if checkpoints is None else checkpoints.load()
     report = _each(progress, callback)
     member = Member(network, rule, optimiser, key, report, checkpoints, saved)
-    (result,) = train(prepare([member], data, schedule), Passed())
+    (result,) = train(prepare([member], data, schedule, layout), Passed())
     if progress is not None:
         progress.close(result.message)
     return result
@@ -106,7 +111,9 @@ def _each(*callbacks: Callable[[Record], None] | None) -> Callable[[Record], Non
     return report
 
 
-def fit_together(members: Sequence[Member], data: Dataset, plan: Plan) -> list[FitResult]:
+def fit_together(
+    members: Sequence[Member], data: Dataset, plan: Plan, *, layout: Layout | None = None
+) -> list[FitResult]:
     """Train several networks, each step of all of them at once, in one compiled program.
 
     The results are those of `fit`, called for one after the other, except for the rounding of
@@ -117,10 +124,12 @@ def fit_together(members: Sequence[Member], data: Dataset, plan: Plan) -> list[F
         ValueError: if an argument is impossible, or would have no effect, or if members differ in
             more than numbers.
     """
-    return train(prepare(members, data, plan.over(data)), Passed())
+    return train(prepare(members, data, plan.over(data), layout), Passed())
 
 
-def prepare(members: Sequence[Member], data: Dataset, schedule: Schedule) -> list[Session]:
+def prepare(
+    members: Sequence[Member], data: Dataset, schedule: Schedule, layout: Layout | None = None
+) -> list[Session]:
     """Return where training begins, or goes on from what was saved.
 
     Raises:
@@ -129,7 +138,10 @@ def prepare(members: Sequence[Member], data: Dataset, schedule: Schedule) -> lis
     """
     if not members:
         raise ValueError("there is nothing to train: give at least one member")
-    sessions = [Session(member, data, schedule) for member in members]
+    if layout is not None:
+        layout.check_members(len(members))
+        layout.check_batch(schedule.batch_size)
+    sessions = [Session(member, data, schedule, layout) for member in members]
     for member in members:
         likelihood = member.rule.likelihood
         if not likelihood.takes(data.train.y):
@@ -145,8 +157,13 @@ def train(sessions: Sequence[Session], signals: Signals) -> list[FitResult]:
 
     What becomes of Ctrl-C and SIGTERM, the signals say.
     """
+    with within(sessions[0].layout):
+        return _train(sessions, signals)
+
+
+def _train(sessions: Sequence[Session], signals: Signals) -> list[FitResult]:
     watched = {session: _observers(session, signals) for session in sessions}
-    states = None if len(sessions) == 1 else stack([session.state for session in sessions])
+    states = None if len(sessions) == 1 else _stacked(sessions)
     results = _results(sessions, watched)  # what was saved may be of the last step
     with signals:
         while running := [session for session in sessions if session.ended is None]:
@@ -162,6 +179,12 @@ def train(sessions: Sequence[Session], signals: Signals) -> list[FitResult]:
                     session.ended = session.ended or ended
             results |= _results(running, watched)
     return [results[session] for session in sessions]
+
+
+def _stacked(sessions: Sequence[Session]) -> State:
+    """Return the states of sessions as one."""
+    states, layout = stack([session.state for session in sessions]), sessions[0].layout
+    return states if layout is None else layout.placed(states, runs=True)
 
 
 def _step(

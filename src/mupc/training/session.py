@@ -20,6 +20,7 @@ from mupc.networks import Network
 from mupc.records import Ended, Record, record_from
 from mupc.training.checkpoint import Checkpoints, Saved, Snapshot, check_identity
 from mupc.training.evaluate import as_input, evaluate
+from mupc.training.layout import Layout
 from mupc.training.metrics import Metrics
 from mupc.training.plan import Schedule
 from mupc.training.results import FitResult
@@ -65,13 +66,17 @@ class Session:
         RunError: if what was saved is of another run.
     """
 
-    def __init__(self, member: Member, data: Dataset, schedule: Schedule) -> None:
+    def __init__(
+        self, member: Member, data: Dataset, schedule: Schedule, layout: Layout | None = None
+    ) -> None:
         network, rule, optimiser, key, *_, saved = member
         check_arguments(network, rule, optimiser, key)
-        self.member, self.data, self.schedule = member, data, schedule
+        self.member, self.data, self.schedule, self.layout = member, data, schedule, layout
         self._seed, step_key = _keys(key)
         self._optimiser = as_module(optimiser)
-        self._state: State | Callable[[], State] = init(network, rule, optimiser, step_key)
+        self._state: State | Callable[[], State] = init(
+            network, rule, optimiser, step_key, layout=layout
+        )
         self._identity: dict[str, Any] | None = None
         self.steps, self.kept = 0, 0
         self.best: Trained | None = None
@@ -131,7 +136,9 @@ class Session:
 
     def inputs(self, *, measure: bool) -> Inputs:
         """Return what the next step is given besides the state."""
-        return self.batch(self.steps), self.member.rule, self._optimiser, jnp.asarray(measure)
+        batch = self.batch(self.steps)
+        batch = batch if self.layout is None else self.layout.parted(batch)
+        return batch, self.member.rule, self._optimiser, jnp.asarray(measure)
 
     def advance(self, state: State | Callable[[], State], metrics: Metrics) -> None:
         """Note that a step was made; the state may be one that is found when it is asked for."""
@@ -179,6 +186,8 @@ class Session:
         filled = fill(_Arrays(self.state, best), saved.arrays, saved.refusal)
         self._identity = self._identified()
         check_identity(saved, self._identity)
+        if self.layout is not None:
+            filled = self.layout.placed(filled)
         self._state, self.steps, self.stale = filled.state, saved.step, progress["stale"]
         if filled.best is not None:
             self.best = Trained(*filled.best, progress["best_step"])

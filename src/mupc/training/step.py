@@ -14,6 +14,7 @@ from mupc.hyperparameters import as_module, update_with
 from mupc.kinds import check_kind
 from mupc.learning import Batch, LearningRule
 from mupc.networks import Network, check_network
+from mupc.training.layout import Layout, kept_placed, over_members
 from mupc.training.metrics import Metrics, metrics_of, of_updates
 
 _Tree = TypeVar("_Tree")
@@ -37,7 +38,12 @@ class State(eqx.Module):
 
 
 def init(
-    network: Network, rule: LearningRule, optimiser: optax.GradientTransformation, key: PRNGKeyArray
+    network: Network,
+    rule: LearningRule,
+    optimiser: optax.GradientTransformation,
+    key: PRNGKeyArray,
+    *,
+    layout: Layout | None = None,
 ) -> State:
     """Return the state before the first step.
 
@@ -48,15 +54,17 @@ def init(
         rule: gives the weight gradients.
         optimiser: makes updates of them.
         key: draws whatever the rule draws.
+        layout: how it is parted over devices; on one unless given.
 
     Raises:
         TypeError: if one is not what it should be.
+        ValueError: if the layout does not divide the network.
     """
     check_arguments(network, rule, optimiser, key)
     rule_key, key = jax.random.split(key)
     own = copy_arrays(network)
     moments = optimiser.init(eqx.filter(own, eqx.is_inexact_array))
-    return State(
+    state = State(
         network=own,
         optimiser=copy_arrays(moments),  # some optimisers keep the parameters themselves
         rule=rule.init(own, rule_key),
@@ -65,6 +73,10 @@ def init(
         first_loss=jnp.zeros(()),
         failed=jnp.full((), -1, int),
     )
+    if layout is None:
+        return state
+    layout.check(network)
+    return layout.placed(state)
 
 
 def check_arguments(network: object, rule: object, optimiser: object, key: object) -> None:
@@ -87,6 +99,7 @@ def step(
     optimiser: optax.GradientTransformation,
     *,
     measure: bool | Bool[Array, ""] = True,
+    layout: Layout | None = None,
 ) -> tuple[State, Metrics]:
     r"""Make one training step: inference, weight gradients, and an update of the weights.
 
@@ -102,8 +115,17 @@ def step(
         rule: gives the weight gradients.
         optimiser: from optax; build it with `mupc.traced` to change numbers without recompiling.
         measure: whether to measure the residuals of inference, which costs sweeps.
+        layout: that of the state.
+
+    Raises:
+        ValueError: if the layout does not divide the batch.
     """
-    return _pure_step((batch, rule, as_module(optimiser), jnp.asarray(measure)), state)
+    inputs = batch, rule, as_module(optimiser), jnp.asarray(measure)
+    if layout is None:
+        return _pure_step(inputs, state)
+    layout.check_batch(len(batch[0]))
+    with layout.active():
+        return _pure_step((layout.parted(batch), *inputs[1:]), state)
 
 
 Inputs = tuple[Batch, LearningRule, optax.GradientTransformation, Bool[Array, ""]]
@@ -128,14 +150,17 @@ def train_steps(inputs: tuple[Inputs, ...], states: State) -> tuple[State, Metri
     Its members differ in nothing but arrays; their states are one, stacked.
     """
     own, fixed = eqx.partition(stack(inputs), eqx.is_array)
+    arrays, rest = eqx.partition(states, eqx.is_array)
     # One for all: mapped, the condition on it would become a computation of both branches.
     measure = inputs[0][-1]
 
-    def one(own: Any, state: State) -> tuple[State, Metrics]:
+    def one(own: Any, arrays: Any) -> tuple[Any, Metrics]:
         given = eqx.combine(own, fixed)
-        return make_step((*given[:-1], measure), state)
+        new, metrics = make_step((*given[:-1], measure), eqx.combine(arrays, rest))
+        return eqx.filter(new, eqx.is_array), metrics
 
-    return eqx.filter_vmap(one)(own, states)
+    new, metrics = over_members(one)(own, arrays)
+    return eqx.combine(new, rest), metrics
 
 
 def entry(tree: _Tree, i: int) -> _Tree:
@@ -197,7 +222,7 @@ def make_step(inputs: Inputs, state: State) -> tuple[State, Metrics]:
         first_loss=end.first_loss,
         failed=jnp.where(end.failed & (state.failed < 0), state.steps, state.failed),
     )
-    return new, metrics
+    return kept_placed(new), metrics
 
 
 def _update(
