@@ -46,7 +46,17 @@ def hopfield():
 
 
 def decoder():
-    return mupc.decoder((5,), (3,), latents=4, width=6, depth=9, key=KEY)
+    return mupc.decoder(4, 5, width=6, depth=9, key=KEY)
+
+
+def error_kernels():
+    return mupc.conv_decoder(
+        2, (4, 4, 2), blocks=8, channels=2, doublings=1, error_kernels=True, key=KEY
+    )
+
+
+def both_ways():
+    return mupc.bidirectional_mlp(5, 3, width=6, depth=9, activation=jnp.tanh, key=KEY)
 
 
 def batch_of(network, size=16):
@@ -57,7 +67,10 @@ def batch_of(network, size=16):
         return (jnp.asarray(tokens[0]), jax.nn.one_hot(tokens[1], 7, dtype=float)), (
             mupc.Categorical()
         )
-    x = generator.normal(size=(size, *((4, 4, 2) if network is conv else (5,))))
+    images = network in (conv, error_kernels)
+    x = generator.normal(size=(size, *((4, 4, 2) if images else (5,))))
+    if network in (decoder, error_kernels):
+        return (jnp.asarray(x, float), jnp.asarray(x, float)), mupc.Gaussian(10.0)
     y = jax.nn.one_hot(generator.integers(0, 3, size=size), 3, dtype=float)
     return (jnp.asarray(x, float), y), mupc.Gaussian()
 
@@ -69,12 +82,22 @@ RULES = {
     "equilibrium propagation": lambda own: mupc.EquilibriumPropagation(likelihood=own),
     "in activities": lambda own: mupc.PredictiveCoding(mupc.GradientDescent(0.1), 5, own),
     "in errors": lambda own: mupc.PredictiveCoding(mupc.InErrors(mupc.LBFGS(3)), 4, own),
+    "fixed precision": lambda own: mupc.PredictiveCoding(mupc.GaussNewton(3), 2, own),
+    "of error kernels": lambda own: mupc.PredictiveCoding(mupc.GradientDescent(0.05), 5, own),
+    "bidirectional": lambda own: mupc.BidirectionalPredictiveCoding(max_steps=3, likelihood=own),
+    "hybrid": lambda own: mupc.HybridPredictiveCoding(max_steps=2, likelihood=own),
     "incremental": lambda own: mupc.IncrementalPredictiveCoding(likelihood=own, rho=0.05),
     "zero divergence": lambda own: mupc.ZeroDivergence(likelihood=own),
     "augmented Lagrangian": lambda own: mupc.AugmentedLagrangian(rounds=3, likelihood=own),
     "Monte Carlo": lambda own: mupc.MonteCarloPredictiveCoding(
         mupc.InErrors(mupc.Langevin(0.1)), likelihood=own, burn_in=3, samples=3
     ),
+}
+OTHERS = {
+    "fixed precision": decoder,
+    "of error kernels": error_kernels,
+    "bidirectional": both_ways,
+    "hybrid": both_ways,
 }
 CASES = [
     ("predictive coding", mlp),
@@ -83,14 +106,15 @@ CASES = [
     ("equilibrium propagation", hopfield),
     ("predictive coding", text),
     ("backpropagation", text),
-    *((rule, mlp) for rule in RULES if rule != "predictive coding"),
+    *((rule, mlp) for rule in RULES if rule not in OTHERS),
+    *OTHERS.items(),
     ("equilibrium propagation", conv),
     ("equilibrium propagation", text),
 ]
 
 
 def trained(network, data, rule, layout, steps=20):
-    optimiser = optax.adam(0.01)
+    optimiser = optax.adam(0.01, eps=1e-3)  # a smaller one would make round-off large
     state = mupc.init(network, rule, optimiser, KEY, layout=layout)
     for _ in range(steps):
         state, metrics = mupc.step(state, data, rule, optimiser, layout=layout)
@@ -101,7 +125,7 @@ def furthest(a, b):
     """Return the largest distance between two arrays of two trees, relative to their size."""
     leaves = [jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array)) for tree in (a, b)]
     pairs = [(np.asarray(v), np.asarray(w)) for v, w in zip(*leaves, strict=True)]
-    return max(np.linalg.norm(v - w) / np.linalg.norm(v) for v, w in pairs)
+    return max(np.linalg.norm(v - w) / (np.linalg.norm(v) or 1.0) for v, w in pairs)
 
 
 @pytest.mark.few(7)
@@ -159,7 +183,7 @@ def memory(program):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", ["predictive coding", "equilibrium propagation"])
+@pytest.mark.parametrize("name", ["predictive coding", "in activities"])
 def test_memory_is_parted_along_depth(name):
     network, rule = mlp(depth=1025, width=32), RULES[name](mupc.Gaussian())
     one, parted = (compiled(network, rule, layout) for layout in (None, mupc.Layout(depth=8)))
@@ -184,9 +208,9 @@ def test_neighbours_send_activities_of_one_layer_and_no_banks(devices):
     for depth in (17, 33):
         network = mlp(depth=depth, width=16)
         found = sent(compiled(network, rule, mupc.Layout(depth=devices)))
-        records = found.pop("all-to-all", [])
-        assert max(records, default=0) <= (depth // devices + 1) * 64
-        assert "all-gather" not in found
+        records = found.pop("all-gather")
+        assert max(records) <= depth * 64
+        assert "all-to-all" not in found
         assert "collective-permute" in found
         assert max(max(sizes) for sizes in found.values()) <= 64 * 16
 
@@ -208,7 +232,9 @@ def test_an_ensemble_is_parted_along_runs(parts):
         for seed in range(4):
             key = jax.random.key(seed)
             network = mupc.residual_mlp(5, 3, width=6, depth=5, key=key)
-            yield Member(network, rule, mupc.traced(optax.adam, 0.01 * (seed + 1)), key)
+            yield Member(
+                network, rule, mupc.traced(optax.adam, learning_rate=0.01 * (seed + 1)), key
+            )
 
     one = fit_together(list(members()), data, plan)
     several = fit_together(list(members()), data, plan, layout=mupc.Layout(**parts))

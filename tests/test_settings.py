@@ -134,7 +134,13 @@ FIELDS = {
 # How and where a run is kept changes no figure; tests of the data, of the command and of
 # checkpoints see to these.
 KEPT = {"out", "data_dir", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints"}
-KEPT |= {"tensorboard", "compilation_cache", "path", "init_from"}  # of which tests of runs say more
+KEPT |= {
+    "tensorboard",
+    "compilation_cache",
+    "layout",
+    "path",
+    "init_from",
+}  # of which tests of runs say more
 
 
 def configured(**settings):

@@ -9,7 +9,7 @@ from mupc.arrays import as_array, layer_square_norms, over_samples
 from mupc.energies.energy import GaussNewtonMaps, NudgedEnergy, Point
 from mupc.kinds import check_kind
 from mupc.likelihoods import Laplace, Likelihood, losses
-from mupc.networks import Activities, Hopfield
+from mupc.networks import Activities, Hopfield, on_every
 from mupc.regularisers import Regulariser, activity_terms, weight_terms
 
 
@@ -108,7 +108,7 @@ class HopfieldEnergy(NudgedEnergy):
         """Return each layer's energy of each sample, (H + 1, batch), from input to output."""
         terms, cost = self._besides(point.activities)
         terms = jax.tree.map(jnp.add, self._squares(point), terms)
-        return jnp.concatenate([self.network.in_order(terms), cost[None]])
+        return jnp.concatenate([self.network.in_order(on_every(terms)), cost[None]])
 
     def samples(self, point: Point) -> Float[Array, " batch"]:
         """Return each sample's energy, the sum of its layers'."""

@@ -19,7 +19,7 @@ from mupc.arrays import (
 from mupc.energies.energy import GaussNewtonMaps, NudgedEnergy, Point, check_overrides
 from mupc.kinds import check_kind
 from mupc.likelihoods import Likelihood, known_part, losses
-from mupc.networks import Activities, Known, Network, with_gradient
+from mupc.networks import Activities, Known, Network, on_every, with_gradient
 from mupc.regularisers import Regulariser, activity_terms, weight_terms
 
 
@@ -184,7 +184,7 @@ class FreeEnergy(NudgedEnergy):
     def layers(self, point: Point) -> Float[Array, "layers batch"]:
         """Return each layer's energy of each sample, (H + 1, batch), from input to output."""
         terms, output = self._by_banks(point)
-        return jnp.concatenate([self.network.in_order(terms), output[None]])
+        return jnp.concatenate([self.network.in_order(on_every(terms)), output[None]])
 
     def samples(self, point: Point) -> Float[Array, " batch"]:
         """Return each sample's energy, the sum of its layers'."""

@@ -18,7 +18,7 @@ from mupc.arrays import (
 )
 from mupc.energies import Energy
 from mupc.inference.solver import Keys, Move, Progress, Solver
-from mupc.networks import Activities
+from mupc.networks import Activities, kept_as_banks
 
 # The step is accepted if the energy falls by this fraction of what its slope promises (Armijo).
 _DECREASE = 1e-4
@@ -113,8 +113,8 @@ class LBFGS(Solver):
         new = state._replace(
             energy=jnp.where(accepted, samples, state.energy),
             gradient=choose(accepted, gradient, state.gradient),
-            steps=jax.tree.map(keep, state.steps, step),
-            changes=jax.tree.map(keep, state.changes, change),
+            steps=kept_as_banks(jax.tree.map(keep, state.steps, step)),
+            changes=kept_as_banks(jax.tree.map(keep, state.changes, change)),
             inverse=inverse,
             scale=jnp.where(good, scale, state.scale),
             made=state.made + 1,

@@ -34,6 +34,8 @@ from mupc.networks.mesh import DATA as DATA
 from mupc.networks.mesh import DEPTH as DEPTH
 from mupc.networks.mesh import check_divides as check_divides
 from mupc.networks.mesh import devices_along as devices_along
+from mupc.networks.mesh import kept_as_banks as kept_as_banks
+from mupc.networks.mesh import on_every as on_every
 from mupc.networks.mlp import residual_mlp as residual_mlp
 from mupc.networks.network import Feedforward as Feedforward
 from mupc.networks.network import Layer as Layer

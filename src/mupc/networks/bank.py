@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mupc.networks.mesh import DEPTH, along_depth, devices_along, handed, passed, turn
+from mupc.networks.mesh import DEPTH, Axes, along_depth, devices_along, handed, passed, turn
 
 
 def belows(
@@ -17,7 +17,7 @@ def belows(
 
     if devices_along(DEPTH) == 1:
         return shifted(below, bank)
-    return along_depth(own, ("banks", "samples"), "banks", bank, below)
+    return along_depth(own, (Axes.BANKS, Axes.SAMPLES), Axes.BANKS, bank, below)
 
 
 def sums(
@@ -31,7 +31,7 @@ def sums(
 
     if devices_along(DEPTH) == 1:
         return _sums(bank.at[0].add(below))
-    return along_depth(own, ("banks", "samples"), "banks", bank, below)
+    return along_depth(own, (Axes.BANKS, Axes.SAMPLES), Axes.BANKS, bank, below)
 
 
 def sums_down(bank: Float[Array, "layer batch ..."]) -> Float[Array, "layer batch ..."]:
@@ -43,7 +43,7 @@ def sums_down(bank: Float[Array, "layer batch ..."]) -> Float[Array, "layer batc
 
     if devices_along(DEPTH) == 1:
         return _sums(bank, reverse=True)
-    return along_depth(own, ("banks", "samples"), "banks", bank, bank[0])
+    return along_depth(own, (Axes.BANKS, Axes.SAMPLES), Axes.BANKS, bank, bank[0])
 
 
 def shifted(below: Array, bank: Array) -> Array:

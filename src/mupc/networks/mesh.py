@@ -4,20 +4,30 @@ Under a mesh (`mupc.Layout` makes one) with an axis `depth` every device holds t
 weights of its part of each stage's repeated layers; along `data` it holds its part of the samples.
 """
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
+_Tree = TypeVar("_Tree")
+
 DATA, DEPTH = "data", "depth"
 """The axes of a mesh along which samples, and layers, are parted."""
 
-Axes = Literal["samples", "layers", "banks"]
-"""What the first axes of arrays are: samples; layers, as those of weights; or layers and samples,
-if an array has as many."""
+
+class Axes(Enum):
+    """What the first axes of arrays are."""
+
+    SAMPLES = auto()
+    """Samples."""
+    LAYERS = auto()
+    """Layers, of weights."""
+    BANKS = auto()
+    """Layers, and samples if an array has as many axes."""
 
 
 def devices_along(axis: str) -> int:
@@ -47,6 +57,28 @@ def check_divides(devices: int, repetitions: int) -> None:
         )
 
 
+def kept_as_banks(rooms: _Tree) -> _Tree:
+    """Let arrays (count, layer, batch, ...), a count of banks each, be parted as these are."""
+    devices = devices_along(DEPTH)
+
+    def keep(room: Array) -> Array:
+        if devices == 1:
+            return room
+        depth = None if room.shape[1] % devices else DEPTH  # an entry is on all of them
+        spec = PartitionSpec(None, depth, data_axis(room[0, 0]))
+        return jax.lax.with_sharding_constraint(room, spec)
+
+    return jax.tree.map(keep, rooms)
+
+
+def on_every(terms: Sequence[Array]) -> list[Array]:
+    """Let every device along depth have what are a few numbers a layer, (layer, batch)."""
+    if devices_along(DEPTH) == 1:
+        return list(terms)
+    constrain = jax.lax.with_sharding_constraint
+    return [constrain(z, PartitionSpec(None, data_axis(z[0]))) for z in terms]
+
+
 def along_depth(own: Callable[..., Any], kinds: tuple[Axes, ...], result: Any, *given: Any) -> Any:
     """Let every device along depth compute its own part.
 
@@ -58,15 +90,15 @@ def along_depth(own: Callable[..., Any], kinds: tuple[Axes, ...], result: Any, *
     """
     data = data_axis(given[1])
     specs = {
-        "samples": PartitionSpec(data),
-        "layers": PartitionSpec(DEPTH),
-        "banks": PartitionSpec(DEPTH, data),
+        Axes.SAMPLES: PartitionSpec(data),
+        Axes.LAYERS: PartitionSpec(DEPTH),
+        Axes.BANKS: PartitionSpec(DEPTH, data),
     }
 
     def of(kind: Axes, argument: Any) -> Any:
-        if kind != "banks":
+        if kind is not Axes.BANKS:
             return specs[kind]
-        return jax.tree.map(lambda z: specs["banks" if z.ndim > 1 else "layers"], argument)
+        return jax.tree.map(lambda z: specs[Axes.BANKS if z.ndim > 1 else Axes.LAYERS], argument)
 
     shared = jax.shard_map(
         own,

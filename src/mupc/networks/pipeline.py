@@ -20,6 +20,7 @@ from mupc.networks.block import Activities, Block
 from mupc.networks.mesh import (
     DATA,
     DEPTH,
+    Axes,
     along_depth,
     check_divides,
     data_axis,
@@ -64,7 +65,7 @@ class Pipeline(eqx.Module):
         def own(blocks: Repetition, z: Array, errors: Any) -> Any:
             return _in_turn(blocks.feedforward, z, (errors,))
 
-        kinds, result = ("samples", "banks"), ("samples", "banks")
+        kinds, result = (Axes.SAMPLES, Axes.BANKS), (Axes.SAMPLES, Axes.BANKS)
         return self._shared(own, kinds, result, below, errors)
 
     def predictions(self, below: Float[Array, "batch ..."], activities: Activities) -> Activities:
@@ -73,7 +74,7 @@ class Pipeline(eqx.Module):
         def own(blocks: Repetition, below: Array, z: Activities) -> Activities:
             return blocks.predictions(_under(below, z), z)
 
-        return self._shared(own, ("samples", "banks"), "banks", below, activities)
+        return self._shared(own, (Axes.SAMPLES, Axes.BANKS), Axes.BANKS, below, activities)
 
     def pushforward(
         self,
@@ -90,8 +91,8 @@ class Pipeline(eqx.Module):
 
             return _in_turn(part, change, (_under(below, z)[None], z, d))[0]
 
-        kinds = ("samples", "banks", "samples", "banks")
-        return self._shared(own, kinds, "samples", below, activities, change, changes)
+        kinds = (Axes.SAMPLES, Axes.BANKS, Axes.SAMPLES, Axes.BANKS)
+        return self._shared(own, kinds, Axes.SAMPLES, below, activities, change, changes)
 
     def pullback(
         self,
@@ -108,7 +109,10 @@ class Pipeline(eqx.Module):
 
             return _in_turn(part, above, (_under(below, z)[None], z, g), down=True)
 
-        kinds, result = ("samples", "banks", "samples", "banks"), ("samples", "banks")
+        kinds, result = (
+            (Axes.SAMPLES, Axes.BANKS, Axes.SAMPLES, Axes.BANKS),
+            (Axes.SAMPLES, Axes.BANKS),
+        )
         return self._shared(own, kinds, result, below, activities, above, gradients)
 
     def local_gradient(
@@ -130,7 +134,10 @@ class Pipeline(eqx.Module):
             banks = (*others, last.at[-1].add(beyond))
             return jax.lax.psum(part.samples, DEPTH), to_all(part.before, 0), banks
 
-        kinds, result = ("samples", "banks", "samples", "banks"), ("samples", "samples", "banks")
+        kinds, result = (
+            (Axes.SAMPLES, Axes.BANKS, Axes.SAMPLES, Axes.BANKS),
+            (Axes.SAMPLES, Axes.SAMPLES, Axes.BANKS),
+        )
         found = self._shared(own, kinds, result, below, activities, above, numbers)
         return LocalGradient(*found)
 
@@ -144,8 +151,8 @@ class Pipeline(eqx.Module):
             gradient = blocks.parameter_gradient(_under(below, z), z, c)
             return jax.lax.psum(gradient, DATA) if shares else gradient
 
-        kinds = ("samples", "banks", "banks")
-        return self._shared(own, kinds, "layers", below, activities, cotangents)
+        kinds = (Axes.SAMPLES, Axes.BANKS, Axes.BANKS)
+        return self._shared(own, kinds, Axes.LAYERS, below, activities, cotangents)
 
     def loops_on(self, activities: Activities) -> tuple[str, ...]:
         """Return the platforms on which a block asks for a loop over layers."""
@@ -157,7 +164,7 @@ class Pipeline(eqx.Module):
         """Let every device compute its own part, of its repetitions and of what is given."""
         arrays, rest = eqx.partition(self.repetition, eqx.is_array)
         run = lambda arrays, *given: own(eqx.combine(arrays, rest), *given)  # noqa: E731
-        return along_depth(run, ("layers", *kinds), result, arrays, *given)
+        return along_depth(run, (Axes.LAYERS, *kinds), result, arrays, *given)
 
 
 def _in_turn(
