@@ -23,7 +23,8 @@ def messages(text: str) -> dict[str, Messages]:
     """Return what each device sends in one run of an optimised program, by kind.
 
     A loop counts as often as the compiler knows that it runs. One whose length is decided as it
-    runs (the steps of a solver, the tries of a step) counts once.
+    runs (the steps of a solver, the tries of a step) counts once, and so do both branches of a
+    condition.
     """
     bodies = dict(_computations(text))
     entry = next(name for name in bodies if name.startswith("ENTRY "))
@@ -49,8 +50,10 @@ def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
 def _walk(name: str, times: int, bodies: dict[str, list[str]]) -> Iterator[tuple[str, int, int]]:
     """Yield the kind, the bytes and the number of times of every message."""
     for line in bodies[name]:
-        if message := re.search(rf"= (\S.*?) ({_KINDS})(?:-start)?\(", line):
-            yield message[2], _size(message[1]), times
+        if message := re.search(rf"= (\S.*?) ({_KINDS})(-start)?\(", line):
+            size = _size(message[1])
+            # A message that is begun lists what is sent beside what comes.
+            yield message[2], size // 2 if message[3] else size, times
         known = re.search(r'known_trip_count"?:\s*\{"?n"?:\s*"(\d+)"', line)
         inside = times * (int(known[1]) if known and " while(" in line else 1)
         called = _CALLED.findall(line)

@@ -136,6 +136,8 @@ def smaller(words):
     of_preset = {"conv-ngc": "conv-decoder"}.get(" ".join(given.get("--preset", [])))
     if (own := NETWORKS.get(of_preset or " ".join(given.get("--network", [])))) is not None:
         usual = options(shlex.split(own))
+    if "--layout" in given:
+        usual["--depth"] = ["9"]  # an entry, and layers that its devices divide
     given |= {name: values for name, values in usual.items() if name}
     return [word for name, values in given.items() for word in [*([name] if name else []), *values]]
 

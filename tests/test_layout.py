@@ -14,6 +14,9 @@ from mupc.data import Dataset, Split
 from mupc.hyperparameters import as_module
 from mupc.runs import resume, train
 from mupc.settings import ConfigError, Configuration
+from mupc.sweeps.folder import SweepFolder
+from mupc.sweeps.points import Space
+from mupc.sweeps.sweep import sweep
 from mupc.training.fit import fit_together
 from mupc.training.plan import Plan
 from mupc.training.session import Member
@@ -301,6 +304,51 @@ def test_what_does_not_divide_is_said_with_what_would(unchecked):
         fit_together([member] * 6, problem(), Plan(steps=1), layout=mupc.Layout(runs=4))
 
 
+def no_derivative_at_zero(z):
+    return z / jnp.sqrt(jnp.sum(z**2))
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("activation", "optimiser"),
+    [(no_derivative_at_zero, optax.sgd(0.1)), (jnp.tanh, optax.adafactor(0.01))],
+    ids=["no derivative at zero", "moments of other shapes"],
+)
+def test_idle_turns_and_other_shapes_do_no_harm(activation, optimiser):
+    data, _ = batch_of(mlp)
+    network = mupc.residual_mlp(5, 3, width=6, depth=9, activation=activation, key=KEY)
+    ends = []
+    for layout in (None, mupc.Layout(depth=4)):
+        rule = mupc.Backpropagation()
+        state = mupc.init(network, rule, optimiser, KEY, layout=layout)
+        for _ in range(2):
+            state, _ = mupc.step(state, data, rule, optimiser, layout=layout)
+        assert int(state.failed) == -1
+        ends.append(state.network)
+    assert furthest(network, ends[0]) > 1e-4
+    assert furthest(*ends) < 1e-12
+
+
+@pytest.mark.skipif(not hasattr(jax, "set_mesh"), reason="JAX 0.6 computes nothing under it")
+def test_the_mesh_of_somebody_else_is_left_alone():
+    kinds = (jax.sharding.AxisType.Explicit,)
+    network, data = mlp(), problem()
+    expected = mupc.evaluate(network, data.train)
+    for axis in ("data", "depth"):
+        with jax.set_mesh(jax.make_mesh((8,), (axis,), axis_types=kinds)):
+            assert mupc.evaluate(network, data.train).loss == pytest.approx(expected.loss)
+
+
+def test_a_sweep_in_step_parts_what_is_left_as_it_can(tmp_path):
+    base = settings("unused", layout="runs=2", steps=2, log_every=1)
+    points = Space(grid={"seed": [0, 1, 2]}).over(base.changed({"validation": 0.1}))
+    with pytest.raises(ConfigError, match="runs that are trained together"):
+        sweep(SweepFolder(tmp_path / "sweep"), points)
+    assert not (tmp_path / "sweep").exists()
+    results = sweep(SweepFolder(tmp_path / "sweep"), points, together=2)
+    assert [result.outcome.ended for result in results] == ["finished"] * 3
+
+
 def settings(path, **given):
     own = {"depth": 9, "width": 8, "steps": 6, "report_every": 0, "batch_size": 16}
     return Configuration().changed({**own, "out": str(path), **given})
@@ -331,11 +379,11 @@ def test_the_command_trains_and_resumes_in_a_layout(tmp_path):
     [
         ({"layout": "depth=4", "depth": 8}, "4 devices along depth do not divide"),
         ({"layout": "data=3"}, "3 devices along data do not divide a batch of 16"),
-        ({"layout": "runs=2"}, "2 devices along runs do not divide 1 run"),
+        ({"layout": "runs=2"}, "needs runs that are trained together"),
         ({"layout": "data=999"}, "needs 999 devices"),
-        ({"layout": "width=2"}, "it must be such as data=4,depth=2"),
-        ({"layout": "data=0"}, "it must be such as data=4,depth=2"),
-        ({"layout": "data"}, "it must be such as data=4,depth=2"),
+        ({"layout": "width=2"}, "expected parts of data, depth, runs, e.g. data=4"),
+        ({"layout": "data=0"}, "expected parts of data, depth, runs, e.g. data=4"),
+        ({"layout": "data"}, "expected parts of data, depth, runs, e.g. data=4"),
     ],
 )
 def test_a_layout_that_cannot_be_is_refused_before_there_is_a_folder(given, sentence, tmp_path):

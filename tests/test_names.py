@@ -17,7 +17,7 @@ BUILT = {
     "batch_size": {"runs/setup.py", "runs/run.py", "runs/survey.py", "commands/train.py"},
     # --extend is a way to say it; a run keeps what it began with; `mupc theory` refuses it.
     "init_from": {"runs/setup.py", "runs/run.py", "runs/survey.py", "commands/train.py"},
-    "layout": {"runs/run.py", "commands/train.py"},  # a run may go on in another one
+    "layout": {"runs/run.py", "runs/survey.py", "commands/train.py"},
     "out": {"runs/run.py", "runs/survey.py", "commands/sweep.py", "sweeps/folder.py"},
     "seed": {"runs/setup.py", "runs/survey.py", "records/sweep.py"},  # repetitions are averaged
     "steps": {"runs/survey.py"},
@@ -37,7 +37,7 @@ ALIKE = {
     "depth": {"networks/mesh.py", "plots/theory.py"},
     "epochs": {"training/plan.py"},
     "error_kernels": {"networks/decoder.py"},
-    "layout": {"training/fit.py"},
+    "layout": {"training/fit.py", "training/step.py"},
     "precision": {"training/report.py"},
     "rho": {
         "learning/predictive_coding.py",

@@ -87,6 +87,7 @@ def test_training_before_measuring_may_be_the_papers(tmp_path):
         (["--samples", "99999"], "--samples must be at most 1437, not 99999"),
         (["--hessians", "9"], "--hessians must be at most 8, not 9"),
         (["--depths", "1", "--no-skips"], "would have no effect"),
+        (["--layout", "data=2"], "--layout would have no effect"),
         (["--dataset", "nothing"], "nothing"),
         (["--network", "residual-hopfield"], "residual-hopfield is not measured here"),
         (

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float
 
 _Tree = TypeVar("_Tree")
@@ -31,8 +31,13 @@ class Axes(Enum):
 
 
 def devices_along(axis: str) -> int:
-    """Return how many devices the present mesh has along an axis; 1 if there is no mesh."""
-    return dict(jax.sharding.get_abstract_mesh().shape).get(axis, 1)
+    """Return how many devices the present mesh has along an axis; 1 if there is no mesh.
+
+    A mesh whose axes are explicit is none of `mupc.Layout`.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    explicit = mesh.empty or AxisType.Explicit in mesh.axis_types
+    return 1 if explicit else dict(mesh.shape).get(axis, 1)
 
 
 def data_axis(z: Float[Array, "batch ..."]) -> str | None:

@@ -3,9 +3,9 @@
 Each of P devices along depth holds n/P repetitions, with their banks. A layer's prediction, local
 gradient and weight gradient need the activity below and the error above: of these one array goes to
 the neighbour. A sweep through all layers (feedforward, pushforward, pullback) is sequential; the
-batch goes through it in M microbatches, so that a device works on one while the next works on the
-one before. It takes M + P − 1 turns of 1/(M P) of the work: the share (P − 1)/(M + P − 1) of a
-device's time is idle.
+samples that a device has go through it in M microbatches, so that a device works on one while the
+next works on the one before. It takes M + P − 1 turns of 1/(M P) of the work: the share
+(P − 1)/(M + P − 1) of a device's time is idle.
 """
 
 from collections.abc import Callable
@@ -187,13 +187,15 @@ def _in_turn(
     def tick(received: Array, t: Array) -> tuple[Array, tuple[Array, Any]]:
         m = jnp.clip(t - mine, 0, count - 1)
         at = lambda z: jax.lax.dynamic_index_in_dim(z, m, 1, keepdims=False)  # noqa: E731
-        z = jnp.where(mine == 0, at(starts)[0], received)
+        waits = (mine == 0) | (t < mine)
+        z = jnp.where(waits, at(starts)[0], received)
         z, own = part(z, *jax.tree.map(at, banks))
         return handed(z, down=down), (z, own)
 
     ticks = jnp.arange(count + devices - 1)
-    every = jax.lax.scan(tick, jnp.zeros_like(starts[0, 0]), ticks)[1]
-    # Before its turn, and after it, a device had nothing to compute.
+    # Before its turn, and after it, a device computes what nobody reads, but of a true microbatch:
+    # where blocks have no derivative, at zero say, a gradient would have none either.
+    every = jax.lax.scan(tick, starts[0, 0], ticks)[1]
     last, own = jax.tree.map(lambda z: jax.lax.dynamic_slice_in_dim(z, mine, count), every)
     join = lambda z: jnp.moveaxis(z, 0, 1).reshape(z.shape[1], size, *z.shape[3:])  # noqa: E731
     return to_all(join(last[:, None])[0], 0 if down else devices - 1), jax.tree.map(join, own)

@@ -25,7 +25,7 @@ from mupc.records import (
     record_from,
 )
 from mupc.runs.network_file import Origin, save_network
-from mupc.runs.setup import Setup, check_data, lay_out, load_data, set_up, summary
+from mupc.runs.setup import Setup, check_data, check_runs, lay_out, load_data, set_up, summary
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.files import stored
 from mupc.settings.setting import Located, Traced
@@ -108,6 +108,7 @@ def train(
     Raises:
         ConfigError, DataError, RunError: before anything is trained.
     """
+    check_runs(config, 1)
     (run,) = train_together([config], data=data, begin=begin, signals=signals)
     return run
 
@@ -180,7 +181,9 @@ def resume(
     """
     folder = RunFolder.open(path)
     config = stored(folder.config()).moved(data)
-    config = config if layout is None else config.changed({"layout": layout})
+    if layout is not None:
+        config = config.changed({"layout": layout})
+        check_runs(config, 1)
     with folder.held():
         result = folder.result()
         if result is not None and result.ended is not Ended.INTERRUPTED:

@@ -76,19 +76,36 @@ def _draw(network: NetworkKind, shape: tuple[int, ...], outputs: int, key: PRNGK
 def lay_out(config: Configuration, network: Network, runs: int = 1) -> Layout | None:
     """Return how runs of a network are parted over devices; None if they are not.
 
+    Of a sweep some runs may be left, which fewer devices divide.
+
     Raises:
-        ConfigError: if there are not as many devices, or they do not divide the runs.
+        ConfigError: if there are not as many devices, or they do not divide the network or a batch.
     """
-    if not config.run.parts:
+    if not (parts := config.run.parts):
         return None
     try:
-        layout = Layout(**config.run.parts)
+        Layout(**parts)  # are there as many?
+        most = parts.get("runs", 1)
+        parts |= {"runs": max(d for d in range(1, most + 1) if not runs % d)}
+        layout = Layout(**parts)
         layout.check(network)
         layout.check_batch(config.training.batch_size)
-        layout.check_members(runs)
     except ValueError as error:
         raise ConfigError(f"`layout`: {error}") from error
     return layout
+
+
+def check_runs(config: Configuration, together: int) -> None:
+    """Check that what is parted along runs is there: as many runs together, or a multiple.
+
+    Raises:
+        ConfigError: if not.
+    """
+    if together % (devices := config.run.parts.get("runs", 1)):
+        raise ConfigError(
+            f"`layout` has runs={devices}, which needs runs that are trained together: of a sweep, "
+            f"by `together` {devices}, or a multiple"
+        )
 
 
 def load_data(config: Configuration) -> Dataset:

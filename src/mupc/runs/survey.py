@@ -227,6 +227,8 @@ def _check(options: TheoryOptions, config: Configuration) -> Dataset:
     """
     if config.training.init_from is not None:
         raise unheeded("init_from", "networks of many sizes are drawn")
+    if config.run.parts:
+        raise unheeded("layout", "theory is measured on one device")
     data = load_data(config)
     config.network.check_data(data)
     for name, most in {"samples": len(data.train.x), "hessians": options.samples}.items():

@@ -113,7 +113,7 @@ def _parts(text: str) -> dict[str, int]:
         name, _, number = part.partition("=")
         if name not in AXES or name in parts or not number.isdecimal() or not int(number):
             names = ", ".join(AXES)
-            raise ValueError(f"it must be such as data=4,depth=2, of {names}, not {text}")
+            raise ValueError(f"expected parts of {names}, e.g. data=4,depth=2, not {text}")
         parts[name] = int(number)
     return parts
 

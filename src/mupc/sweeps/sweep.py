@@ -10,6 +10,7 @@ from typing import NamedTuple
 from mupc.data import Dataset
 from mupc.records import Ended, Outcome, Record, RunError, TrainRecord
 from mupc.runs.run import Begin, Run, Start, resume, train_together
+from mupc.runs.setup import check_runs
 from mupc.settings import ConfigError
 from mupc.settings.datasets import DatasetKind
 from mupc.settings.network import NetworkKind
@@ -88,6 +89,8 @@ def sweep(
         RunError: if the folder cannot be written, or is of other data.
     """
     watch = watch or (lambda standing: None)
+    for point in points:
+        check_runs(point.config, together)
     loaded = _loaded(folder, points, chosen=chosen)
     viewed: dict[tuple[DatasetKind, NetworkKind], Dataset] = {}
     for point in points:

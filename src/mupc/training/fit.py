@@ -68,8 +68,8 @@ def fit(
             call, training goes on from there, to the result that it would have had without a stop.
             The callback is not called again for records that were made before it.
         verbose: whether to show the progress.
-        layout: how it is parted over devices; on one unless given. A run may go on from its
-            checkpoint in another layout.
+        layout: how it is parted over devices; on one unless given. The result is on one device. A
+            run may go on from its checkpoint in another layout.
         key: draws the order of the data, and whatever the rule draws.
 
     Raises:
@@ -141,6 +141,8 @@ def prepare(
     if layout is not None:
         layout.check_members(len(members))
         layout.check_batch(schedule.batch_size)
+        for member in members:
+            layout.check(member.network)
     sessions = [Session(member, data, schedule, layout) for member in members]
     for member in members:
         likelihood = member.rule.likelihood

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
@@ -134,8 +135,10 @@ class Layout:
         first = (RUNS,) if runs else ()
 
         def place(leaf: Any, repeated: bool) -> Any:
-            where = self._along(*first, *((DEPTH,) if repeated else ()))
-            return jax.device_put(leaf, where) if eqx.is_array(leaf) else leaf
+            if not eqx.is_array(leaf):
+                return leaf
+            along = repeated and _divides(self.sizes[DEPTH], leaf.shape[len(first) :])
+            return jax.device_put(leaf, self._along(*first, *((DEPTH,) if along else ())))
 
         return jax.tree.map(place, tree, _repeated(tree))
 
@@ -171,14 +174,17 @@ def samples_parted(batch: _Tree) -> _Tree:
 
 def kept_placed(tree: _Tree) -> _Tree:
     """Keep a tree placed as `Layout.placed` does, within a compiled program; else as it is."""
-    if jax.sharding.get_abstract_mesh().empty:
+    if all(devices_along(axis) == 1 for axis in AXES):
         return tree
 
-    depth = (DEPTH,) if devices_along(DEPTH) > 1 else ()
+    devices = devices_along(DEPTH)
 
     def keep(leaf: Any, repeated: bool) -> Any:
-        spec = PartitionSpec(*(depth if repeated else ()))
-        return jax.lax.with_sharding_constraint(leaf, spec) if eqx.is_array(leaf) else leaf
+        if not eqx.is_array(leaf):
+            return leaf
+        along = repeated and devices > 1 and _divides(devices, leaf.shape)
+        spec = PartitionSpec(*((DEPTH,) if along else ()))
+        return jax.lax.with_sharding_constraint(leaf, spec)
 
     return jax.tree.map(keep, tree, _repeated(tree))
 
@@ -199,6 +205,16 @@ def _repeated(tree: PyTree[Any]) -> PyTree[bool]:
         return jax.tree.unflatten(jax.tree.structure(node), jax.tree.leaves((entry, blocks)))
 
     return jax.tree.map(of, tree, is_leaf=_is_stage)
+
+
+def _divides(devices: int, shape: tuple[int, ...]) -> bool:
+    """Return whether devices divide a first axis: what optimisers keep may have another shape."""
+    return bool(shape) and shape[0] % devices == 0
+
+
+def on_one(tree: _Tree) -> _Tree:
+    """Return a tree whose arrays are whole, on the device where JAX puts new ones."""
+    return jax.tree.map(lambda z: jnp.asarray(np.asarray(z)) if eqx.is_array(z) else z, tree)
 
 
 def _is_stage(node: Any) -> bool:

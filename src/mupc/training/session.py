@@ -5,7 +5,7 @@ import time
 import zlib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +20,14 @@ from mupc.networks import Network
 from mupc.records import Ended, Record, record_from
 from mupc.training.checkpoint import Checkpoints, Saved, Snapshot, check_identity
 from mupc.training.evaluate import as_input, evaluate
-from mupc.training.layout import Layout
+from mupc.training.layout import Layout, on_one
 from mupc.training.metrics import Metrics
 from mupc.training.plan import Schedule
 from mupc.training.results import FitResult
 from mupc.training.step import Inputs, State, check_arguments, init
 from mupc.training.trees import described, fill
+
+_Tree = TypeVar("_Tree")
 
 
 class Member(NamedTuple):
@@ -74,8 +76,8 @@ class Session:
         self.member, self.data, self.schedule, self.layout = member, data, schedule, layout
         self._seed, step_key = _keys(key)
         self._optimiser = as_module(optimiser)
-        self._state: State | Callable[[], State] = init(
-            network, rule, optimiser, step_key, layout=layout
+        self._state: State | Callable[[], State] = self._placed(
+            init(network, rule, optimiser, step_key)
         )
         self._identity: dict[str, Any] | None = None
         self.steps, self.kept = 0, 0
@@ -162,6 +164,8 @@ class Session:
             ended = Ended.DIVERGED
             message = f"diverged at step {steps}: the loss after it is not finite"
         network, state, step = self.outcome
+        if self.layout is not None:
+            network, state = on_one((network, state))
         rule, records = self.member.rule, tuple(self.records)
         return FitResult(network, rule, state, step, steps, ended, message, records)
 
@@ -186,8 +190,7 @@ class Session:
         filled = fill(_Arrays(self.state, best), saved.arrays, saved.refusal)
         self._identity = self._identified()
         check_identity(saved, self._identity)
-        if self.layout is not None:
-            filled = self.layout.placed(filled)
+        filled = self._placed(filled)
         self._state, self.steps, self.stale = filled.state, saved.step, progress["stale"]
         if filled.best is not None:
             self.best = Trained(*filled.best, progress["best_step"])
@@ -213,6 +216,9 @@ class Session:
             **described(self.member.rule, "the rule"),
             **described(self.member.optimiser, "the optimiser"),
         }
+
+    def _placed(self, tree: _Tree) -> _Tree:
+        return tree if self.layout is None else self.layout.placed(tree)
 
     def _sound(self) -> bool:
         """Return whether the last step left a network whose loss is finite: no later one looks."""

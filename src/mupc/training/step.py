@@ -54,7 +54,8 @@ def init(
         rule: gives the weight gradients.
         optimiser: makes updates of them.
         key: draws whatever the rule draws.
-        layout: how it is parted over devices; on one unless given.
+        layout: how it is parted over devices, in all of the steps; on one unless given. What is
+            returned has been made on one device first.
 
     Raises:
         TypeError: if one is not what it should be.
@@ -75,7 +76,9 @@ def init(
     )
     if layout is None:
         return state
+    check_kind("layout", layout, Layout, "mupc.Layout(…)")
     layout.check(network)
+    layout.check_members(1)
     return layout.placed(state)
 
 
@@ -115,7 +118,7 @@ def step(
         rule: gives the weight gradients.
         optimiser: from optax; build it with `mupc.traced` to change numbers without recompiling.
         measure: whether to measure the residuals of inference, which costs sweeps.
-        layout: that of the state.
+        layout: that of the state; a step with one cannot be part of a compiled function.
 
     Raises:
         ValueError: if the layout does not divide the batch.
@@ -123,6 +126,7 @@ def step(
     inputs = batch, rule, as_module(optimiser), jnp.asarray(measure)
     if layout is None:
         return _pure_step(inputs, state)
+    check_kind("layout", layout, Layout, "mupc.Layout(…)")
     layout.check_batch(len(batch[0]))
     with layout.active():
         return _pure_step((layout.parted(batch), *inputs[1:]), state)
