@@ -283,7 +283,7 @@ def test_a_run_goes_on_in_another_layout(tmp_path):
 def test_what_does_not_divide_is_said_with_what_would(unchecked):
     layout, rule, optimiser = mupc.Layout(depth=4), mupc.Backpropagation(), optax.adam(0.01)
     begin = lambda network: mupc.init(network, rule, optimiser, KEY, layout=layout)
-    with pytest.raises(ValueError, match=r"not divide a stage of 6 .*depth=3, or 4 or 8 of them"):
+    with pytest.raises(ValueError, match=r"not divide the 6 layers .*depth=3, or 4 or 8 of these"):
         begin(mlp(depth=7))
     flat = mupc.vgg((4, 4, 1), 3, layers="4 4", key=KEY)
     with pytest.raises(ValueError, match="no repeated layers"):

@@ -58,7 +58,7 @@ def _sums(layers: Float[Array, "layer batch ..."], *, reverse: bool = False) -> 
 
 
 def _of_others(total: Float[Array, "batch ..."], *, down: bool) -> Array:
-    """Return the sum of the totals of all devices before this one, in log2 P messages."""
+    """Return the sum of the totals of all devices before this one, in 1 + log2 P messages."""
     before, by = handed(total, down=down), 1
     while by < devices_along(DEPTH):
         before = before + handed(before, down=down, by=by)

@@ -57,8 +57,8 @@ def check_divides(devices: int, repetitions: int) -> None:
         fewer = repetitions - repetitions % devices
         near = " or ".join(str(n) for n in (fewer, fewer + devices) if n)
         raise ValueError(
-            f"{devices} devices along depth do not divide a stage of {repetitions} repeated "
-            f"layers: give depth={below}, or {near} of them"
+            f"{devices} devices along depth do not divide the {repetitions} layers of a stage "
+            f"after its entry: give depth={below}, or {near} of these layers"
         )
 
 

@@ -7,12 +7,12 @@ from typing import Any, TypeVar, cast
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from mupc.networks import DATA, DEPTH, Network, Stage, check_divides, devices_along
+from mupc.training.trees import fill, named_arrays
 
 _Tree = TypeVar("_Tree")
 
@@ -34,7 +34,7 @@ class Layout:
         depth: into how many parts the repeated layers of every stage go. What needs neighbours
             only (predictions, local gradients, weight gradients) is computed by all devices at
             once, a sweep through all layers as a pipeline of microbatches.
-        runs: into how many parts the members of `mupc.fit_together` go.
+        runs: into how many parts runs that are trained together go (`mupc sweep --together`).
         devices: of which it is made; the first ones of `jax.devices()` unless given.
 
     Raises:
@@ -214,7 +214,7 @@ def _divides(devices: int, shape: tuple[int, ...]) -> bool:
 
 def on_one(tree: _Tree) -> _Tree:
     """Return a tree whose arrays are whole, on the device where JAX puts new ones."""
-    return jax.tree.map(lambda z: jnp.asarray(np.asarray(z)) if eqx.is_array(z) else z, tree)
+    return fill(tree, named_arrays(tree), "not the same tree")
 
 
 def _is_stage(node: Any) -> bool:
