@@ -284,12 +284,12 @@ def test_all_that_is_kept_comes_back(tmp_path):
 
 def test_a_newer_format_and_other_versions_are_named(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_FORMAT", 4)
+        patch.setattr(checkpoint, "_FORMAT", 5)
         mupc.Checkpoints(tmp_path / "new").save(snapshot())
-        patch.setattr(checkpoint, "_FORMAT", 3)
+        patch.setattr(checkpoint, "_FORMAT", 4)
         patch.setattr(checkpoint, "environment", lambda: {"jax": "0.0.1"})
         mupc.Checkpoints(tmp_path / "old").save(snapshot())
-    with pytest.raises(RunError, match=r"is of format 4, .* mupc reads 3: .*, or a newer one"):
+    with pytest.raises(RunError, match=r"is of format 5, .* mupc reads 4: .*, or a newer one"):
         mupc.Checkpoints(tmp_path / "new").load()
     with pytest.warns(UserWarning, match=r"was written with .*jax 0\.0\.1 \(now "):
         assert mupc.Checkpoints(tmp_path / "old").load().step == 3

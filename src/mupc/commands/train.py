@@ -1,11 +1,15 @@
 """`mupc train`."""
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from mupc.commands.options import Base, early, parse
+from mupc.commands.processes import check_processes, is_first, join
 from mupc.commands.terminal import figures, prepare_backend
 from mupc.records import Ended, Record, RunError, RunFolder
-from mupc.runs import Start, resume, train
+from mupc.runs import Run, Start, resume, train
 from mupc.runs.stored import stored_config
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.files import to_toml
@@ -20,9 +24,13 @@ class TrainOptions(Setting):
     print_config: bool = False
     """Print the configuration as a TOML file, for --file, and do not train."""
     resume: str | None = None
-    """Run folder to continue from its newest checkpoint, instead of all other options but data and
-    layout."""
+    """Run folder to continue from its newest checkpoint, instead of all other options but data,
+    layout and distributed."""
     data: MovedData = None
+    distributed: Annotated[str, AfterValidator(check_processes)] | None = None
+    """Train with other processes, each started with the same options: auto, if SLURM, Open MPI or
+    Kubernetes has started them, or address=HOST:PORT,processes=4,process=0, where the address is
+    that of process 0."""
     extend: str | None = None
     """Run folder to train longer, in a folder of its own: its configuration and its network are
     where training begins, and other options change the configuration."""
@@ -45,6 +53,8 @@ def run(words: Sequence[str]) -> int:
     elif options.print_config:
         print(to_toml(config), end="")
         return 0
+    if options.distributed is not None:
+        join(options.distributed)
     keeping = config if options.resume is None else stored_config(options.resume)
     prepare_backend(keeping.run)
     run = (
@@ -58,6 +68,12 @@ def run(words: Sequence[str]) -> int:
             signals=Ending,
         )
     )
+    if is_first():
+        _tell(run)
+    return _STATUS.get(run.result.ended, 0)
+
+
+def _tell(run: Run) -> None:
     print(run.result.message)
     if run.test is not None:
         print(f"test {figures(run.test)} (step {run.result.step})")
@@ -68,7 +84,6 @@ def run(words: Sequence[str]) -> int:
     print(f"run folder: {run.folder.path}")
     if run.result.ended in (Ended.INTERRUPTED, Ended.TERMINATED):
         print(f"to continue: mupc train --resume {run.folder.path}")
-    return _STATUS.get(run.result.ended, 0)
 
 
 def _extending(words: Sequence[str]) -> Sequence[str]:
@@ -91,7 +106,9 @@ def _extending(words: Sequence[str]) -> Sequence[str]:
 def _check_alone(words: Sequence[str]) -> None:
     """Refuse other options beside --resume: a run continues as it began."""
     given = [word.partition("=")[0] for word in words if word.startswith("--")]
-    if others := [name for name in given if name not in ("--resume", "--data", "--layout")]:
+    if others := [
+        name for name in given if name not in ("--resume", "--data", "--layout", "--distributed")
+    ]:
         raise ConfigError(
             f"`resume` continues a run as it was configured: leave out {', '.join(others)}"
         )

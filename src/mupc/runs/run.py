@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
@@ -25,7 +25,16 @@ from mupc.records import (
     record_from,
 )
 from mupc.runs.network_file import Origin, save_network
-from mupc.runs.setup import Setup, check_data, check_runs, lay_out, load_data, set_up, summary
+from mupc.runs.setup import (
+    Setup,
+    check_data,
+    check_layout,
+    check_runs,
+    lay_out,
+    load_data,
+    set_up,
+    summary,
+)
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.files import stored
 from mupc.settings.setting import Located, Traced
@@ -35,10 +44,13 @@ from mupc.training.fit import prepare
 from mupc.training.fit import train as train_sessions
 from mupc.training.layout import Layout, within
 from mupc.training.plan import Schedule
+from mupc.training.processes import done_by_first
 from mupc.training.results import FitResult
 from mupc.training.session import Member
 from mupc.training.signals import Passed, Signals
 from mupc.training.tensorboard import TensorBoard
+
+_Told = TypeVar("_Told", str, None)
 
 
 class Start(NamedTuple):
@@ -105,6 +117,9 @@ def train(
         signals: what becomes of Ctrl-C and SIGTERM: `Passed`, they act as in any script once all
             is saved, and the run can be resumed; or `Ending`, the result of the run says so.
 
+    After `jax.distributed.initialize`, of processes that call it alike, over devices of all of them
+    (`layout`), the first writes the folder, which all must see, and calls `begin`.
+
     Raises:
         ConfigError, DataError, RunError: before anything is trained.
     """
@@ -145,12 +160,13 @@ def train_together(
     data = load_data(configs[0]) if data is None else data
     schedule = check_data(configs[0], data)
     setups = [set_up(config, data, schedule.steps) for config in configs]
-    layout = lay_out(configs[0], setups[0].member.network, len(setups))
+    layout = lay_out(configs[0], len(setups))
+    check_layout(layout, setups[0].member.network)
     pairs = zip(configs, setups, strict=True)
-    starts, members = zip(*(_start(*own, data, schedule) for own in pairs), strict=True)
+    starts, members = zip(*(_start(*own, data, schedule, layout) for own in pairs), strict=True)
     with ExitStack() as held:
         for start in starts:
-            held.enter_context(start.folder.held())
+            _hold(held, start.folder, layout)
         return _train(starts, members, begin, layout, signals=signals)
 
 
@@ -184,7 +200,9 @@ def resume(
     if layout is not None:
         config = config.changed({"layout": layout})
         check_runs(config, 1)
-    with folder.held():
+    parted = lay_out(config)
+    with ExitStack() as held:
+        _hold(held, folder, parted)
         result = folder.result()
         if result is not None and result.ended is not Ended.INTERRUPTED:
             raise RunError(f"run {path} has already finished ({result.message})")
@@ -196,23 +214,52 @@ def resume(
         initial = folder.initial if folder.initial.is_file() else None
         setup = set_up(config, loaded, start.steps, regime, initial=initial)
         member = setup.member._replace(saved=saved)
-        parted = lay_out(config, member.network)
+        check_layout(parted, member.network)
         prepare([member], loaded, schedule, parted)  # is it of this run?
-        folder.reopen(config.tables(), [] if saved is None else saved.progress["records"])
+        records = [] if saved is None else saved.progress["records"]
+        _by_one(parted, lambda: folder.reopen(config.tables(), records))
         (run,) = _train([start], [member], begin, parted, signals=signals)
     return run
 
 
 def _start(
-    config: Configuration, setup: Setup, data: Dataset, schedule: Schedule
+    config: Configuration,
+    setup: Setup,
+    data: Dataset,
+    schedule: Schedule,
+    layout: Layout | None,
 ) -> tuple[Start, Member]:
     member, regime = setup
-    folder = RunFolder.create(
-        config.run.out, config.tables(), _environment(), regime, config.label, summary(data)
-    )
-    if config.training.init_from is not None:  # where that lies, there may be another by then
-        save_network(folder.initial, member.network)
+
+    def create() -> str:
+        folder = RunFolder.create(
+            config.run.out, config.tables(), _environment(), regime, config.label, summary(data)
+        )
+        if config.training.init_from is not None:  # where that lies, there may be another by then
+            save_network(folder.initial, member.network)
+        return str(folder.path)
+
+    folder = RunFolder(_by_one(layout, create))
     return Start(config, data, folder, regime, schedule), member
+
+
+def _by_one(layout: Layout | None, do: Callable[[], _Told]) -> _Told:
+    """Do something once, though several processes train the run; return on all what it gave."""
+    return do() if layout is None or layout.processes == 1 else done_by_first(do)
+
+
+def _hold(stack: ExitStack, folder: RunFolder, layout: Layout | None) -> None:
+    """Keep others from training a run as long as a stack is open."""
+
+    def hold() -> None:
+        stack.enter_context(folder.held())
+
+    _by_one(layout, hold)
+
+
+def _writes(layout: Layout | None) -> bool:
+    """Return whether this process writes the folders: of several that train a run the first."""
+    return layout is None or layout.processes == 1 or jax.process_index() == 0
 
 
 def _train(
@@ -224,15 +271,24 @@ def _train(
     signals: type[Signals],
 ) -> list[Run]:
     """Make the steps of runs whose folders are there, and end them."""
-    kept = [_recorded(start, member, begin) for start, member in zip(starts, members, strict=True)]
+    writes, pairs = _writes(layout), zip(starts, members, strict=True)
+    kept = [_kept(start, member) for start, member in pairs]
+    if writes:
+        kept = [_recorded(start, member, begin) for start, member in zip(starts, kept, strict=True)]
     with within(layout):
         sessions = prepare(kept, starts[0].data, starts[0].schedule, layout)
-        results = train_sessions(sessions, signals())
-        return [_finish(start, result) for start, result in zip(starts, results, strict=True)]
+        results = train_sessions(sessions, signals)
+        pairs = zip(starts, results, strict=True)
+        return [_finish(start, result, writes=writes) for start, result in pairs]
+
+
+def _kept(start: Start, member: Member) -> Member:
+    """Let the checkpoints of a member go to its folder."""
+    return member._replace(checkpoints=_checkpoints(start.folder, start.config, start.regime))
 
 
 def _recorded(start: Start, member: Member, begin: Begin | None) -> Member:
-    """Let the records and checkpoints of a member go to its folder."""
+    """Let the records of a member go to its folder."""
     folder, callbacks = start.folder, [] if begin is None else [begin(start)]
     if start.config.run.tensorboard:
         # A run that goes on writes all of them again: some may be of steps that are made again.
@@ -246,9 +302,7 @@ def _recorded(start: Start, member: Member, begin: Begin | None) -> Member:
         for callback in callbacks:
             callback(record)
 
-    return member._replace(
-        callback=report, checkpoints=_checkpoints(folder, start.config, start.regime)
-    )
+    return member._replace(callback=report)
 
 
 def _checkpoints(folder: RunFolder, config: Configuration, regime: Regime) -> Checkpoints:
@@ -258,20 +312,30 @@ def _checkpoints(folder: RunFolder, config: Configuration, regime: Regime) -> Ch
     return Checkpoints(folder.checkpoints, **config.run.intervals, settings=settings)
 
 
-def _finish(start: Start, result: FitResult) -> Run:
-    """Save and evaluate the network, and write how the run ended."""
+def _finish(start: Start, result: FitResult, *, writes: bool) -> Run:
+    """Evaluate the network; save it, and write how the run ended, if that is this process's."""
     config, data, folder, *_ = start
     if result.ended is Ended.TERMINATED:  # seconds may be left, and there is the checkpoint
         return Run(folder, config, data, result, None, None, None)
-    about = f"{data.name}: {data.normalisation}"
-    origin = Origin(config.network, data.shape, data.outputs, about)
     parts = {"test": data.test, "validation": data.validation}
     seen = {
         name: None if split is None else evaluate(result, split) for name, split in parts.items()
     }
+    regimes = [record for record in result.records if isinstance(record, RegimeRecord)]
+    run = Run(folder, config, data, result, **seen, regime=regimes[-1] if regimes else None)
+    if writes:
+        _write(run)
+    return run
+
+
+def _write(run: Run) -> None:
+    """Save the network, and write how the run ended."""
+    folder, config, data, result, *seen, _ = run
+    about = f"{data.name}: {data.normalisation}"
+    origin = Origin(config.network, data.shape, data.outputs, about)
     try:
         save_network(folder.network, result.network, origin=origin)
-        folder.finish(RunResult(result.ended, result.message, result.steps, result.step, **seen))
+        folder.finish(RunResult(result.ended, result.message, result.steps, result.step, *seen))
     except OSError as error:
         raise RunError(
             f"cannot write the run folder {folder.path} ({error.strerror}): when it can be written "
@@ -279,8 +343,6 @@ def _finish(start: Start, result: FitResult) -> Run:
         ) from error
     if result.ended is not Ended.INTERRUPTED:
         shutil.rmtree(folder.checkpoints, ignore_errors=True)  # nothing is left to continue
-    regimes = [record for record in result.records if isinstance(record, RegimeRecord)]
-    return Run(folder, config, data, result, **seen, regime=regimes[-1] if regimes else None)
 
 
 def _environment() -> dict[str, Any]:

@@ -73,13 +73,13 @@ def _draw(network: NetworkKind, shape: tuple[int, ...], outputs: int, key: PRNGK
     return network.build(shape, outputs, key)
 
 
-def lay_out(config: Configuration, network: Network, runs: int = 1) -> Layout | None:
-    """Return how runs of a network are parted over devices; None if they are not.
+def lay_out(config: Configuration, runs: int = 1) -> Layout | None:
+    """Return how runs are parted over devices; None if they are not.
 
     Of a sweep some runs may be left, which fewer devices divide.
 
     Raises:
-        ConfigError: if there are not as many devices, or they do not divide the network or a batch.
+        ConfigError: if there are not as many devices, or they do not divide a batch.
     """
     if not (parts := config.run.parts):
         return None
@@ -88,11 +88,23 @@ def lay_out(config: Configuration, network: Network, runs: int = 1) -> Layout | 
         most = parts.get("runs", 1)
         parts |= {"runs": max(d for d in range(1, most + 1) if not runs % d)}
         layout = Layout(**parts)
-        layout.check(network)
         layout.check_batch(config.training.batch_size)
     except ValueError as error:
         raise ConfigError(f"`layout`: {error}") from error
     return layout
+
+
+def check_layout(layout: Layout | None, network: Network) -> None:
+    """Check that a layout, if there is one, divides a network.
+
+    Raises:
+        ConfigError: if not.
+    """
+    try:
+        if layout is not None:
+            layout.check(network)
+    except ValueError as error:
+        raise ConfigError(f"`layout`: {error}") from error
 
 
 def check_runs(config: Configuration, together: int) -> None:

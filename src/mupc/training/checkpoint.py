@@ -8,21 +8,28 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jax.experimental import multihost_utils
+from jaxtyping import Array, PyTree
 
 from mupc.records import RunError, environment
-from mupc.training.trees import as_bytes, named_arrays, require_same, sha256
+from mupc.training.processes import of_first
+from mupc.training.trees import as_bytes, placed_arrays, require_same, sha256
 
 # It changes when what a run does next would, though its settings are the same.
-_FORMAT = 3
+_FORMAT = 4
+# The name of all arrays that are not parted; those that are have names with a bracket or a point.
+_WHOLE = "whole"
+# Steps between two looks at the clock of the first of several processes.
+_ASKED = 20
 # A difference in these is told, but does not stop a run: the last digits may come out otherwise.
 _VERSIONS = ("mupc", "jax", "jaxlib", "equinox", "optax", "numpy")
 
@@ -44,7 +51,7 @@ class Snapshot(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """A snapshot as it was read: `arrays` by their place in the tree."""
+    """A snapshot as it was read: `arrays`, whole, by their place in the tree."""
 
     path: Path
     step: int
@@ -98,11 +105,17 @@ class Checkpoints:
         self.settings = _as_json(settings or {})
         self._last, self._manager = time.monotonic(), cast(Any, None)
 
-    def due(self, step: int) -> bool:
-        """Return whether it is time for a checkpoint after so many steps."""
+    def due(self, step: int, *, processes: int = 1) -> bool:
+        """Return whether it is time for a checkpoint after so many steps.
+
+        Of several processes that train one network, the clock of the first is asked now and then.
+        """
         if self.every is not None and step % self.every == 0:
             return True
-        return time.monotonic() - self._last >= 60 * self.minutes
+        due = time.monotonic() - self._last >= 60 * self.minutes
+        if processes == 1 or math.isinf(self.minutes):
+            return due
+        return step % _ASKED == 0 and of_first(due)
 
     def save(self, snapshot: Snapshot) -> bool:
         """Write a checkpoint, unless there is one of this step; return whether there is one now.
@@ -184,7 +197,9 @@ class Checkpoints:
 
             # What is left of a run that was killed while it wrote. Orbax would do it too, but fails
             # if a write that failed is still at work there.
-            for path in self.path.glob("*.orbax-checkpoint-tmp*"):
+            for path in (
+                self.path.glob("*.orbax-checkpoint-tmp*") if jax.process_index() == 0 else ()
+            ):
                 shutil.rmtree(path, ignore_errors=True)
             self._manager = ocp.CheckpointManager(
                 self.path.absolute(),
@@ -198,24 +213,31 @@ class Checkpoints:
     def _write(self, manager: Any, snapshot: Snapshot) -> None:
         import orbax.checkpoint as ocp
 
-        arrays = named_arrays(snapshot.arrays)
+        arrays = placed_arrays(snapshot.arrays)
+        pieces = {name: _pieces(array) for name, array in arrays.items()}
+        whole = [
+            as_bytes(piece)
+            for own in pieces.values()
+            for piece in own.values()
+            if len(own) == 1 and piece is not None
+        ]
+        parted = {name: array for name, array in arrays.items() if len(pieces[name]) > 1}
         about = {
             "step": snapshot.step,
             "settings": self.settings,
             "versions": environment(),
             "progress": snapshot.progress,
             "identity": snapshot.identity,
-            "arrays": {name: _described(array) for name, array in arrays.items()},
+            "arrays": _described(arrays, pieces),
         }
         text = json.dumps(about)
         manager.save(
             snapshot.step,
             args=ocp.args.Composite(
-                # As one: of several that orbax writes or reads at once, when one fails the others
-                # are left without their event loop, and say so wherever the program is by then.
-                arrays=ocp.args.StandardSave(
-                    {"bytes": np.concatenate([*map(as_bytes, arrays.values())])}
-                ),
+                # What is whole goes as one: of several that orbax writes or reads at once, when one
+                # fails the others are left without their event loop, and say so wherever the
+                # program is by then. Of what is parted every process writes what it has.
+                arrays=ocp.args.PyTreeSave({_WHOLE: np.concatenate(whole), **parted}),
                 about=ocp.args.JsonSave(
                     {"format": _FORMAT, "sha256": sha256(text.encode()), "text": text}
                 ),
@@ -239,16 +261,24 @@ class Checkpoints:
         about = json.loads(text)
         if about["step"] != step:
             raise ValueError(f"it is of step {about['step']}")
-        restored = manager.restore(step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore()))
-        content, start = np.asarray(restored["arrays"]["bytes"]), 0
+        described = {name: _Described(*words) for name, words in about["arrays"].items()}
+        names = [_WHOLE, *(name for name, array in described.items() if len(array.sums) > 1)]
+        on_host = dict.fromkeys(names, ocp.RestoreArgs(restore_type=np.ndarray))
+        restored = manager.restore(
+            step, args=ocp.args.Composite(arrays=ocp.args.PyTreeRestore(restore_args=on_host))
+        )["arrays"]
+        whole, start = np.asarray(restored[_WHOLE]), 0
         arrays: dict[str, np.ndarray] = {}
-        for name, described in about["arrays"].items():
-            dtype, shape = jnp.dtype(described["dtype"]), described["shape"]
-            stop = start + math.prod(shape) * dtype.itemsize
-            arrays[name] = content[start:stop].view(dtype).reshape(shape)
-            if _described(arrays[name]) != described:
+        for name, array in described.items():
+            if name in names:
+                arrays[name] = np.asarray(restored[name])
+            else:
+                dtype = jnp.dtype(array.dtype)
+                stop = start + math.prod(array.shape) * dtype.itemsize
+                arrays[name] = whole[start:stop].view(dtype).reshape(array.shape)
+                start = stop
+            if not array.tells(arrays[name]):
                 raise ValueError(f"{name} is not what was written")
-            start = stop
         return about, arrays
 
 
@@ -261,12 +291,68 @@ def check_identity(saved: Saved, identity: Mapping[str, Any]) -> None:
     require_same(saved.identity, _as_json(identity), saved.refusal)
 
 
-def _described(array: np.ndarray) -> dict[str, Any]:
+_Place = tuple[tuple[int, int], ...]
+"""Where a piece of an array begins and ends, along every axis."""
+
+
+class _Described(NamedTuple):
+    """What is written of an array: the SHA-256 sum of each of its pieces, by their places."""
+
+    dtype: str
+    shape: list[int]
+    sums: list[tuple[_Place, str]]
+
+    def tells(self, array: np.ndarray) -> bool:
+        """Return whether it is of this array."""
+        if (self.dtype, self.shape) != (str(array.dtype), list(array.shape)):
+            return False
+        return all(
+            sha256(as_bytes(array[tuple(slice(*along) for along in place)])) == total
+            for place, total in self.sums
+        )
+
+
+_Pieces = Mapping[_Place, np.ndarray | None]
+
+
+def _pieces(array: Array) -> _Pieces:
+    """Return the pieces of an array that devices of several processes have, by their places.
+
+    It is one piece if a process has all of it; None is a piece that this process has not.
+    """
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return {tuple((0, size) for size in array.shape): np.asarray(array)}
+    here = {_place(shard.index, array.shape): shard for shard in array.addressable_shards}
+    everywhere = array.sharding.devices_indices_map(array.shape).values()
+    places = sorted({_place(index, array.shape) for index in everywhere})
+    return {place: np.asarray(here[place].data) if place in here else None for place in places}
+
+
+def _described(arrays: Mapping[str, Array], pieces: Mapping[str, _Pieces]) -> dict[str, _Described]:
+    """Return what is written of arrays; if one is parted over processes, all must ask."""
+    sums = np.asarray([_digest(piece) for own in pieces.values() for piece in own.values()])
+    if any(len(own) > 1 for own in pieces.values()):
+        sums = np.max(multihost_utils.process_allgather(sums), axis=0)
+    hexadecimal = (total.tobytes().hex() for total in sums)
     return {
-        "dtype": str(array.dtype),
-        "shape": list(array.shape),
-        "sha256": sha256(as_bytes(array)),
+        name: _Described(
+            str(array.dtype),
+            list(array.shape),
+            [(place, next(hexadecimal)) for place in pieces[name]],
+        )
+        for name, array in arrays.items()
     }
+
+
+def _place(index: Sequence[slice], shape: Sequence[int]) -> _Place:
+    bounds = (along.indices(size) for along, size in zip(index, shape, strict=True))
+    return tuple((start, stop) for start, stop, _ in bounds)
+
+
+def _digest(piece: np.ndarray | None) -> np.ndarray:
+    if piece is None:
+        return np.zeros(32, np.uint8)
+    return np.frombuffer(bytes.fromhex(sha256(as_bytes(piece))), np.uint8)
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:

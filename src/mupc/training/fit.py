@@ -94,7 +94,7 @@ def fit(
     saved = None if checkpoints is None else checkpoints.load()
     report = _each(progress, callback)
     member = Member(network, rule, optimiser, key, report, checkpoints, saved)
-    (result,) = train(prepare([member], data, schedule, layout), Passed())
+    (result,) = train(prepare([member], data, schedule, layout), Passed)
     if progress is not None:
         progress.close(result.message)
     return result
@@ -124,7 +124,7 @@ def fit_together(
         ValueError: if an argument is impossible, or would have no effect, or if members differ in
             more than numbers.
     """
-    return train(prepare(members, data, plan.over(data), layout), Passed())
+    return train(prepare(members, data, plan.over(data), layout), Passed)
 
 
 def prepare(
@@ -154,13 +154,14 @@ def prepare(
     return sessions
 
 
-def train(sessions: Sequence[Session], signals: Signals) -> list[FitResult]:
+def train(sessions: Sequence[Session], signals: type[Signals]) -> list[FitResult]:
     """Make the steps of sessions, each of all of them at once, until all have ended.
 
     What becomes of Ctrl-C and SIGTERM, the signals say.
     """
-    with within(sessions[0].layout):
-        return _train(sessions, signals)
+    layout = sessions[0].layout
+    with within(layout):
+        return _train(sessions, signals(1 if layout is None else layout.processes))
 
 
 def _train(sessions: Sequence[Session], signals: Signals) -> list[FitResult]:

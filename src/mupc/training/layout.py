@@ -1,12 +1,13 @@
 """On several devices: samples, layers or runs parted along the axes of a device mesh."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from numbers import Integral
 from typing import Any, TypeVar, cast
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
@@ -35,11 +36,13 @@ class Layout:
             only (predictions, local gradients, weight gradients) is computed by all devices at
             once, a sweep through all layers as a pipeline of microbatches.
         runs: into how many parts runs that are trained together go (`mupc sweep --together`).
-        devices: of which it is made; the first ones of `jax.devices()` unless given.
+        devices: of which it is made; the first ones of `jax.devices()` unless given. After
+            `jax.distributed.initialize` these are of all processes, and all must do the same.
 
     Raises:
         TypeError: if a number is none.
-        ValueError: if one is below 1, or there are not as many devices.
+        ValueError: if one is below 1, there are not as many devices, or some process has none of
+            them.
     """
 
     def __init__(
@@ -64,9 +67,25 @@ class Layout:
             )
         # Along an axis of one device XLA would send what nobody else needs.
         axes = {name: size for name, size in self.sizes.items() if size > 1} or {DATA: 1}
+        self._check_processes(there[:wanted], devices is None)
         devices_of = np.asarray(there[:wanted], dtype=object).reshape(tuple(axes.values()))
         axis_types = (AxisType.Auto,) * len(axes)
         self.mesh = Mesh(devices_of, tuple(axes), axis_types=axis_types)
+
+    @property
+    def processes(self) -> int:
+        """How many processes have a part."""
+        return len(_processes_of(self.mesh.devices.flat))
+
+    def _check_processes(self, devices: Sequence[Any], default: bool) -> None:
+        """Check that all processes have a part, unless devices of this one alone were named."""
+        taking_part = _processes_of(devices)
+        if default and len(taking_part) < jax.process_count():
+            raise ValueError(
+                f"a layout of {self} leaves processes without a device: there are "
+                f"{jax.device_count()} devices of {jax.process_count()} processes, so take all "
+                f"{jax.device_count()}"
+            )
 
     def __str__(self) -> str:
         """Return it as it is typed, such as `data=4,depth=2`."""
@@ -138,18 +157,32 @@ class Layout:
             if not eqx.is_array(leaf):
                 return leaf
             along = repeated and _divides(self.sizes[DEPTH], leaf.shape[len(first) :])
-            return jax.device_put(leaf, self._along(*first, *((DEPTH,) if along else ())))
+            return _put(leaf, self._along(*first, *((DEPTH,) if along else ())))
 
         return jax.tree.map(place, tree, _repeated(tree))
 
     def parted(self, batch: _Tree) -> _Tree:
         """Return a batch on the devices, its samples parted along data."""
-        return jax.tree.map(lambda leaf: jax.device_put(leaf, self._along(DATA)), batch)
+        return jax.tree.map(lambda leaf: _put(leaf, self._along(DATA)), batch)
 
     def _along(self, *axes: str) -> NamedSharding:
         """Return where an array lies whose first axes are parted along these of the mesh."""
         there = (axis if self.sizes[axis] > 1 else None for axis in axes)
         return NamedSharding(self.mesh, PartitionSpec(*there))
+
+
+def _put(leaf: Any, sharding: NamedSharding) -> Any:
+    """Return an array on devices, which may be those of several processes."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    if not leaf.is_fully_addressable:
+        return jax.jit(lambda x: x, out_shardings=sharding)(leaf)
+    # Every process has all of it, and gives its own devices their parts.
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _put(jax.random.key_data(leaf), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    content = np.asarray(leaf)
+    return jax.make_array_from_callback(content.shape, sharding, lambda place: content[place])
 
 
 def within(layout: Layout | None) -> AbstractContextManager[None]:
@@ -223,6 +256,10 @@ def _is_stage(node: Any) -> bool:
 
 def _stages(tree: PyTree[Any]) -> list[Stage]:
     return [node for node in jax.tree.leaves(tree, is_leaf=_is_stage) if _is_stage(node)]
+
+
+def _processes_of(devices: Iterable[Any]) -> set[int]:
+    return {device.process_index for device in devices}
 
 
 def _on_cpu(devices: Sequence[Any]) -> bool:

@@ -162,7 +162,8 @@ class Keep(Observer):
 
     def after(self, session: Session) -> None:
         """Write one if it is time, unless the network has failed."""
-        due = not session.last and self.checkpoints.due(session.steps)
+        processes = 1 if session.layout is None else session.layout.processes
+        due = not session.last and self.checkpoints.due(session.steps, processes=processes)
         if (due or self.signals.asked(session.steps)) and not session.failed:
             with session.paused():
                 kept = self.checkpoints.save(session.snapshot())

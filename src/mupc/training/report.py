@@ -20,6 +20,7 @@ from mupc.theory import (
     relative_change,
     yardstick,
 )
+from mupc.training.trees import on_host
 
 
 class Model(NamedTuple):
@@ -65,7 +66,7 @@ def trace_report(model: Model, batch: Batch, key: PRNGKeyArray, *, step: int) ->
     energies = jnp.concatenate([solution.trace.energy[:steps], solution.energy[None]])
     _, energies = taken_from_size(energies[0], energies)
     energy, residual = jnp.mean(energies, axis=1), jnp.median(relative, axis=1)
-    return TraceRecord(step, short(np.asarray(energy)), short(np.asarray(residual)))
+    return TraceRecord(step, short(on_host(energy)), short(on_host(residual)))
 
 
 @eqx.filter_jit
@@ -102,7 +103,7 @@ def _figures(model: Model, batch: Batch, key: PRNGKeyArray) -> dict[str, Any]:
 
 
 def _shortened(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: short(np.asarray(value, float)) for name, value in values.items()}
+    return {name: short(on_host(value).astype(float)) for name, value in values.items()}
 
 
 def short(values: np.ndarray) -> Any:

@@ -8,17 +8,23 @@ from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any, Self, final
 
+from jax.experimental import multihost_utils
+
 from mupc.records import Ended
 
 
 class Signals(AbstractContextManager[Any]):
     """Notes the signals that come; the second of a kind does what it did before.
 
-    Only the main thread can note any.
+    Only the main thread can note any. Of several processes that train one network, JAX notes
+    SIGTERM, and lets all of them act after the same step; Ctrl-C is SIGTERM to them.
+
+    Args:
+        processes: how many train the network.
     """
 
-    def __init__(self) -> None:
-        self.noted: list[int] = []
+    def __init__(self, processes: int = 1) -> None:
+        self.processes, self.noted = processes, list[int]()
         self._looked, self._asked = -1, False
         self._handlers: dict[int, Callable[..., Any] | int] = {}
 
@@ -28,6 +34,8 @@ class Signals(AbstractContextManager[Any]):
         So what comes while one network is saved waits until the next step has saved all.
         """
         if step != self._looked:
+            if self.processes > 1 and multihost_utils.reached_preemption_sync_point(step):
+                self.noted.append(signal.SIGTERM)
             self._looked, self._asked = step, bool(self.noted)
         return self._asked
 
@@ -45,7 +53,8 @@ class Signals(AbstractContextManager[Any]):
     def _take_over(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
+        ours = (signal.SIGINT, signal.SIGTERM) if self.processes == 1 else (signal.SIGINT,)
+        for number in ours:
             if (handler := signal.getsignal(number)) is not None:  # else it could not be put back
                 self._handlers[number] = handler
                 signal.signal(number, self._note)
@@ -56,7 +65,10 @@ class Signals(AbstractContextManager[Any]):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
-        self.noted.append(number)
+        if self.processes == 1:
+            self.noted.append(number)
+        else:
+            signal.raise_signal(signal.SIGTERM)
         if (handler := self._handlers.pop(number, None)) is not None:
             signal.signal(number, handler)
 
@@ -72,6 +84,8 @@ class Passed(Signals):
     def heed(self) -> None:
         """Let the signals act."""
         self._hand_back()
+        if self.noted and self.processes > 1:  # take it from JAX, of whose handler Python knows not
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
         while self.noted:
             signal.raise_signal(self.noted.pop(0))
         self._take_over()

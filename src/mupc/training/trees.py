@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import Array, PyTree
 
 from mupc.records import RunError
@@ -21,8 +22,24 @@ UNNAMED = "<locals>"
 
 
 def named_arrays(tree: PyTree[Any]) -> dict[str, np.ndarray]:
-    """Return the arrays of a tree, on the host, by their places; random keys as their data."""
-    return {name: np.asarray(_data(leaf)) for name, leaf in _arrays(tree).items()}
+    """Return the arrays of a tree, on the host, by their places; random keys as their data.
+
+    Of one that is parted over several processes, all must ask.
+    """
+    return {name: on_host(array) for name, array in placed_arrays(tree).items()}
+
+
+def placed_arrays(tree: PyTree[Any]) -> dict[str, Any]:
+    """Return the arrays of a tree, where they lie, by their places; random keys as their data."""
+    return {name: _data(leaf) for name, leaf in _arrays(tree).items()}
+
+
+def on_host(array: Any) -> np.ndarray:
+    """Return an array, whole, on the host; of one that several processes have, all must ask."""
+    parted = isinstance(array, Array) and not array.is_fully_addressable
+    if parted and not array.is_fully_replicated:
+        array = multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
 
 
 def fill(like: _Tree, arrays: Mapping[str, np.ndarray], refusal: str) -> _Tree:

@@ -1,0 +1,61 @@
+"""Other processes that a command shares its work with, on this host or on several."""
+
+import re
+from typing import Any
+
+import jax
+
+from mupc.settings.setting import ConfigError
+
+_FORM = re.compile(r"address=(?P<address>\S+:\d+),processes=(?P<count>\d+),process=(?P<own>\d+)")
+
+
+def check_processes(text: str) -> str:
+    """Return what was typed, if it says how processes find each other.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    _arguments(text)
+    return text
+
+
+def join(text: str) -> None:
+    """Find the other processes, before JAX is used.
+
+    Raises:
+        ConfigError: if they are not found.
+    """
+    try:
+        jax.distributed.initialize(**_arguments(text))
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        how = (
+            "nothing that JAX knows has started this process: give "
+            "address=HOST:PORT,processes=4,process=0"
+            if text == "auto" and "coordinator_address" in reason
+            else f"the other processes were not found ({reason})"
+        )
+        raise ConfigError(f"`distributed`: {how}") from error
+
+
+def is_first() -> bool:
+    """Return whether this process is the one that prints."""
+    return jax.process_index() == 0
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    """Return the arguments of `jax.distributed.initialize`."""
+    if text == "auto":
+        return {}
+    found = _FORM.fullmatch(text.replace(" ", ""))
+    if found is None or not int(found["own"]) < int(found["count"]):
+        raise ValueError(
+            "expected auto, or address=HOST:PORT,processes=4,process=0 with a process from 0 to "
+            f"one less than there are, not {text}"
+        )
+    return {
+        "coordinator_address": found["address"],
+        "num_processes": int(found["count"]),
+        "process_id": int(found["own"]),
+    }
