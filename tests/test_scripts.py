@@ -158,6 +158,41 @@ def test_the_regime_report_is_compared_with_the_steps_between(script, tmp_path, 
     assert printed_ratios(capsys.readouterr().out) == [round(ratio["ratio"], 3)]
 
 
+@pytest.mark.full
+@pytest.mark.skipif(len(jax.devices()) < 2, reason="there is one device")
+def test_what_devices_hold_is_compared_with_their_share(script, tmp_path, capsys):
+    path = tmp_path / "report.json"
+    arguments = [*words("--size 64x32 --devices 2 --batch 4 --json"), str(path), "--methods"]
+    benchmark = script("benchmarks/layouts")
+    (found,) = benchmark.main([*arguments, "predictive coding, default"])["results"]
+    (ratio,), told = found["ratios"], capsys.readouterr().out
+    rows = [line.split(" | ") for line in told.splitlines() if line.startswith("| predictive")]
+    one, two = (float(row[2]) for row in rows)  # MB, to one digit
+    assert ratio["ratio"] == pytest.approx(2 * two / one, rel=0.2)
+    assert printed_ratios(told) == [round(ratio["ratio"], 3)]
+    assert [int(row[3]) > 0 for row in rows] == [False, True]
+
+
+@pytest.mark.skipif(len(jax.devices()) < 2, reason="there is one device")
+def test_messages_are_counted_with_the_loops_that_they_are_in(script):
+    mesh = jax.sharding.Mesh(jax.devices()[:2], "parts")
+    parts = jax.sharding.PartitionSpec("parts")
+
+    def step(_, x):
+        return jax.lax.ppermute(x, "parts", [(0, 1)])
+
+    def program(x):
+        return jax.lax.psum(jax.lax.fori_loop(0, 5, step, x), "parts")
+
+    shared = jax.shard_map(
+        program, mesh=mesh, in_specs=parts, out_specs=jax.sharding.PartitionSpec()
+    )
+    whole = jnp.ones(6, jnp.float32)
+    compiled = jax.jit(shared).lower(whole).compile().as_text()
+    sent = script("benchmarks/_messages").messages(compiled)
+    assert sent == {"collective-permute": (5, 5 * 12), "all-reduce": (1, 12)}
+
+
 def test_a_checkpoint_is_compared_with_the_minutes_between(script, tmp_path, capsys):
     path = tmp_path / "report.json"
     arguments = words("--sizes 4x8 --minutes 2 --rounds 1 --batch 2 --json")

@@ -72,7 +72,7 @@ def runs(tmp_path, name, grid, steps, **fields):
         {"rule": "bidirectional", "depth": 3, "width": 8},
         {"rule": "hybrid", "depth": 3, "width": 8},
         {"rule": "equilibrium-propagation"},
-        {"network": "residual-hopfield", "depth": 3, "width": 8},
+        {"network": "residual-hopfield", "depth": 3, "width": 8, "optimiser": "sgd"},
     ],
 )
 def test_runs_in_step_are_runs_in_turn(fields, tmp_path):

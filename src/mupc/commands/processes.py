@@ -37,6 +37,10 @@ def join(text: str) -> None:
             else f"the other processes were not found ({reason})"
         )
         raise ConfigError(f"`distributed`: {how}") from error
+    if jax.default_backend() == "cpu":
+        # A program that comes from the cache sends its messages in another order than one that was
+        # compiled, or than itself in another process: they wait for each other for ever.
+        jax.config.update("jax_enable_compilation_cache", False)
 
 
 def is_first() -> bool:

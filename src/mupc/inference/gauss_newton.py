@@ -60,7 +60,9 @@ class GaussNewton(Solver):
     conjugate gradients, doi 10.1137/S1064829598339761). As many steps as there are outputs solve
     the system exactly; fewer still give a direction in which the energy falls, and where
     $I - B^\top J D^{-1} J^\top B$ has no positive curvature the direction is that of steepest
-    descent. A step that does not lower a sample's energy is shrunk until it does.
+    descent. A step that does not lower a sample's energy is shrunk until it does. Near a minimum,
+    where energies differ by round-off alone, nothing shrinks one that goes too far: only what
+    solves the system exactly is sure to reach residuals below the square root of round-off.
 
     One iteration takes 2 · `cg_steps` sweeps, and one more whenever a step was shrunk.
 
