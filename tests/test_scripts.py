@@ -173,6 +173,23 @@ def test_what_devices_hold_is_compared_with_their_share(script, tmp_path, capsys
     assert [int(row[3]) > 0 for row in rows] == [False, True]
 
 
+@pytest.mark.skipif(len(jax.devices()) < 8, reason="there are no 8 devices")
+def test_scaling_on_paper_follows_from_what_was_measured_and_counted(script, capsys):
+    benchmark = script("benchmarks/weak_scaling")
+    arguments = words("--size 4x8 --batch 8 --rounds 1 --devices 1 2 16 --faster 1 1000")
+    parallel, pipelined = benchmark.main(arguments)["results"]
+    assert (parallel["sweeps"], pipelined["sweeps"]) == (1, 5)  # whole numbers, as they must be
+    fast, slow = benchmark.LINKS[0].name, benchmark.LINKS[-1].name
+    for found in (parallel["efficiency"], pipelined["efficiency"]):
+        assert found[f"1, 1, {fast}"] == found[f"1000, 1, {slow}"] == 1
+        assert (
+            found[f"1000, 16, {slow}"] < found[f"1000, 2, {slow}"] < found[f"1000, 2, {fast}"] < 1
+        )
+    assert benchmark._turns(8, 64) == 16 + 7
+    assert benchmark._turns(1024, 64) == 64 + 1023
+    assert capsys.readouterr().out.count("| 1000 × | 16 |") == 2
+
+
 @pytest.mark.skipif(len(jax.devices()) < 2, reason="there is one device")
 def test_messages_are_counted_with_the_loops_that_they_are_in(script):
     mesh = jax.sharding.Mesh(jax.devices()[:2], "parts")

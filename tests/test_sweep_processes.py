@@ -192,7 +192,7 @@ def test_the_failure_of_who_watches_is_not_the_points(tmp_path):
 
 
 def test_points_that_failed_are_trained_again_when_asked(tmp_path, monkeypatch, capsys):
-    module = importlib.import_module("mupc.sweeps.sweep")
+    module = importlib.import_module("mupc.sweeps.work")
     train = module.train_together
     monkeypatch.setattr(module, "train_together", lambda *_, **__: 1 / 0)
     arguments = ["sweep", str(tmp_path / "sweep"), *SMALL, "--grid", "seed=0,1"]

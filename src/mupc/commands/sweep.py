@@ -1,13 +1,18 @@
 """`mupc sweep`."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+import functools
+import importlib.util
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
 
 from mupc.commands.options import Base, Positional, parse
 from mupc.commands.terminal import prepare_backend
 from mupc.records import RunError
 from mupc.settings import ConfigError, Configuration
-from mupc.settings.setting import Count, Kept, MovedData, NotNegativeCount, Setting
+from mupc.settings.setting import Count, Kept, MovedData, NotNegativeCount, Setting, unheeded
+from mupc.settings.training import RunKeeping
 from mupc.sweeps.folder import SweepFolder
 from mupc.sweeps.points import Point, Space, read_file, read_grid, read_ranges, tell_apart
 from mupc.sweeps.ranking import Board, markdown, ranked
@@ -37,6 +42,13 @@ class SweepOptions(Setting):
     together: Count = 1
     """Points that differ in numbers alone to train as one program: for an accelerator that one
     small network leaves idle."""
+    engine: Literal["here", "dask"] = "here"
+    """Which processes train: this one, or Dask's workers (pip install mupc[dask])."""
+    scheduler: str | None = None
+    """Address of Dask's scheduler, such as tcp://host:8786, or file in which it has written it;
+    unless given, workers are started on this host."""
+    workers: Count | None = None
+    """How many of these: 2 unless given."""
 
 
 _BASE = Base(
@@ -51,15 +63,64 @@ def run(words: Sequence[str]) -> int:
     if "out" in given:
         raise ConfigError("`out` is for a single run: a sweep's runs are kept in its own folder")
     folder, points = _points(options, config, given, file)
+    _check_engine(options)
     prepare_backend(config.run)
     if options.retry_failed:
         for point in points:
             if (outcome := folder.outcome(point)) is not None and outcome.ended == "failed":
                 folder.forget(point)
-    with Board() as board:
-        results = sweep(folder, points, together=options.together, watch=board)
+    with _client(options, config.run) as client, Board() as board:
+        results = sweep(folder, points, together=options.together, watch=board, client=client)
     _tell(folder, results)
     return 1 if any(result.outcome.ended == "failed" for result in results) else 0
+
+
+def _check_engine(options: SweepOptions) -> None:
+    """Refuse what the engine does not take.
+
+    Raises:
+        ConfigError: if there is something.
+    """
+    for name in ("scheduler", "workers"):
+        if options.engine == "here" and getattr(options, name) is not None:
+            raise unheeded(name, "`engine` is here")
+    if options.scheduler is not None and options.workers is not None:
+        raise unheeded("workers", "the `scheduler` has its own")
+    if options.engine == "dask" and importlib.util.find_spec("distributed") is None:
+        raise ConfigError("`engine` dask needs Dask: pip install 'mupc[dask]'")
+
+
+@contextmanager
+def _client(options: SweepOptions, keeping: RunKeeping) -> Generator[Any]:
+    """Yield a client of Dask, whose workers are set up as this process is; None for no Dask.
+
+    Raises:
+        ConfigError: if there is no scheduler where it should be.
+    """
+    if options.engine == "here":
+        yield None
+        return
+    from distributed import Client, LocalCluster
+
+    found = options.scheduler
+    with ExitStack() as stack:
+        try:
+            if found is None:
+                # One thread each: points that are trained at once in one process share its devices.
+                count = options.workers or 2
+                cluster = cast(Any, LocalCluster)(
+                    n_workers=count, threads_per_worker=1, dashboard_address=":0"
+                )
+                client = Client(stack.enter_context(cluster))
+            elif Path(found).is_file():
+                client = Client(scheduler_file=found)
+            else:
+                client = Client(found)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"`scheduler`: there is none at {found} ({error})") from error
+        stack.enter_context(client)
+        client.register_worker_callbacks(functools.partial(prepare_backend, keeping))
+        yield client
 
 
 def _points(

@@ -1,0 +1,95 @@
+"""Points of a sweep on Dask's workers, wherever these are; the folder stays the record.
+
+Dask (https://docs.dask.org) starts workers on a cluster, notices when one dies, and gives its task
+to another. That one claims the point as any process would, and so it waits until the claim of the
+dead one has stopped to beat (`mupc.sweeps.claims`), and goes on from its checkpoint.
+"""
+
+import functools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+from mupc.data import Dataset
+from mupc.records import RunError, counted
+from mupc.settings.datasets import DatasetKind
+from mupc.settings.network import NetworkKind
+from mupc.sweeps.folder import SweepFolder
+from mupc.sweeps.points import Point
+from mupc.sweeps.work import claimed, work
+
+_GIVEN_UP = 3
+"""So often Dask may give up on a point (each time when several workers in a row have died)."""
+
+
+class Workers:
+    """Hands the points of a sweep to the workers of a Dask client.
+
+    Args:
+        client: a `distributed.Client`.
+        folder: of the sweep, by a path that all workers see.
+        together: how many points that share a program are trained as one.
+    """
+
+    def __init__(self, client: Any, folder: SweepFolder, together: int) -> None:
+        self.client, self.folder, self.together = client, folder, together
+        self._under_way: dict[Any, list[Point]] = {}
+        self._given_up = Counter[str]()
+
+    def hand_out(self, points: Sequence[Point]) -> str:
+        """Hand out those points that no worker has yet; return in words what goes on.
+
+        Raises:
+            RunError: if Dask has lost worker after worker over a point, or there is no scheduler.
+            Exception: what a worker has raised, other than a failure of a point.
+        """
+        for future in [future for future in self._under_way if future.done()]:
+            self._ended(future, self._under_way.pop(future))
+        given = {point.key for points in self._under_way.values() for point in points}
+        free = [point for point in points if point.key not in given]
+        for some in _together(free, self.together):
+            path, stale_after = self.folder.path.absolute(), self.folder.claims.stale_after
+            future = self.client.submit(train_points, path, stale_after, some, pure=False)
+            self._under_way[future] = some
+        count = len(self.client.scheduler_info(n_workers=-1)["workers"])
+        return f"{counted(count, 'worker')} at {self.client.scheduler.address}"
+
+    def _ended(self, future: Any, points: Sequence[Point]) -> None:
+        from distributed import KilledWorker
+
+        if future.status != "error":
+            return
+        if not isinstance(error := future.exception(), KilledWorker):
+            raise error
+        self._given_up.update(point.key for point in points)
+        for point in points:
+            if self._given_up[point.key] == _GIVEN_UP:
+                raise RunError(
+                    f"{point.name}: worker after worker has died over it; is there too little "
+                    "memory? What has been trained is kept, and the same command goes on"
+                ) from error
+
+
+def train_points(path: str, stale_after: float, points: Sequence[Point]) -> None:
+    """Train those points that are free, on a worker."""
+    folder = SweepFolder(path, stale_after)
+    if tasks := claimed(folder, points, len(points)):
+        config = tasks[0].point.config
+        work(folder, tasks, _data((config.dataset, config.network)), lambda now: None)
+
+
+@functools.lru_cache(1)
+def _data(kinds: tuple[Any, Any]) -> Dataset:
+    """Load data once for points that follow each other."""
+    dataset, network = cast(tuple[DatasetKind, NetworkKind], kinds)
+    return network.view(dataset.load())
+
+
+def _together(points: Sequence[Point], count: int) -> Iterator[list[Point]]:
+    """Yield points by so many that share a program."""
+    by_program: dict[Any, list[Point]] = {}
+    for point in points:
+        by_program.setdefault(point.config.program(), []).append(point)
+    for some in by_program.values():
+        for i in range(0, len(some), count):
+            yield some[i : i + count]
