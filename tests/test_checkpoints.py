@@ -105,7 +105,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(rule, options, tmp_path
     # The command looks at what was done by then, which what goes on must not notice.
     for name, number in {"INTERRUPTED": signal.SIGINT, "TERMINATED": signal.SIGTERM}.items():
         path, callback = tmp_path / name, at_step(step, number)
-        cut = train(path, rule=rule, signals=Ending(), callback=callback, **options)
+        cut = train(path, rule=rule, signals=Ending, callback=callback, **options)
         assert (cut.ended.name, cut.steps) == (name, step)
         same(train(path, rule=rule, **options), whole)
 

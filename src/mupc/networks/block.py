@@ -33,6 +33,9 @@ class Known(NamedTuple):
 # inference step takes a tenth less time at width 128, but a fifth more at width 64.
 _LARGE_LAYER = 64 * 128
 
+EVERYWHERE = frozenset({"cpu", "cuda", "rocm", "tpu"})
+"""The platforms of JAX."""
+
 
 class Block(eqx.Module):
     """A layer. It maps one example's activity to the prediction of the next one.
@@ -82,7 +85,7 @@ class Block(eqx.Module):
     def loops_on(self, size: int, *, local: bool) -> tuple[str, ...]:
         """Return the platforms on which a stage should loop over its layers ("cpu", "cuda", …).
 
-        On all others it takes all layers at once.
+        On all others it takes all layers at once. `EVERYWHERE` is all of them.
 
         Args:
             size: how many numbers a layer's activity has, over the whole batch.

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Num, PRNGKeyArray
 from mupc import parameterisations
 from mupc.kinds import check_sizes
 from mupc.networks.activations import Activation, identity
-from mupc.networks.block import ScaledBlock
+from mupc.networks.block import EVERYWHERE, ScaledBlock
 from mupc.networks.chain import Chain
 from mupc.networks.fast_convolution import Pair, convolve
 from mupc.networks.stage import Stage
@@ -135,9 +135,13 @@ class Convolution(ScaledBlock):
         return jax.checkpoint(run, prevent_cse=False)(u, kernel, back)
 
     def loops_on(self, size: int, *, local: bool) -> tuple[str, ...]:
-        """Loop on a CPU: one layer's convolution is work enough, and has fast kernels alone."""
+        """Loop on a CPU: one layer's convolution is work enough, and has fast kernels alone.
+
+        Errors by kernels of their own are a rule of differentiation that JAX before 0.10 cannot
+        transpose where it is mapped over layers: they loop on all platforms.
+        """
         del size, local
-        return ("cpu",)
+        return tuple(EVERYWHERE) if self.error_kernels else ("cpu",)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))

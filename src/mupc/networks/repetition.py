@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from mupc.networks.bank import shifted
-from mupc.networks.block import Activities, Block, over_batch
+from mupc.networks.block import EVERYWHERE, Activities, Block, over_batch
 
 Term = Callable[..., Float[Array, " batch"]]
 """A part of an energy: each sample's value, from arrays of one layer (batch, ...)."""
@@ -178,6 +178,8 @@ def on_platforms(
     """Compute by a loop on some platforms, and all at once on others, chosen when it is lowered."""
     if not platforms:
         return together(*arrays)
+    if set(platforms) == EVERYWHERE:
+        return loop(*arrays)
     ways = dict.fromkeys(platforms, loop)
     return jax.lax.platform_dependent(*arrays, default=together, **ways)
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
@@ -17,10 +17,10 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from mupc.records import RunError, environment
+from mupc.training.pieces import Described, described, pieces_of
 from mupc.training.processes import of_first
 from mupc.training.trees import as_bytes, placed_arrays, require_same, sha256
 
@@ -197,10 +197,9 @@ class Checkpoints:
 
             # What is left of a run that was killed while it wrote. Orbax would do it too, but fails
             # if a write that failed is still at work there.
-            for path in (
-                self.path.glob("*.orbax-checkpoint-tmp*") if jax.process_index() == 0 else ()
-            ):
-                shutil.rmtree(path, ignore_errors=True)
+            if jax.process_index() == 0:
+                for path in self.path.glob("*.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(path, ignore_errors=True)
             self._manager = ocp.CheckpointManager(
                 self.path.absolute(),
                 options=ocp.CheckpointManagerOptions(
@@ -214,7 +213,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         arrays = placed_arrays(snapshot.arrays)
-        pieces = {name: _pieces(array) for name, array in arrays.items()}
+        pieces = {name: pieces_of(array) for name, array in arrays.items()}
         whole = [
             as_bytes(piece)
             for own in pieces.values()
@@ -228,7 +227,7 @@ class Checkpoints:
             "versions": environment(),
             "progress": snapshot.progress,
             "identity": snapshot.identity,
-            "arrays": _described(arrays, pieces),
+            "arrays": described(arrays, pieces),
         }
         text = json.dumps(about)
         manager.save(
@@ -249,11 +248,11 @@ class Checkpoints:
 
         manager = self._open()
         restored = manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))
-        if (written := restored["about"]["format"]) != _FORMAT:
+        if (theirs := restored["about"]["format"]) != _FORMAT:
             raise RunError(
-                f"the checkpoint {path} is of format {written}, and this version of mupc reads "
+                f"the checkpoint {path} is of format {theirs}, and this version of mupc reads "
                 f"{_FORMAT}: continue with the version that wrote it"
-                + (", or a newer one" if written > _FORMAT else "")
+                + (", or a newer one" if theirs > _FORMAT else "")
             )
         text = restored["about"]["text"]
         if sha256(text.encode()) != restored["about"]["sha256"]:
@@ -261,15 +260,15 @@ class Checkpoints:
         about = json.loads(text)
         if about["step"] != step:
             raise ValueError(f"it is of step {about['step']}")
-        described = {name: _Described(*words) for name, words in about["arrays"].items()}
-        names = [_WHOLE, *(name for name, array in described.items() if len(array.sums) > 1)]
+        written = {name: Described(*words) for name, words in about["arrays"].items()}
+        names = [_WHOLE, *(name for name, array in written.items() if len(array.sums) > 1)]
         on_host = dict.fromkeys(names, ocp.RestoreArgs(restore_type=np.ndarray))
         restored = manager.restore(
             step, args=ocp.args.Composite(arrays=ocp.args.PyTreeRestore(restore_args=on_host))
         )["arrays"]
         whole, start = np.asarray(restored[_WHOLE]), 0
         arrays: dict[str, np.ndarray] = {}
-        for name, array in described.items():
+        for name, array in written.items():
             if name in names:
                 arrays[name] = np.asarray(restored[name])
             else:
@@ -289,70 +288,6 @@ def check_identity(saved: Saved, identity: Mapping[str, Any]) -> None:
         RunError: if not; it names what differs.
     """
     require_same(saved.identity, _as_json(identity), saved.refusal)
-
-
-_Place = tuple[tuple[int, int], ...]
-"""Where a piece of an array begins and ends, along every axis."""
-
-
-class _Described(NamedTuple):
-    """What is written of an array: the SHA-256 sum of each of its pieces, by their places."""
-
-    dtype: str
-    shape: list[int]
-    sums: list[tuple[_Place, str]]
-
-    def tells(self, array: np.ndarray) -> bool:
-        """Return whether it is of this array."""
-        if (self.dtype, self.shape) != (str(array.dtype), list(array.shape)):
-            return False
-        return all(
-            sha256(as_bytes(array[tuple(slice(*along) for along in place)])) == total
-            for place, total in self.sums
-        )
-
-
-_Pieces = Mapping[_Place, np.ndarray | None]
-
-
-def _pieces(array: Array) -> _Pieces:
-    """Return the pieces of an array that devices of several processes have, by their places.
-
-    It is one piece if a process has all of it; None is a piece that this process has not.
-    """
-    if array.is_fully_addressable or array.is_fully_replicated:
-        return {tuple((0, size) for size in array.shape): np.asarray(array)}
-    here = {_place(shard.index, array.shape): shard for shard in array.addressable_shards}
-    everywhere = array.sharding.devices_indices_map(array.shape).values()
-    places = sorted({_place(index, array.shape) for index in everywhere})
-    return {place: np.asarray(here[place].data) if place in here else None for place in places}
-
-
-def _described(arrays: Mapping[str, Array], pieces: Mapping[str, _Pieces]) -> dict[str, _Described]:
-    """Return what is written of arrays; if one is parted over processes, all must ask."""
-    sums = np.asarray([_digest(piece) for own in pieces.values() for piece in own.values()])
-    if any(len(own) > 1 for own in pieces.values()):
-        sums = np.max(multihost_utils.process_allgather(sums), axis=0)
-    hexadecimal = (total.tobytes().hex() for total in sums)
-    return {
-        name: _Described(
-            str(array.dtype),
-            list(array.shape),
-            [(place, next(hexadecimal)) for place in pieces[name]],
-        )
-        for name, array in arrays.items()
-    }
-
-
-def _place(index: Sequence[slice], shape: Sequence[int]) -> _Place:
-    bounds = (along.indices(size) for along, size in zip(index, shape, strict=True))
-    return tuple((start, stop) for start, stop, _ in bounds)
-
-
-def _digest(piece: np.ndarray | None) -> np.ndarray:
-    if piece is None:
-        return np.zeros(32, np.uint8)
-    return np.frombuffer(bytes.fromhex(sha256(as_bytes(piece))), np.uint8)
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
