@@ -158,8 +158,11 @@ def test_how_processes_find_each_other_is_checked(capsys):
     for text in ("here", "address=a:1,processes=2,process=2", "address=a,processes=2,process=0"):
         with pytest.raises(ValueError, match="expected auto, or address=HOST:PORT"):
             check_processes(text)
-    command = [sys.executable, "-m", "mupc", "train", "--distributed", "auto"]
+    assert main(["train", "--distributed", "auto"]) == 2
+    assert "--distributed needs a --layout over all devices" in capsys.readouterr().err
+    assert main(["train", "--distributed", "auto", "--print-config"]) == 2
+    assert "--distributed would have no effect" in capsys.readouterr().err
+    command = [sys.executable, "-m", "mupc", "train", "--distributed", "auto", "--layout", "data=2"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
-    assert "`distributed`" not in ended.stderr
     assert "nothing that JAX knows has started this process" in ended.stderr

@@ -13,7 +13,7 @@ from mupc.runs import Run, Start, resume, train
 from mupc.runs.stored import stored_config
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.files import to_toml
-from mupc.settings.setting import MovedData, Setting
+from mupc.settings.setting import MovedData, Setting, unheeded
 from mupc.training.progress import Progress
 from mupc.training.signals import Ending
 
@@ -51,11 +51,15 @@ def run(words: Sequence[str]) -> int:
             "by `dataset`"
         )
     elif options.print_config:
+        if options.distributed is not None:
+            raise unheeded("distributed", "nothing is trained")
         print(to_toml(config), end="")
         return 0
-    if options.distributed is not None:
-        join(options.distributed)
     keeping = config if options.resume is None else stored_config(options.resume)
+    if options.distributed is not None:
+        if not given.get("layout", keeping.run.layout):
+            raise ConfigError("`distributed` needs a `layout` over all devices, such as data=8")
+        join(options.distributed)
     prepare_backend(keeping.run)
     run = (
         train(config, begin=begin, signals=Ending)
