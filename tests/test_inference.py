@@ -36,6 +36,7 @@ SOLVERS = {
     "l-bfgs": mupc.LBFGS(),
     "l-bfgs in errors": mupc.InErrors(mupc.LBFGS(4)),
     "flow in errors": mupc.InErrors(mupc.GradientFlow(controller=PRECISE, rtol=1e-10)),
+    # As many CG steps as outputs: with fewer, how far round-off lets it come is chance.
     "schedule": mupc.Schedule(((mupc.GradientDescent(0.3), 3), (mupc.GaussNewton(3), 10**6))),
 }
 every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)

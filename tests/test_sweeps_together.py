@@ -78,7 +78,8 @@ def runs(tmp_path, name, grid, steps, **fields):
 def test_runs_in_step_are_runs_in_turn(fields, tmp_path):
     """One step agrees to round-off, and records come when they would alone.
 
-    Of several updates a step that is so with SGD: Adam divides by what round-off is part of.
+    With SGD that is so of several updates a step, and of two phases' difference over a small nudge:
+    Adam divides by what round-off is part of.
     """
     grid = {"learning_rate": [0.01, 0.3], "seed": [0, 1]}
     together = train_together(runs(tmp_path, "t", grid, 1, **fields))

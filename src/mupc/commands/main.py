@@ -5,9 +5,10 @@ import importlib
 import importlib.metadata
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
-from mupc.commands import terminal
+from mupc.commands import processes, terminal
 from mupc.data import DataError
 from mupc.records import RunError
 from mupc.settings.setting import ConfigError, option
@@ -40,11 +41,16 @@ def main(words: Sequence[str] | None = None) -> int:
         terminal.sentence(str(error))
     except KeyboardInterrupt:
         terminal.sentence("interrupted")
-        return 130
+        return processes.left(130)
     except BrokenPipeError:  # of `mupc … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    return 2
+        return processes.left(141)
+    except Exception:
+        if processes.joined():
+            traceback.print_exc()
+            processes.left(1)
+        raise
+    return processes.left(2)
 
 
 def _run(words: list[str]) -> int:

@@ -1,6 +1,8 @@
 """Other processes that a command shares its work with, on this host or on several."""
 
+import os
 import re
+import sys
 from typing import Any
 
 import jax
@@ -29,7 +31,7 @@ def join(text: str) -> None:
     try:
         jax.distributed.initialize(**_arguments(text))
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         how = (
             "nothing that JAX knows has started this process: give "
             "address=HOST:PORT,processes=4,process=0"
@@ -41,6 +43,23 @@ def join(text: str) -> None:
         # A program that comes from the cache sends its messages in another order than one that was
         # compiled, or than itself in another process: they wait for each other for ever.
         jax.config.update("jax_enable_compilation_cache", False)
+
+
+def joined() -> bool:
+    """Return whether there are others."""
+    return jax.distributed.is_initialized()
+
+
+def left(status: int) -> int:
+    """Return the status of an error, or end this process at once with it, if there are others.
+
+    The usual end would wait for them, and they for this one.
+    """
+    if joined():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def is_first() -> bool:

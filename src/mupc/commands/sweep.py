@@ -117,7 +117,8 @@ def _client(options: SweepOptions, keeping: RunKeeping) -> Generator[Any]:
             else:
                 client = Client(found)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"`scheduler`: there is none at {found} ({error})") from error
+            what = "no worker could be started" if found is None else f"there is none at {found}"
+            raise ConfigError(f"`scheduler`: {what} ({error})") from error
         stack.enter_context(client)
         client.register_worker_callbacks(functools.partial(prepare_backend, keeping))
         yield client

@@ -85,7 +85,7 @@ class Block(eqx.Module):
     def loops_on(self, size: int, *, local: bool) -> tuple[str, ...]:
         """Return the platforms on which a stage should loop over its layers ("cpu", "cuda", …).
 
-        On all others it takes all layers at once. `EVERYWHERE` is all of them.
+        On all others it takes all layers at once; with "cpu", "cuda", "rocm" and "tpu" on none.
 
         Args:
             size: how many numbers a layer's activity has, over the whole batch.

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 
@@ -35,6 +35,7 @@ from mupc.runs.setup import (
     set_up,
     summary,
 )
+from mupc.runs.shared import by_one, hold, is_writer
 from mupc.settings import ConfigError, Configuration
 from mupc.settings.files import stored
 from mupc.settings.setting import Located, Traced
@@ -44,13 +45,10 @@ from mupc.training.fit import prepare
 from mupc.training.fit import train as train_sessions
 from mupc.training.layout import Layout, within
 from mupc.training.plan import Schedule
-from mupc.training.processes import done_by_first
 from mupc.training.results import FitResult
 from mupc.training.session import Member
 from mupc.training.signals import Passed, Signals
 from mupc.training.tensorboard import TensorBoard
-
-_Told = TypeVar("_Told", str, None)
 
 
 class Start(NamedTuple):
@@ -166,7 +164,7 @@ def train_together(
     starts, members = zip(*(_start(*own, data, schedule, layout) for own in pairs), strict=True)
     with ExitStack() as held:
         for start in starts:
-            _hold(held, start.folder, layout)
+            hold(held, start.folder, layout)
         return _train(starts, members, begin, layout, signals=signals)
 
 
@@ -202,7 +200,7 @@ def resume(
         check_runs(config, 1)
     parted = lay_out(config)
     with ExitStack() as held:
-        _hold(held, folder, parted)
+        hold(held, folder, parted)
         result = folder.result()
         if result is not None and result.ended is not Ended.INTERRUPTED:
             raise RunError(f"run {path} has already finished ({result.message})")
@@ -217,7 +215,7 @@ def resume(
         check_layout(parted, member.network)
         prepare([member], loaded, schedule, parted)  # is it of this run?
         records = [] if saved is None else saved.progress["records"]
-        _by_one(parted, lambda: folder.reopen(config.tables(), records))
+        by_one(parted, lambda: folder.reopen(config.tables(), records))
         (run,) = _train([start], [member], begin, parted, signals=signals)
     return run
 
@@ -239,27 +237,8 @@ def _start(
             save_network(folder.initial, member.network)
         return str(folder.path)
 
-    folder = RunFolder(_by_one(layout, create))
+    folder = RunFolder(by_one(layout, create))
     return Start(config, data, folder, regime, schedule), member
-
-
-def _by_one(layout: Layout | None, do: Callable[[], _Told]) -> _Told:
-    """Do something once, though several processes train the run; return on all what it gave."""
-    return do() if layout is None or layout.processes == 1 else done_by_first(do)
-
-
-def _hold(stack: ExitStack, folder: RunFolder, layout: Layout | None) -> None:
-    """Keep others from training a run as long as a stack is open."""
-
-    def hold() -> None:
-        stack.enter_context(folder.held())
-
-    _by_one(layout, hold)
-
-
-def _writes(layout: Layout | None) -> bool:
-    """Return whether this process writes the folders: of several that train a run the first."""
-    return layout is None or layout.processes == 1 or jax.process_index() == 0
 
 
 def _train(
@@ -271,15 +250,15 @@ def _train(
     signals: type[Signals],
 ) -> list[Run]:
     """Make the steps of runs whose folders are there, and end them."""
-    writes, pairs = _writes(layout), zip(starts, members, strict=True)
+    first, pairs = is_writer(layout), zip(starts, members, strict=True)
     kept = [_kept(start, member) for start, member in pairs]
-    if writes:
+    if first:
         kept = [_recorded(start, member, begin) for start, member in zip(starts, kept, strict=True)]
     with within(layout):
         sessions = prepare(kept, starts[0].data, starts[0].schedule, layout)
         results = train_sessions(sessions, signals)
         pairs = zip(starts, results, strict=True)
-        return [_finish(start, result, writes=writes) for start, result in pairs]
+        return [_finish(start, result, writes=first) for start, result in pairs]
 
 
 def _kept(start: Start, member: Member) -> Member:

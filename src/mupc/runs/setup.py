@@ -82,6 +82,11 @@ def lay_out(config: Configuration, runs: int = 1) -> Layout | None:
         ConfigError: if there are not as many devices, or they do not divide a batch.
     """
     if not (parts := config.run.parts):
+        if jax.process_count() > 1:
+            raise ConfigError(
+                f"there are {jax.process_count()} processes: give a `layout` over all of their "
+                f"{jax.device_count()} devices, such as data={jax.device_count()}"
+            )
         return None
     try:
         Layout(**parts)  # are there as many?

@@ -78,12 +78,9 @@ class SweepFolder:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot write the folder {self.path}: {error.strerror}") from error
-        path = self.path / "points" / f"{point.key}.json"
+        path = self._point(point)
         if path.exists():
-            if read_json(path).get("data", fingerprint) != fingerprint:
-                raise RunError(
-                    f"the data are others than those of the sweep {self.path}: begin another one"
-                )
+            self.check_data(point, fingerprint)
         else:
             config = point.config
             keeping = sorted(config.carrying(Kept))
@@ -97,9 +94,23 @@ class SweepFolder:
                 },
             )
 
+    def check_data(self, point: Point, fingerprint: str) -> None:
+        """Check that data are those of a point that was added.
+
+        Raises:
+            RunError: if not.
+        """
+        if read_json(self._point(point)).get("data", fingerprint) != fingerprint:
+            raise RunError(
+                f"the data are others than those of the sweep {self.path}: begin another one"
+            )
+
     def holds(self, point: Point) -> bool:
         """Return whether a point was ever added."""
-        return (self.path / "points" / f"{point.key}.json").exists()
+        return self._point(point).exists()
+
+    def _point(self, point: Point) -> Path:
+        return self.path / "points" / f"{point.key}.json"
 
     def points(self) -> list[Point]:
         """Return all points that were ever added.

@@ -8,15 +8,13 @@ dead one has stopped to beat (`mupc.sweeps.claims`), and goes on from its checkp
 import functools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 from mupc.data import Dataset
 from mupc.records import RunError, counted
-from mupc.settings.datasets import DatasetKind
-from mupc.settings.network import NetworkKind
 from mupc.sweeps.folder import SweepFolder
 from mupc.sweeps.points import Point
-from mupc.sweeps.work import claimed, work
+from mupc.sweeps.work import Task, claimed, work
 
 _GIVEN_UP = 3
 """So often Dask may give up on a point (each time when several workers in a row have died)."""
@@ -43,6 +41,8 @@ class Workers:
             RunError: if Dask has lost worker after worker over a point, or there is no scheduler.
             Exception: what a worker has raised, other than a failure of a point.
         """
+        if self.client.status != "running":
+            raise RunError("Dask's scheduler has gone: the same command goes on where this one was")
         for future in [future for future in self._under_way if future.done()]:
             self._ended(future, self._under_way.pop(future))
         given = {point.key for points in self._under_way.values() for point in points}
@@ -74,15 +74,31 @@ def train_points(path: str, stale_after: float, points: Sequence[Point]) -> None
     """Train those points that are free, on a worker."""
     folder = SweepFolder(path, stale_after)
     if tasks := claimed(folder, points, len(points)):
-        config = tasks[0].point.config
-        work(folder, tasks, _data((config.dataset, config.network)), lambda now: None)
+        network = tasks[0].point.config.network
+        work(folder, tasks, network.view(_data(folder, tasks)), lambda now: None)
+
+
+def _data(folder: SweepFolder, tasks: Sequence[Task]) -> Dataset:
+    """Return the data of points, which are those of the sweep.
+
+    Raises:
+        RunError: if this worker finds others.
+    """
+    source: Any = tasks[0].point.config.dataset
+    loaded = _loaded(source)
+    try:
+        folder.check_data(tasks[0].point, loaded.fingerprint)
+    except RunError:  # a file may have been replaced since another sweep
+        _loaded.cache_clear()
+        loaded = _loaded(source)
+        folder.check_data(tasks[0].point, loaded.fingerprint)
+    return loaded
 
 
 @functools.lru_cache(1)
-def _data(kinds: tuple[Any, Any]) -> Dataset:
+def _loaded(dataset: Any) -> Dataset:
     """Load data once for points that follow each other."""
-    dataset, network = cast(tuple[DatasetKind, NetworkKind], kinds)
-    return network.view(dataset.load())
+    return dataset.load()
 
 
 def _together(points: Sequence[Point], count: int) -> Iterator[list[Point]]:

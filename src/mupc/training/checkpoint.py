@@ -121,6 +121,10 @@ class Checkpoints:
         """Write a checkpoint, unless there is one of this step; return whether there is one now.
 
         One that cannot be written is a warning: what was there before stays, and the run goes on.
+
+        Raises:
+            RunError: if it cannot be written and the network is one of several processes, as the
+                others would wait for this one.
         """
         self._last = time.monotonic()
         try:
@@ -133,11 +137,13 @@ class Checkpoints:
             self.close()
             whole = [step for step in self._steps() if step < snapshot.step]
             earlier = f"; that of step {whole[-1]} is whole" if whole else ""
-            warnings.warn(
+            message = (
                 f"no checkpoint of step {snapshot.step} could be written to {self.path} "
-                f"({_reason(error)}){earlier}",
-                stacklevel=2,
+                f"({_reason(error)}){earlier}"
             )
+            if jax.process_count() > 1:
+                raise RunError(message) from error
+            warnings.warn(message, stacklevel=2)
             return False
         return True
 
@@ -148,6 +154,8 @@ class Checkpoints:
             RunError: if it is damaged, of a newer format, or of other settings.
         """
         steps = self._steps()
+        if jax.process_count() > 1:  # on a file system that is slow to tell, they may see others
+            steps = of_first(steps)
         if not steps:
             return None
         path = self.path / str(steps[-1])
@@ -232,6 +240,7 @@ class Checkpoints:
         text = json.dumps(about)
         manager.save(
             snapshot.step,
+            force=True,  # else it would ask whether the processes are to stop, as `Signals` does
             args=ocp.args.Composite(
                 # What is whole goes as one: of several that orbax writes or reads at once, when one
                 # fails the others are left without their event loop, and say so wherever the

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
 
+import jax
 import optax
 from jaxtyping import PRNGKeyArray
 
@@ -13,7 +14,7 @@ from mupc.learning import LearningRule
 from mupc.networks import Network
 from mupc.records import Ended, Record
 from mupc.training.checkpoint import Checkpoints
-from mupc.training.layout import Layout, within
+from mupc.training.layout import Layout, processes_of, within
 from mupc.training.observers import Keep, Log, Observer, Report, Validate
 from mupc.training.plan import Plan, Schedule
 from mupc.training.progress import Progress
@@ -63,7 +64,7 @@ def fit(
         report_every: steps between regime records, which say what inference and learning do in
             each layer, from step 0 on and of the resulting network; none unless given. One costs
             about three training steps.
-        callback: is called with every record.
+        callback: is called with every record (of several processes, in each).
         checkpoints: are written, one more at an interruption; if there is one already, of the same
             call, training goes on from there, to the result that it would have had without a stop.
             The callback is not called again for records that were made before it.
@@ -143,6 +144,12 @@ def prepare(
         layout.check_batch(schedule.batch_size)
         for member in members:
             layout.check(member.network)
+    kept = any(member.checkpoints is not None for member in members)
+    if kept and processes_of(layout) < jax.process_count():
+        raise ValueError(
+            f"there are {jax.process_count()} processes: checkpoints need a layout over the "
+            "devices of all of them"
+        )
     sessions = [Session(member, data, schedule, layout) for member in members]
     for member in members:
         likelihood = member.rule.likelihood
@@ -161,7 +168,7 @@ def train(sessions: Sequence[Session], signals: type[Signals]) -> list[FitResult
     """
     layout = sessions[0].layout
     with within(layout):
-        return _train(sessions, signals(1 if layout is None else layout.processes))
+        return _train(sessions, signals(processes_of(layout), sessions[0].steps))
 
 
 def _train(sessions: Sequence[Session], signals: Signals) -> list[FitResult]:

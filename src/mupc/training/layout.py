@@ -67,7 +67,7 @@ class Layout:
             )
         # Along an axis of one device XLA would send what nobody else needs.
         axes = {name: size for name, size in self.sizes.items() if size > 1} or {DATA: 1}
-        self._check_processes(there[:wanted], devices is None)
+        self._check_processes(there[:wanted], named=devices is not None)
         devices_of = np.asarray(there[:wanted], dtype=object).reshape(tuple(axes.values()))
         axis_types = (AxisType.Auto,) * len(axes)
         self.mesh = Mesh(devices_of, tuple(axes), axis_types=axis_types)
@@ -77,10 +77,11 @@ class Layout:
         """How many processes have a part."""
         return len(_processes_of(self.mesh.devices.flat))
 
-    def _check_processes(self, devices: Sequence[Any], default: bool) -> None:
-        """Check that all processes have a part, unless devices of this one alone were named."""
+    def _check_processes(self, devices: Sequence[Any], *, named: bool) -> None:
+        """Check that all processes have a part, or this one alone, if its devices were named."""
         taking_part = _processes_of(devices)
-        if default and len(taking_part) < jax.process_count():
+        alone = named and taking_part == {jax.process_index()}
+        if len(taking_part) < jax.process_count() and not alone:
             raise ValueError(
                 f"a layout of {self} leaves processes without a device: there are "
                 f"{jax.device_count()} devices of {jax.process_count()} processes, so take all "
@@ -173,6 +174,7 @@ class Layout:
 
 def _put(leaf: Any, sharding: NamedSharding) -> Any:
     """Return an array on devices, which may be those of several processes."""
+    leaf = leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
     if sharding.is_fully_addressable:
         return jax.device_put(leaf, sharding)
     if not leaf.is_fully_addressable:
@@ -183,6 +185,11 @@ def _put(leaf: Any, sharding: NamedSharding) -> Any:
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     content = np.asarray(leaf)
     return jax.make_array_from_callback(content.shape, sharding, lambda place: content[place])
+
+
+def processes_of(layout: Layout | None) -> int:
+    """Return how many processes train by a layout."""
+    return 1 if layout is None else layout.processes
 
 
 def within(layout: Layout | None) -> AbstractContextManager[None]:

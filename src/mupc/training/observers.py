@@ -13,6 +13,7 @@ from mupc.learning import Batch
 from mupc.records import Ended, RegimeRecord, TrainRecord, ValidationRecord
 from mupc.training.checkpoint import Checkpoints
 from mupc.training.evaluate import evaluate, is_one_hot, perplexity
+from mupc.training.layout import processes_of
 from mupc.training.metrics import MEASURED, Metrics
 from mupc.training.report import Model, regime_report, trace_report
 from mupc.training.session import Session, Trained
@@ -162,7 +163,7 @@ class Keep(Observer):
 
     def after(self, session: Session) -> None:
         """Write one if it is time, unless the network has failed."""
-        processes = 1 if session.layout is None else session.layout.processes
+        processes = processes_of(session.layout)
         due = not session.last and self.checkpoints.due(session.steps, processes=processes)
         if (due or self.signals.asked(session.steps)) and not session.failed:
             with session.paused():

@@ -29,15 +29,16 @@ def done_by_first(do: Callable[[], _Value]) -> _Value:
     """Let the first process do something when all have come here; return on every one what it gave.
 
     Raises:
-        RunError: on every one, if it does on the first.
+        RunError: on the others, if it raises anything on the first.
     """
     multihost_utils.sync_global_devices("before the first does it")
     given, wrong = None, None
     if jax.process_index() == 0:
         try:
             given = do()
-        except RunError as error:
-            wrong = str(error)
+        except Exception as error:
+            of_first((None, str(error) or type(error).__name__))
+            raise
     given, wrong = of_first((given, wrong))
     if wrong is not None:
         raise RunError(wrong)

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import FrameType
-from typing import Any, Self, final
+from typing import Any, ClassVar, Self, final
 
 from jax.experimental import multihost_utils
 
@@ -21,10 +21,17 @@ class Signals(AbstractContextManager[Any]):
 
     Args:
         processes: how many train the network.
+        step: how many steps have been made.
     """
 
-    def __init__(self, processes: int = 1) -> None:
+    _heard: ClassVar[int] = 0
+    """How often JAX has been asked by this process: it takes numbers that grow, one by one."""
+
+    def __init__(self, processes: int = 1, step: int = 0) -> None:
         self.processes, self.noted = processes, list[int]()
+        self._before = max(Signals._heard - step, 0)
+        if processes > 1 and self._stops_by(step):  # what came while there was no training yet
+            self.noted.append(signal.SIGTERM)
         self._looked, self._asked = -1, False
         self._handlers: dict[int, Callable[..., Any] | int] = {}
 
@@ -34,10 +41,18 @@ class Signals(AbstractContextManager[Any]):
         So what comes while one network is saved waits until the next step has saved all.
         """
         if step != self._looked:
-            if self.processes > 1 and multihost_utils.reached_preemption_sync_point(step):
+            if self.processes > 1 and self._stops_by(step):
                 self.noted.append(signal.SIGTERM)
             self._looked, self._asked = step, bool(self.noted)
         return self._asked
+
+    def _stops_by(self, step: int) -> bool:
+        """Return whether all processes are to stop by this step, as JAX has let them agree."""
+        stops = False
+        while Signals._heard < self._before + step:
+            Signals._heard += 1
+            stops |= multihost_utils.reached_preemption_sync_point(Signals._heard)
+        return stops
 
     @abstractmethod
     def heed(self) -> Ended | None:
