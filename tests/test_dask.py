@@ -7,7 +7,6 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import FULL
 from test_sweeps import BASE, SMALL
 
 from mupc.commands.main import main
@@ -15,7 +14,7 @@ from mupc.sweeps import Space, SweepFolder, sweep
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
 
-COUNT, STEPS, KILL_EVERY = (40, 2000, 10) if FULL else (4, 60, None)
+COUNT, KILL_EVERY = 40, 10
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def cluster(monkeypatch):
 def kill_now_and_then(cluster, ended, killed):
     """Kill one worker after the other, as often as it is time to; Dask starts another one."""
     generator = np.random.default_rng(0)
-    while KILL_EVERY and not ended.wait(KILL_EVERY):
+    while not ended.wait(KILL_EVERY):
         workers = [w for w in cluster.workers.values() if w.status.name == "running"]
         if workers:
             pid = workers[generator.integers(len(workers))].pid
@@ -46,9 +45,10 @@ def told(results):
     ]
 
 
+@pytest.mark.full
 def test_workers_train_every_point_once_as_one_process_does(cluster, tmp_path):
-    """In the full set one of two workers is killed every ten seconds."""
-    base = BASE.changed({"steps": STEPS, "log_every": 20, "checkpoint_every": 200})
+    """One of two workers is killed every ten seconds."""
+    base = BASE.changed({"steps": 2000, "log_every": 20, "checkpoint_every": 200})
     seeds = Space(grid={"seed": list(range(COUNT))}).over(base)
     ended, killed = threading.Event(), []
     killer = threading.Thread(target=kill_now_and_then, args=(cluster, ended, killed))
@@ -60,7 +60,7 @@ def test_workers_train_every_point_once_as_one_process_does(cluster, tmp_path):
     finally:
         ended.set()
         killer.join()
-    assert bool(killed) == FULL
+    assert killed
     plain = sweep(SweepFolder(tmp_path / "plain"), seeds)
     assert told(results) == told(plain)
     assert len(list((folder.path / "runs").iterdir())) == COUNT  # what was cut short is gone
@@ -79,3 +79,4 @@ def test_the_command_starts_workers_or_says_what_is_wrong(tmp_path, capsys):
     assert "there is none at tcp://localhost:1" in capsys.readouterr().err
     assert main([*with_dask, "--workers", "1", "--together", "2"]) == 0
     assert "2/2 seed=1" in capsys.readouterr().out
+    assert [p.name[-2:] for p in (tmp_path / "sweep" / "runs").iterdir()] == ["-1", "-1"]

@@ -70,7 +70,7 @@ import mupc
 from mupc.training.layout import on_one
 several = [(case, list(PARTS.values())[i % 3]) for i, case in enumerate(CASES[:6])]
 several += [(CASES[0], parts) for parts in PARTS.values()]
-for (name, make), parts in several if sys.argv[4] == "several" else [several[-1]]:
+for (name, make), parts in several:
     data, likelihood = batch_of(make)
     data = tuple(np.asarray(part) for part in data)  # of either library
     network, rule = make(), RULES[name](likelihood)
@@ -90,14 +90,13 @@ except ValueError as error:
 """
 
 
-@pytest.mark.parametrize("cases", ["one", pytest.param("several", marks=pytest.mark.full)])
-def test_weights_after_training_are_those_of_one_process(cases):
-    count = 4 if cases == "several" else 2
-    command = lambda *found: ["-c", SCRIPT, *map(str, found), cases]
-    with started(command, count, 8 // count) as processes:
+@pytest.mark.full
+def test_weights_after_training_are_those_of_one_process():
+    command = lambda *found: ["-c", SCRIPT, *map(str, found)]
+    with started(command, 4, 2) as processes:
         told = processes[0].stdout.read()
-        assert [process.wait(timeout=60) for process in processes] == [0] * count, told
-    assert f"leaves processes without a device: there are 8 devices of {count} processes" in told
+        assert [process.wait(timeout=60) for process in processes] == [0] * 4, told
+    assert "leaves processes without a device: there are 8 devices of 4 processes" in told
 
 
 RUN = {
