@@ -63,7 +63,9 @@ class Pipeline(eqx.Module):
         """Run the layers in turn, adding to each prediction its error if there are errors."""
 
         def own(blocks: Repetition, z: Array, errors: Any) -> Any:
-            return _in_turn(blocks.feedforward, z, (errors,))
+            # Differentiated, each turn's layers are computed again, as GPipe does (arXiv
+            # 1811.06965): to keep what they made, idle turns included, takes more room.
+            return _in_turn(eqx.filter_checkpoint(blocks.feedforward), z, (errors,))
 
         kinds, result = (Axes.SAMPLES, Axes.BANKS), (Axes.SAMPLES, Axes.BANKS)
         return self._shared(own, kinds, result, below, errors)
