@@ -12,6 +12,7 @@ import pytest
 import mupc
 from mupc.data import Dataset, Split
 from mupc.hyperparameters import as_module
+from mupc.learning import ImplicitGradient
 from mupc.runs import resume, train
 from mupc.settings import ConfigError, Configuration
 from mupc.sweeps.folder import SweepFolder
@@ -52,10 +53,22 @@ def decoder():
     return mupc.decoder(4, 5, width=6, depth=9, key=KEY)
 
 
+def class_decoder():
+    return mupc.class_decoder(3, 5, latents=2, width=6, depth=9, key=KEY)
+
+
 def error_kernels():
     return mupc.conv_decoder(
         2, (4, 4, 2), blocks=8, channels=2, doublings=1, error_kernels=True, key=KEY
     )
+
+
+def plain():
+    return mupc.vgg((4, 4, 2), 3, layers="4p 4", key=KEY)
+
+
+def layered():
+    return mupc.layered_hopfield((4, 4, 2), 3, layers="4p", key=KEY)
 
 
 def both_ways():
@@ -70,11 +83,13 @@ def batch_of(network, size=16):
         return (jnp.asarray(tokens[0]), jax.nn.one_hot(tokens[1], 7, dtype=float)), (
             mupc.Categorical()
         )
-    images = network in (conv, error_kernels)
+    images = network in (conv, error_kernels, plain, layered)
     x = generator.normal(size=(size, *((4, 4, 2) if images else (5,))))
     if network in (decoder, error_kernels):
         return (jnp.asarray(x, float), jnp.asarray(x, float)), mupc.Gaussian(10.0)
     y = jax.nn.one_hot(generator.integers(0, 3, size=size), 3, dtype=float)
+    if network is class_decoder:
+        return (y, jnp.asarray(x, float)), mupc.Gaussian(10.0)
     return (jnp.asarray(x, float), y), mupc.Gaussian()
 
 
@@ -86,6 +101,7 @@ RULES = {
     "in activities": lambda own: mupc.PredictiveCoding(mupc.GradientDescent(0.1), 5, own),
     "in errors": lambda own: mupc.PredictiveCoding(mupc.InErrors(mupc.LBFGS(3)), 4, own),
     "fixed precision": lambda own: mupc.PredictiveCoding(mupc.GaussNewton(3), 2, own),
+    "of classes": lambda own: mupc.PredictiveCoding(mupc.GaussNewton(3), 2, own),
     "of error kernels": lambda own: mupc.PredictiveCoding(mupc.GradientDescent(0.05), 5, own),
     "bidirectional": lambda own: mupc.BidirectionalPredictiveCoding(max_steps=3, likelihood=own),
     "hybrid": lambda own: mupc.HybridPredictiveCoding(max_steps=2, likelihood=own),
@@ -98,6 +114,7 @@ RULES = {
 }
 OTHERS = {
     "fixed precision": decoder,
+    "of classes": class_decoder,
     "of error kernels": error_kernels,
     "bidirectional": both_ways,
     "hybrid": both_ways,
@@ -144,6 +161,27 @@ def test_weights_after_training_are_those_of_one_device(name, make, parts):
     assert furthest(one.network, several.network) < 1e-12
 
 
+@pytest.mark.full
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("make", "rule"),
+    [
+        (plain, mupc.PredictiveCoding(rho=0.05)),
+        (layered, mupc.EquilibriumPropagation(mupc.FixedPoint(), 8, nudged_steps=8)),
+        (hopfield, ImplicitGradient(mupc.EquilibriumPropagation())),
+    ],
+    ids=["vgg", "layered Hopfield", "implicit gradient"],
+)
+def test_what_has_no_depth_to_part_is_parted_along_data(make, rule):
+    data, _ = batch_of(make)
+    network = make()
+    steps = 20 if make is not hopfield else 3
+    one, _ = trained(network, data, rule, None, steps)
+    several, _ = trained(network, data, rule, mupc.Layout(data=8), steps)
+    assert furthest(network, one.network) > 1e-3
+    assert furthest(one.network, several.network) < 1e-12
+
+
 def test_weights_are_those_of_one_device_in_float32():
     (data, likelihood), network = batch_of(mlp), mlp()
     rule = RULES["predictive coding"](likelihood)
@@ -186,7 +224,7 @@ def memory(program):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", ["predictive coding", "in activities"])
+@pytest.mark.parametrize("name", ["predictive coding", "in activities", "backpropagation"])
 def test_memory_is_parted_along_depth(name):
     network, rule = mlp(depth=1025, width=32), RULES[name](mupc.Gaussian())
     one, parted = (compiled(network, rule, layout) for layout in (None, mupc.Layout(depth=8)))
