@@ -331,6 +331,8 @@ def test_what_does_not_divide_is_said_with_what_would(unchecked):
     state = mupc.init(mlp(), rule, optimiser, KEY, layout=own)
     with pytest.raises(ValueError, match="not divide a batch of 6: take 4 or 8 samples"):
         mupc.step(state, data, rule, optimiser, layout=own)
+    with pytest.warns(UserWarning, match=r"17 samples .* in 1 part, .*75% .* that 16 divides"):
+        mupc.Layout(data=2, depth=4).check_batch(34)
     with pytest.raises(ValueError, match="needs 1024 devices, and there are 8"):
         mupc.Layout(data=1024)
     with pytest.raises(ValueError, match="depth must be at least 1"):

@@ -44,6 +44,7 @@ from mupc.networks.network import check_network as check_network
 from mupc.networks.network import exact_errors as exact_errors
 from mupc.networks.network import gradient_as_of as gradient_as_of
 from mupc.networks.network import layer_scales as layer_scales
+from mupc.networks.pipeline import microbatches as microbatches
 from mupc.networks.rates import bound_weights as bound_weights
 from mupc.networks.rates import rate_factors as rate_factors
 from mupc.networks.rates import scale_adam as scale_adam

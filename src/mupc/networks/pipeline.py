@@ -36,6 +36,11 @@ from mupc.networks.repetition import LocalGradient, Repetition, Term
 _EACH = 2
 
 
+def microbatches(samples: int, devices: int) -> int:
+    """Return into how many microbatches a device's samples go, of as many devices along depth."""
+    return max(m for m in range(1, _EACH * devices + 1) if not samples % m)
+
+
 def parted(repetition: Repetition) -> "Repetition | Pipeline":
     """Return repetitions as they are computed under the present mesh.
 
@@ -182,7 +187,7 @@ def _in_turn(
     is to be handed on, and banks.
     """
     devices, mine, size = devices_along(DEPTH), turn(down=down), len(first)
-    count = max(m for m in range(1, _EACH * devices + 1) if not size % m)
+    count = microbatches(size, devices)
     split = lambda z: z.reshape(len(z), count, -1, *z.shape[2:])  # noqa: E731
     starts, banks = split(first[None]), jax.tree.map(split, banks)
 

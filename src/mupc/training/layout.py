@@ -1,5 +1,6 @@
 """On several devices: samples, layers or runs parted along the axes of a device mesh."""
 
+import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from numbers import Integral
@@ -12,7 +13,15 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from mupc.networks import DATA, DEPTH, Network, Stage, check_divides, devices_along
+from mupc.networks import (
+    DATA,
+    DEPTH,
+    Network,
+    Stage,
+    check_divides,
+    devices_along,
+    microbatches,
+)
 from mupc.training.trees import fill, named_arrays
 
 _Tree = TypeVar("_Tree")
@@ -120,16 +129,26 @@ class Layout:
             check_divides(devices, repetitions)
 
     def check_batch(self, size: int) -> None:
-        """Check that the devices along data divide a batch.
+        """Check that the devices along data divide a batch, and warn where those along depth wait.
 
         Raises:
             ValueError: if they do not.
         """
-        if size % (devices := self.sizes[DATA]):
+        devices, along = self.sizes[DATA], self.sizes[DEPTH]
+        if size % devices:
             near = [n for n in (size - size % devices, size + devices - size % devices) if n]
             raise ValueError(
                 f"{devices} devices along data do not divide a batch of {size}: take "
                 f"{' or '.join(map(str, near))} samples"
+            )
+        count = microbatches(size // devices, along)
+        if count < along:
+            idle = (along - 1) / (count + along - 1)
+            warnings.warn(
+                f"{size // devices} samples go through {along} devices along depth in {count} part"
+                f"{'s' * (count > 1)}, so that a device waits {idle:.0%} of a sweep's time: a "
+                f"batch size that {2 * along * devices} divides makes {2 * along} of them",
+                stacklevel=3,
             )
 
     def check_members(self, count: int) -> None:
