@@ -378,11 +378,23 @@ def test_a_datum_is_a_target_of_itself():
         ({"regime": "held"}, "takes no regime held, which is for networks near backpropagation"),
         ({"regime": "initial"}, "takes no regime initial, which is for networks near"),
         ({"augment": "crop"}, "changes inputs and not targets"),
+        ({"activation": "relu"}, "no derivative at zero, where latent variables begin"),
     ],
 )
 def test_what_does_not_infer_latents_is_refused(changes, words):
     with pytest.raises(ConfigError, match=words):
         Configuration().changed({"network": "decoder", **changes})
+
+
+def test_an_activation_that_lets_latents_begin_is_taken():
+    """Where the class is not zero, errors go back without φ', or noise moves latent variables."""
+    kernels = {"error_kernels": "learned", "solver": "gradient-descent", "step_size": 0.1}
+    for changes in (
+        {"network": "class-decoder"},
+        {"network": "conv-decoder", "dataset": "mnist", **kernels},
+        {"network": "decoder", "rule": "monte-carlo"},
+    ):
+        Configuration().changed({**changes, "activation": "relu"})
 
 
 def test_rules_that_do_not_infer_an_input_refuse_it():

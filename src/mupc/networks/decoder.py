@@ -155,7 +155,8 @@ def decoder(
         outputs: the width of a datum.
         width: of every hidden layer.
         depth: the number of hidden layers between the latent variables and the output.
-        activation: φ.
+        activation: φ; one without a derivative at zero, such as relu, would keep latent variables
+            at zero, where inference begins.
         skips: whether hidden layers are residual.
         biases: whether layers have biases.
         parameterisation: `mupc.mupc()` unless given.
@@ -260,7 +261,7 @@ def conv_decoder(
         doublings: how often the sides are doubled, one less than there are stages.
         blocks: how many residual blocks each stage has.
         channels: of the last stage.
-        activation: φ.
+        activation: φ; without error kernels one with a derivative at zero, where inference begins.
         error_kernels: whether errors go back by kernels of their own, which learn what the others
             do, and without φ′, as in convolutional neural generative coding (arXiv 2211.12047);
             else by the exact gradient. It is for `mupc.GradientDescent` with a number as its step.

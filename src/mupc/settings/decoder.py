@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import jax
 from jaxtyping import PRNGKeyArray
 
 from mupc.data import Dataset
@@ -56,6 +57,11 @@ class Generating(OfActivation, NetworkKind):
         """Return the data as what is generated."""
         return data.reconstructed()
 
+    @property
+    def _stays_at_zero(self) -> bool:
+        """Whether no error reaches latent variables of zero, without biases."""
+        return float(jax.grad(ACTIVATIONS[self.activation])(0.0)) == 0
+
     def check(self, config: "Configuration") -> None:
         """Refuse rules that do not infer the input, and regimes in which it is hardly inferred."""
         super().check(config)
@@ -63,6 +69,11 @@ class Generating(OfActivation, NetworkKind):
             raise ConfigError(
                 f"`network` {self.kind} has latent variables, which `rule` {rule} does not infer: "
                 "choose predictive-coding or monte-carlo"
+            )
+        if rule == "predictive-coding" and self._stays_at_zero:
+            raise ConfigError(
+                f"`activation` {self.activation} has no derivative at zero, where latent variables "
+                "begin, so that inference would leave them there: choose tanh, silu or gelu"
             )
         if getattr(config.dataset, "augment", "none") != "none":
             raise ConfigError(
@@ -115,6 +126,10 @@ class ClassDecoder(Decoder):
     def _generated(self, data: Dataset) -> Dataset:
         return data.reversed()
 
+    @property
+    def _stays_at_zero(self) -> bool:
+        return False  # the class is not zero
+
     def _inputs(self, shape: tuple[int, ...]) -> int:
         return math.prod(shape)
 
@@ -146,6 +161,10 @@ class ConvDecoder(Generating, OfImages):
     error_kernels: Literal["tied", "learned"] = "tied"
     """Kernels that carry errors back: `tied`, those of the predictions, for the exact gradient; or
     `learned`, others that learn what these do, as in convolutional neural generative coding."""
+
+    @property
+    def _stays_at_zero(self) -> bool:
+        return self.error_kernels == "tied" and super()._stays_at_zero
 
     def check(self, config: "Configuration") -> None:
         """Refuse methods that need a gradient where errors go back by kernels of their own."""
