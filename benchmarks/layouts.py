@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, cast
 
-os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}  # nothing is run here
 
 import jax
 from _messages import Messages, messages

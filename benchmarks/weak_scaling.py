@@ -21,7 +21,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
-os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}
 
 import equinox as eqx
 from _messages import messages
@@ -30,6 +30,7 @@ from _timing import Report, interleave, medians, parser, show
 
 import mupc
 from mupc.learning import Batch, LearningRule
+from mupc.networks import microbatches
 from mupc.training.step import train_step
 
 _STEPS = 20
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     report = Report(options)
     network = relu_network(DIGITS_PIXELS, Size(options.size.depth + 1, options.size.width), seed=0)
     batch = random_batch(DIGITS_PIXELS, options.batch, 0)
-    parts = {_microbatches(devices, options.batch) for devices in options.devices}
+    parts = {microbatches(options.batch, devices) for devices in options.devices}
     sizes = sorted({options.batch // m for m in {1, *parts}})
     passes = {f"feedforward pass, {b} samples": _feedforward(network, b) for b in sizes}
     steps = {name: _step(rule, network, batch) for name, (rule, _) in RULES.items()}
@@ -92,14 +93,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     return report.finish()
 
 
-def _microbatches(devices: int, batch: int) -> int:
-    """Return into how many a batch goes: two for each device, or the most below that divide it."""
-    return max(m for m in range(1, min(2 * devices, batch) + 1) if batch % m == 0)
-
-
 def _turns(devices: int, batch: int) -> int:
     """Return how many turns a sweep takes."""
-    return _microbatches(devices, batch) + devices - 1
+    return microbatches(batch, devices) + devices - 1
 
 
 def _feedforward(network: Any, samples: int) -> Callable[[], Any]:
@@ -150,7 +146,7 @@ def _table(
     print("| --- | --- | --- " + "| --- " * len(LINKS) + "|")
     for faster in options.faster:
         for devices in options.devices:
-            turns, parts = _turns(devices, options.batch), _microbatches(devices, options.batch)
+            turns, parts = _turns(devices, options.batch), microbatches(options.batch, devices)
             whole, part = of_pass[options.batch], of_pass[options.batch // parts]
             # Beyond the whole batch's, which the measured step has.
             sweeping = counted.sweeps * (turns * part - whole) if devices > 1 else 0.0

@@ -10,7 +10,9 @@ import pytest
 from test_sweeps import BASE, SMALL
 
 from mupc.commands.main import main
+from mupc.records import RunError
 from mupc.sweeps import Space, SweepFolder, sweep
+from mupc.sweeps.workers import train_points
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
 
@@ -64,6 +66,18 @@ def test_workers_train_every_point_once_as_one_process_does(cluster, tmp_path):
     plain = sweep(SweepFolder(tmp_path / "plain"), seeds)
     assert told(results) == told(plain)
     assert len(list((folder.path / "runs").iterdir())) == COUNT  # what was cut short is gone
+
+
+@pytest.mark.full
+def test_the_command_hands_points_to_a_scheduler_that_is_there(cluster, tmp_path, capsys):
+    folder = ["sweep", str(tmp_path / "sweep"), *SMALL, "--grid", "seed=0,1"]
+    assert main([*folder, "--engine", "dask", "--scheduler", cluster.scheduler_address]) == 0
+    assert "2/2" in capsys.readouterr().out
+
+
+def test_a_worker_says_that_it_does_not_see_the_folder(tmp_path):
+    with pytest.raises(RunError, match=r"does not see .*elsewhere: .* a file system that all"):
+        train_points(str(tmp_path / "elsewhere"), 60.0, [])
 
 
 def test_the_command_starts_workers_or_says_what_is_wrong(tmp_path, capsys):

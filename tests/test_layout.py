@@ -124,6 +124,7 @@ CASES = [
     ("backpropagation", conv),
     ("predictive coding", conv),
     ("equilibrium propagation", hopfield),
+    ("backpropagation", hopfield),
     ("predictive coding", text),
     ("backpropagation", text),
     *((rule, mlp) for rule in RULES if rule not in OTHERS),
@@ -323,6 +324,9 @@ def test_what_does_not_divide_is_said_with_what_would(unchecked):
     begin = lambda network: mupc.init(network, rule, optimiser, KEY, layout=layout)
     with pytest.raises(ValueError, match=r"not divide the 6 layers .*depth=3, or 4 or 8 of these"):
         begin(mlp(depth=7))
+    stages = mupc.conv_resnet((4, 4, 2), 3, blocks=(8, 12), channels=2, key=KEY)
+    with pytest.raises(ValueError, match=r"not divide the 12 layers .*depth=4, or 8 or 16 of"):
+        mupc.Layout(depth=8).check(stages)
     flat = mupc.vgg((4, 4, 1), 3, layers="4 4", key=KEY)
     with pytest.raises(ValueError, match="no repeated layers"):
         begin(flat)
@@ -377,6 +381,23 @@ def test_the_mesh_of_somebody_else_is_left_alone():
     for axis in ("data", "depth"):
         with jax.set_mesh(jax.make_mesh((8,), (axis,), axis_types=kinds)):
             assert mupc.evaluate(network, data.train).loss == pytest.approx(expected.loss)
+
+
+@pytest.mark.parametrize(
+    ("layout", "words"),
+    [
+        ("data=999", "needs 999 devices"),
+        ("data=3", "not divide a batch of 16"),
+        ("depth=3", "depth=2, or 6 or 9 of these"),
+    ],
+)
+def test_a_sweep_whose_layout_cannot_be_trains_no_point(tmp_path, layout, words):
+    """Else all its points would have failed, and the same command with another would not help."""
+    base = settings("unused", layout=layout, validation=0.1)
+    points = Space(grid={"seed": [0, 1]}).over(base)
+    with pytest.raises(ConfigError, match=words):
+        sweep(SweepFolder(tmp_path / "sweep"), points)
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_a_sweep_in_step_parts_what_is_left_as_it_can(tmp_path):

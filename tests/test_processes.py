@@ -30,7 +30,7 @@ def started(command, count=COUNT, devices=1):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    own = {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_ENABLE_X64": "1"}
+    own = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "JAX_ENABLE_X64": "1"}
     environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} | own
     processes = [
         subprocess.Popen(
@@ -53,6 +53,18 @@ def started(command, count=COUNT, devices=1):
             process.kill()
             process.wait()
         processes[0].stdout.close()
+
+
+def test_settings_are_checked_before_jax_is_used():
+    """Once it is, the other processes can no longer be found."""
+    code = (
+        "from mupc.settings.configuration import KINDS, Configuration\n"
+        "for network in KINDS['network']:\n"
+        "    text = {'dataset': 'shakespeare'} if network == 'transformer' else {}\n"
+        "    Configuration().changed({'network': network, **text})"
+    )
+    environment = os.environ | {"JAX_PLATFORMS": "nowhere"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=120)
 
 
 def codes(processes):

@@ -214,11 +214,19 @@ def test_what_cannot_be_resumed_is_a_sentence(tmp_path, capsys):
     assert figures(out) == before
 
 
-@pytest.mark.few(5)
-@pytest.mark.parametrize("rule", KINDS["rule"])
-def test_every_rule_goes_on_as_if_nothing_had_stopped_it(rule, tmp_path, monkeypatch):
+SMALL = {"depth": 3, "width": 8}
+RULES = {
+    **{rule: {"rule": rule, **SMALL} for rule in KINDS["rule"]},
+    "residual Hopfield": {"network": "residual-hopfield", **SMALL},
+    "layered Hopfield": {"network": "layered-hopfield", "couplings": "d8"},
+}
+
+
+@pytest.mark.few(6)
+@pytest.mark.parametrize("case", RULES.values(), ids=RULES)
+def test_every_rule_goes_on_as_if_nothing_had_stopped_it(case, tmp_path, monkeypatch):
     """Also what it keeps from step to step, as a chain of samples."""
-    small = {"depth": 3, "width": 8, "steps": 5, "log_every": 1, "report_every": 2, "rule": rule}
+    small = {"steps": 5, "log_every": 1, "report_every": 2, **case}
     of = lambda name: Configuration().changed({**small, "out": str(tmp_path / name)})
     append = RunFolder.append
 

@@ -239,6 +239,11 @@ WRONG = [
     ({"solver": "adam", "step_size": "stable"}, "step_size must be a number, not stable"),
     ({"depth": 1, "skips": False}, "skips would have no effect"),
     ({"parameterisation": "ntk", "learning_rate_rule": "mup"}, "rule mup would have no effect"),
+    ({"rule": "equilibrium-propagation", "rho": 5.0}, "rho 5.0 samples .* would have no equil"),
+    (
+        {"rule": "equilibrium-propagation", "activation": "linear", "solver": "linear-solve"},
+        "linear-solve solves for one precision of all samples",
+    ),
     ({"rho": -0.1}, "rho must be above 0, not -0.1"),
     ({"precision": 1.0}, "precision is a setting of the regime fixed, and the regime is held"),
     ({**FIXED, "rho": 0.1}, "rho is a setting of the regimes held, initial"),

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from mupc import PredictiveCoding
+from mupc import EquilibriumPropagation, PredictiveCoding
 from mupc.sklearn import PCClassifier, PCRegressor
 from mupc.sklearn.classifier import _nearest
 from mupc.training.progress import Progress
@@ -197,6 +197,17 @@ def test_a_signal_is_handled_as_anywhere(number, monkeypatch):
             PCClassifier(**SMALL, verbose=True).fit(IRIS, LABELS)
     finally:
         signal.signal(number, before)
+
+
+def test_a_hopfield_network_settles_to_predict():
+    """By its rule; descent of a fixed length, which a feedforward pass of it is, ends elsewhere."""
+    options = {**SMALL, "epochs": 5, "network": "residual-hopfield", "depth": 6}
+    classifier = PCClassifier(**options, learning_rate=0.05).fit(IRIS, LABELS)
+    network, x = classifier.network_, jnp.asarray(IRIS, float)
+    settled = np.asarray(EquilibriumPropagation().predict(network, x))
+    np.testing.assert_array_equal(classifier.predict(IRIS), np.argmax(settled, axis=1))
+    assert np.max(np.abs(settled - network.feedforward(x).output)) > 1e-3
+    assert classifier.score(IRIS, LABELS) > 0.9
 
 
 def test_early_stopping_returns_the_best_network_and_ends():

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import threading
 from typing import Any
 
 import jax
@@ -10,6 +11,10 @@ import jax
 from mupc.settings.setting import ConfigError
 
 _FORM = re.compile(r"address=(?P<address>\S+:\d+),processes=(?P<count>\d+),process=(?P<own>\d+)")
+
+
+_PATIENCE = 15.0
+"""Seconds in which processes usually find each other."""
 
 
 def check_processes(text: str) -> str:
@@ -28,6 +33,9 @@ def join(text: str) -> None:
     Raises:
         ConfigError: if they are not found.
     """
+    patience = threading.Timer(_PATIENCE, _say_who_waits, [text])
+    patience.daemon = True
+    patience.start()
     try:
         jax.distributed.initialize(**_arguments(text))
     except (RuntimeError, ValueError) as error:
@@ -39,10 +47,20 @@ def join(text: str) -> None:
             else f"the other processes were not found ({reason})"
         )
         raise ConfigError(f"`distributed`: {how}") from error
+    finally:
+        patience.cancel()
     if jax.default_backend() == "cpu":
         # A program that comes from the cache sends its messages in another order than one that was
         # compiled, or than itself in another process: they wait for each other for ever.
         jax.config.update("jax_enable_compilation_cache", False)
+
+
+def _say_who_waits(text: str) -> None:
+    print(
+        f"mupc: waiting for the other processes ({text}); it ends after five minutes",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def joined() -> bool:

@@ -33,7 +33,7 @@ from mupc.learning.rule import (
     taken_from_size,
 )
 from mupc.likelihoods import Gaussian, Likelihood
-from mupc.networks import Hopfield, Network
+from mupc.networks import Feedforward, Hopfield, Network
 from mupc.records import NUDGE_OVER_RESIDUAL
 from mupc.regularisers import Regulariser, weight_terms
 
@@ -221,15 +221,15 @@ class EquilibriumPropagation(LearningRule):
         )
         return gradients, carry, info
 
-    def predict(self, network: Network, x: Num[AnyArray, "batch ..."]) -> Float[Array, "batch ..."]:
-        """Return the output of the free phase."""
-        self.check_input(network)
+    def untargeted(self, network: Network, x: Num[AnyArray, "batch ..."]) -> Feedforward:
+        """Return the activities and the output of the free phase."""
         shape = jax.eval_shape(lambda x: network.feedforward(x).output, x)
         y = jnp.zeros(shape.shape, shape.dtype)
         energy = self.energy(network, x, y, self.likelihood, self.regularisers)
-        if energy.rests:
-            return energy.output(energy.run())
-        return energy.output(self.settle(energy, energy.run(), jax.random.key(0), False).point)
+        free = energy.run()
+        if not energy.rests:
+            free = self.settle(energy, free, jax.random.key(0), False).point
+        return Feedforward(free.activities, energy.output(free))
 
     def exact(self, network: Network) -> ImplicitGradient:
         """Return the gradient that this one tends to as β falls."""

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Num, PRNGKeyArray, PyTree
 
 from mupc.arrays import AnyArray
 from mupc.learning.rule import Batch, Info, LearningRule, first_gradients
-from mupc.networks import Network, layer_scales
+from mupc.networks import Hopfield, Network, layer_scales
 
 # Under mupc activities are of order one at any size, and of order ten late in training.
 _LARGEST_SCALE = 1e4
@@ -24,20 +24,21 @@ def explain(
 ) -> str:
     """Say in words where the gradient of a batch goes wrong, for any rule."""
     gradients, info = first_gradients(rule, network, batch, state, key, measure=False)
-    sentences = (_feedforward(network, batch[0]), _inference(info), _gradients(gradients))
+    sentences = (_untargeted(rule, network, batch[0]), _inference(info), _gradients(gradients))
     return next(sentence for sentence in sentences if sentence is not None)
 
 
-def _feedforward(network: Network, x: Num[AnyArray, "batch ..."]) -> str | None:
-    """Say from which layer on feedforward activities overflow or grow out of bounds, if any."""
-    scales = np.asarray(layer_scales(network, network.feedforward(x)))
+def _untargeted(rule: LearningRule, network: Network, x: Num[AnyArray, "batch ..."]) -> str | None:
+    """Say from which layer on activities without a target overflow or grow out of bounds."""
+    scales = np.asarray(layer_scales(network, rule.untargeted(network, x)))
     beyond = np.flatnonzero(~(scales <= _LARGEST_SCALE))
     if not beyond.size:
         return None
     layer = int(beyond[0]) + 1
+    where = "free phase" if isinstance(network, Hopfield) else "feedforward pass"
     return (
-        f"in the feedforward pass, whose root mean square activity is {scales[layer - 1]:.3g} at "
-        f"layer {layer} of {len(scales)}"
+        f"in the {where}, whose root mean square activity is {scales[layer - 1]:.3g} at layer "
+        f"{layer} of {len(scales)}"
     )
 
 

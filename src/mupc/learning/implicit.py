@@ -12,7 +12,7 @@ from mupc.energies import NudgedEnergy, Point
 from mupc.inference import LBFGS, FixedPoint, InErrors, Solution, infer
 from mupc.learning.rule import Batch, Info, LearningRule, taken_from_size
 from mupc.likelihoods import Likelihood
-from mupc.networks import Activities, Network
+from mupc.networks import Activities, Feedforward, Network
 from mupc.regularisers import Regulariser, weight_terms
 
 if TYPE_CHECKING:
@@ -90,9 +90,9 @@ class ImplicitGradient(LearningRule):
         end = infer(free, solver, first.point, max_steps=_MOST, measure=measure)
         return end._replace(initial=first.initial, steps=first.steps + end.steps)
 
-    def predict(self, network: Network, x: Num[AnyArray, "batch ..."]) -> Float[Array, "batch ..."]:
-        """Return the output of the free phase."""
-        return self.rule.predict(network, x)
+    def untargeted(self, network: Network, x: Num[AnyArray, "batch ..."]) -> Feedforward:
+        """Return the activities and the output of the free phase."""
+        return self.rule.untargeted(network, x)
 
 
 class _Conjugate(NamedTuple):

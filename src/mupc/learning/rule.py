@@ -13,7 +13,7 @@ from mupc.arrays import AnyArray, Readable
 from mupc.inference import Solution
 from mupc.kinds import check_kind
 from mupc.likelihoods import Likelihood
-from mupc.networks import Network
+from mupc.networks import Feedforward, Network
 from mupc.regularisers import Regulariser
 
 Batch = tuple[Num[AnyArray, "batch ..."], Num[AnyArray, "batch ..."]]
@@ -125,14 +125,18 @@ class LearningRule(Readable):
         del carry
         return state
 
+    def untargeted(self, network: Network, x: Num[AnyArray, "batch ..."]) -> Feedforward:
+        """Return what the network does with inputs where it has no target: its feedforward pass."""
+        return network.feedforward(x)
+
     def predict(self, network: Network, x: Num[AnyArray, "batch ..."]) -> Float[Array, "batch ..."]:
-        """Return what the network predicts: the output of its feedforward pass.
+        """Return what the network predicts: its output where it has no target.
 
         Raises:
             ValueError: if its input is to be inferred.
         """
         self.check_input(network)
-        return network.feedforward(x).output
+        return self.untargeted(network, x).output
 
     def exact(self, network: Network) -> "LearningRule | None":
         """Return the rule of the gradient that this one tends to; None for backpropagation."""

@@ -302,7 +302,7 @@ def residual_hopfield(
         outputs: O, the width of y.
         width: N, the width of every state.
         depth: H, the number of states.
-        activation: φ; a bounded one, or E has no minimum.
+        activation: φ; with one that is not bounded E has a minimum only while couplings are weak.
         skips: whether each state is drawn to the one below.
         biases: whether layers have biases.
         parameterisation: `mupc.hopfield()` unless given.

@@ -46,14 +46,19 @@ def data_axis(z: Float[Array, "batch ..."]) -> str | None:
     return None if devices == 1 or len(z) % devices else DATA
 
 
-def check_divides(devices: int, repetitions: int) -> None:
+def check_divides(devices: int, repetitions: int, common: int | None = None) -> None:
     """Check that a number of devices along depth divides a number of repetitions.
+
+    Args:
+        devices: along depth.
+        repetitions: of a stage.
+        common: what divides those of all stages, if there are others.
 
     Raises:
         ValueError: if not.
     """
     if repetitions % devices:
-        below = max(d for d in range(1, devices) if not repetitions % d)
+        below = max(d for d in range(1, devices) if not (common or repetitions) % d)
         fewer = repetitions - repetitions % devices
         near = " or ".join(str(n) for n in (fewer, fewer + devices) if n)
         raise ValueError(

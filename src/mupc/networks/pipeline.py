@@ -70,7 +70,8 @@ class Pipeline(eqx.Module):
         def own(blocks: Repetition, z: Array, errors: Any) -> Any:
             # Differentiated, each turn's layers are computed again, as GPipe does (arXiv
             # 1811.06965): to keep what they made, idle turns included, takes more room.
-            return _in_turn(eqx.filter_checkpoint(blocks.feedforward), z, (errors,))
+            again = eqx.filter_checkpoint(blocks.feedforward, prevent_cse=False)  # it is in a loop
+            return _in_turn(again, z, (errors,))
 
         kinds, result = (Axes.SAMPLES, Axes.BANKS), (Axes.SAMPLES, Axes.BANKS)
         return self._shared(own, kinds, result, below, errors)

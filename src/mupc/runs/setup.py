@@ -112,6 +112,22 @@ def check_layout(layout: Layout | None, network: Network) -> None:
         raise ConfigError(f"`layout`: {error}") from error
 
 
+def check_parts(config: Configuration, data: Dataset, runs: int) -> None:
+    """Check the layout of a configuration, without making its network.
+
+    Raises:
+        ConfigError: if it cannot be.
+    """
+    layout = lay_out(config, runs)
+
+    def build(key: PRNGKeyArray) -> Network:
+        network = config.network.build(data.shape, data.outputs, key)
+        check_layout(layout, network)
+        return network
+
+    eqx.filter_eval_shape(build, jax.random.key(0))
+
+
 def check_runs(config: Configuration, together: int) -> None:
     """Check that what is parted along runs is there: as many runs together, or a multiple.
 

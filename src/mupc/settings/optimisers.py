@@ -129,7 +129,7 @@ class OptimiserKind(Kind):
     def check(self, config: "Configuration") -> None:
         """Refuse factors that are all 1."""
         parameterisation = config.network.parameterisation.kind
-        if self.learning_rate_rule == "mup" and parameterisation != "mupc":
+        if self.learning_rate_rule == "mup" and parameterisation not in ("mupc", "hopfield"):
             raise ConfigError(
                 "`learning_rate_rule` mup would have no effect, since all factors of the "
                 f"`parameterisation` {parameterisation} are 1: use raw"

@@ -56,7 +56,7 @@ class EquilibriumPropagationRule(RuleKind):
 
     def warning(self, regime: Regime, config: "Configuration") -> str | None:
         """Return a sentence where another method is known to train better, else None."""
-        if config.network.settles or self.solver.kind in ("gauss-newton", "linear-solve"):
+        if config.network.settles or self.solver.kind == "gauss-newton":
             return None
         return (
             "a network of predictions trains better, and faster, with one Gauss–Newton iteration "
@@ -69,6 +69,16 @@ class EquilibriumPropagationRule(RuleKind):
         if self.beta != "rho" and self.rho != type(self).default("rho"):
             raise unheeded("rho", "`beta` is given")
         settles = config.network.settles
+        if self.beta == "rho" and self.rho >= 1 and self.phases != "one-sided":
+            raise ConfigError(
+                f"with `rho` {self.rho} samples that are nudged away from their targets would have "
+                "no equilibrium: take less than 1, or `phases` one-sided"
+            )
+        if not settles and self.solver.kind == "linear-solve":
+            raise ConfigError(
+                "`solver` linear-solve solves for one precision of all samples, and `rule` "
+                "equilibrium-propagation nudges each by its own: use gauss-newton"
+            )
         if settles and self.solver.kind in ("gauss-newton", "linear-solve"):
             raise ConfigError(
                 f"`solver` {self.solver.kind} is for errors of predictions, and `network` "

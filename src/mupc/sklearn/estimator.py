@@ -292,9 +292,10 @@ class Estimator(BaseEstimator):
         return as_weights(sample_weight, len(x))
 
     def _predicted(self, X: Any) -> Float[np.ndarray, "n outputs"]:
-        """Run the network forwards."""
+        """Let the network predict, by the rule that trained it."""
         check_is_fitted(self, "network_")
-        return outputs(self.network_, self._checked(X, reset=False))
+        rule = self._config.rule.build(self._config.network.hidden)
+        return outputs(self.network_, rule, self._checked(X, reset=False))
 
 
 show_settings(Estimator)

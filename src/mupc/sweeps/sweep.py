@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from mupc.data import Dataset
 from mupc.records import Outcome
-from mupc.runs.setup import check_runs
+from mupc.runs.setup import check_parts, check_runs
 from mupc.settings import ConfigError
 from mupc.settings.datasets import DatasetKind
 from mupc.settings.network import NetworkKind
@@ -69,8 +69,8 @@ def sweep(
             given, this process does.
 
     Raises:
-        ConfigError: if data lack the validation split of the choice, or are named twice; nothing is
-            written then.
+        ConfigError: if data lack the validation split of the choice, or are named twice, or there
+            are not the devices of a layout; nothing is written then.
         DataError: if the data cannot be loaded.
         RunError: if the folder cannot be written, or is of other data.
     """
@@ -80,6 +80,9 @@ def sweep(
     loaded = _loaded(folder, points, chosen=chosen)
     viewed: dict[tuple[DatasetKind, NetworkKind], Dataset] = {}
     workers = None if client is None else Workers(client, folder, together)
+    if client is None:  # else the devices are those of its workers
+        for config in (point.config for point in points if point.config.run.parts):
+            check_parts(config, config.network.view(loaded[config.dataset]), together)
     for point in points:
         folder.add(point, loaded[point.config.dataset].fingerprint)
     done: dict[str, Result] = {}

@@ -6,8 +6,10 @@ dead one has stopped to beat (`mupc.sweeps.claims`), and goes on from its checkp
 """
 
 import functools
+import platform
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from mupc.data import Dataset
@@ -71,7 +73,16 @@ class Workers:
 
 
 def train_points(path: str, stale_after: float, points: Sequence[Point]) -> None:
-    """Train those points that are free, on a worker."""
+    """Train those points that are free, on a worker.
+
+    Raises:
+        RunError: if the worker does not see the folder, or finds other data.
+    """
+    if not Path(path).is_dir():
+        raise RunError(
+            f"a worker on {platform.node()} does not see {path}: the folder of the sweep must be "
+            "on a file system that all workers share, under the same path"
+        )
     folder = SweepFolder(path, stale_after)
     if tasks := claimed(folder, points, len(points)):
         network = tasks[0].point.config.network

@@ -9,9 +9,16 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from mupc.data import Split, check_split, evaluation_batches
-from mupc.learning import Backpropagation, LearningRule, PredictiveCoding, generated
+from mupc.inference import FixedPoint
+from mupc.learning import (
+    Backpropagation,
+    EquilibriumPropagation,
+    LearningRule,
+    PredictiveCoding,
+    generated,
+)
 from mupc.likelihoods import Categorical, Likelihood, is_distribution, losses
-from mupc.networks import Network, check_network
+from mupc.networks import Hopfield, Network, check_network
 from mupc.records import Evaluation
 from mupc.training.layout import samples_parted
 from mupc.training.recall import class_energies
@@ -39,7 +46,8 @@ def evaluate(
     Args:
         trained: what to evaluate: the result of `mupc.fit`, which knows its rule, or a network.
         split: x and y.
-        rule: predicts; backpropagation's feedforward pass unless there is another.
+        rule: predicts; unless there is another, the feedforward pass, and of a Hopfield network the
+            free phase of `mupc.EquilibriumPropagation`.
         likelihood: gives the loss, of one position at unit precision; the rule's own unless given.
         batch_size: how many samples at a time.
 
@@ -53,7 +61,7 @@ def evaluate(
     else:
         network = trained
     check_network(network)
-    rule = Backpropagation() if rule is None else rule
+    rule = _usual(network) if rule is None else rule
     likelihood = likelihood or rule.likelihood
     loss, correct, squares, positions = 0.0, 0.0, 0.0, math.prod(split.y.shape[1:-1])
     for x, y in evaluation_batches(split, batch_size):
@@ -71,6 +79,13 @@ def evaluate(
         perplexity(loss, likelihood, split.y),
         squares / split.y.size if numbers else None,
     )
+
+
+def _usual(network: Network) -> LearningRule:
+    """Return a rule that predicts with a network of which nothing else is known."""
+    if not isinstance(network, Hopfield):
+        return Backpropagation()
+    return EquilibriumPropagation(FixedPoint() if network.box else None)
 
 
 @eqx.filter_jit

@@ -1,5 +1,6 @@
 """On several devices: samples, layers or runs parted along the axes of a device mesh."""
 
+import math
 import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -126,7 +127,7 @@ class Layout:
                 "depth out, and part its batches"
             )
         for repetitions in repeated:
-            check_divides(devices, repetitions)
+            check_divides(devices, repetitions, math.gcd(*repeated))
 
     def check_batch(self, size: int) -> None:
         """Check that the devices along data divide a batch, and warn where those along depth wait.
@@ -148,7 +149,7 @@ class Layout:
                 f"{size // devices} samples go through {along} devices along depth in {count} part"
                 f"{'s' * (count > 1)}, so that a device waits {idle:.0%} of a sweep's time: a "
                 f"batch size that {2 * along * devices} divides makes {2 * along} of them",
-                stacklevel=3,
+                stacklevel=1,  # so that it is said once, whoever asks
             )
 
     def check_members(self, count: int) -> None:

@@ -77,7 +77,7 @@ def _figures(model: Model, batch: Batch, key: PRNGKeyArray) -> dict[str, Any]:
         "precision": info.precision,
         "energy_before": info.before,
         "energy_after": info.layers,
-        "scale": layer_scales(network, network.feedforward(batch[0])),
+        "scale": layer_scales(network, rule.untargeted(network, batch[0])),
         "change": relative_change(first, network),
         "inference_steps": jnp.zeros(()),
         "diagnostics": dict(rule.diagnostics(network, batch, state, key)),
@@ -93,6 +93,11 @@ def _figures(model: Model, batch: Batch, key: PRNGKeyArray) -> dict[str, Any]:
     solutions = info.phases.values()
     relative = jnp.max(jnp.stack([s.relative_residual for s in solutions]), axis=0)
     result = jnp.stack([s.result for s in solutions])
+    if len(info.phases) > 1:  # the median of each, beside that of a sample's worst
+        figures["diagnostics"] |= {
+            f"residual of the {name} phase": jnp.median(s.relative_residual)
+            for name, s in info.phases.items()
+        }
     figures |= {} if info.sweeps is None else {"sweeps": jnp.mean(info.sweeps)}
     return figures | {
         "inference_steps": sum(jnp.mean(s.steps) for s in solutions),
