@@ -2,9 +2,11 @@
 
 For every parameterisation, width and depth: root mean square of the last activity before training,
 and of its change and the output's by three updates of Adam with backpropagation's gradient. `mupc`
-has its own learning-rate factors (the rule `mup`); `standard`, the control, has none.
+has its own learning-rate factors (the rule `mup`); `standard`, the control, has none. `hopfield` is
+a residual Hopfield chain with the factors of its own, settled, by equilibrium propagation.
 
     python experiments/coordinates.py
+    python experiments/coordinates.py hopfield --widths 64 256 --depths 8 32 128
     python experiments/coordinates.py --widths 64 256 --depths 4 64
 """
 
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     data = mupc.data.load("digits").flattened()
     batch = (jnp.asarray(data.train.x[:32]), jnp.asarray(data.train.y[:32]))
     found: dict[str, np.ndarray] = {}
-    for name in ("mupc", "standard"):
+    for name in options.cases:
         print(
             header(
                 (f"{name}: depth", "width", "last activity", "its change", "the output's change")
@@ -52,7 +54,8 @@ def measure(
     name: str, depth: int, width: int, batch: tuple[jax.Array, jax.Array], data: mupc.data.Dataset
 ) -> tuple[float, ...]:
     """Return the last activity's root mean square, its change, and the output's change."""
-    network = mupc.residual_mlp(
+    build = mupc.residual_hopfield if name == "hopfield" else mupc.residual_mlp
+    network = build(
         data.inputs,
         data.outputs,
         width=width,
@@ -61,14 +64,16 @@ def measure(
         key=jax.random.key(0),
     )
     optimiser = optax.adam(0.01, eps=1e-12)
-    if name == "mupc":
+    if name != "standard":
         optimiser = optax.chain(optimiser, mupc.scale_adam(network))
-    seen = coordinate_check(network, batch, mupc.Backpropagation(), optimiser)
+    settles = name == "hopfield"
+    rule = mupc.EquilibriumPropagation() if settles else mupc.Backpropagation()
+    seen = coordinate_check(network, batch, rule, optimiser)
     return float(seen.scales[-2]), float(seen.changes[-2]), float(seen.changes[-1])
 
 
 def _verdict(name: str, spread: np.ndarray) -> str:
-    if name != "mupc":
+    if name == "standard":
         return ""
     met = "met" if np.all(spread < _FLAT) else "missed"
     return f" (target: below {_FLAT:g}; {met})"
@@ -79,9 +84,14 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         description=(__doc__ or "").splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    cases = ("mupc", "standard", "hopfield")
+    parser.add_argument("cases", nargs="*", default=cases[:2], help=", ".join(cases))
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 256, 1024])
     parser.add_argument("--depths", type=int, nargs="+", default=[4, 32, 256])
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if unknown := [case for case in options.cases if case not in cases]:
+        parser.error(f"there is no case {unknown[0]}: choose of {', '.join(cases)}")
+    return options
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ FIELDS = {
     "energy_after": Field("Energy after inference", "energy per sample", True),
     "cosine": Field("Gradient against the exact one", "cosine", False),
     "ratio": Field("Gradient's norm over the exact one's", "ratio of norms", True),
-    "scale": Field("Feedforward activity", "root mean square", True),
+    "scale": Field("Activity without a target", "root mean square", True),
 }
 
 # What is zero, or missing, is grey.

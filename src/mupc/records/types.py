@@ -83,7 +83,7 @@ class RegimeRecord:
         diverged: fraction of the samples whose inference diverged.
         energy_before, energy_after: mean energy of each layer before and after inference, as in
             `TrainRecord`.
-        scale: root mean square of the feedforward activities, and of the output.
+        scale: root mean square of the activities without a target, and of the output.
         cosine: between the gradient used and what it is compared with (`mupc.theory.yardstick`),
             before the optimiser: backpropagation's, or the exact one of the rule itself.
         exact: whether it is the latter.

@@ -18,7 +18,7 @@ class Coordinates(NamedTuple):
     """Root mean squares over samples and units, of each activity and, last, of the output.
 
     Attributes:
-        scales: of the feedforward pass, before any update.
+        scales: of the feedforward pass (of a Hopfield network: settled), before any update.
         changes: of how the updates have changed it.
     """
 
@@ -63,7 +63,7 @@ def coordinate_check(
 
     begin = (params, optimiser.init(cast(Any, params)), rule.init(network, key))
     moved = jax.lax.fori_loop(0, updates, update, begin)[0]
-    before = network.feedforward(batch[0])
-    after = eqx.combine(moved, static).feedforward(batch[0])
+    before = rule.untargeted(network, batch[0])
+    after = rule.untargeted(eqx.combine(moved, static), batch[0])
     change = jax.tree.map(jnp.subtract, after, before)
     return Coordinates(layer_scales(network, before), layer_scales(network, change))
