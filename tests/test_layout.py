@@ -264,6 +264,29 @@ def problem(size=64):
     return Dataset("noise", Split(x, y), Split(x[:20], y[:20]), None, "as it is")
 
 
+@pytest.mark.full
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("name", "make"), CASES[:7], ids=[f"{r}, {n.__name__}" for r, n in CASES[:7]]
+)
+def test_an_ensemble_of_any_kind_is_parted_along_runs(name, make):
+    """Of Adam with a larger ε, whose division would make round-off large."""
+    (x, y), likelihood = batch_of(make, 64)
+    split = Split(np.asarray(x), np.asarray(y))
+    data, plan = Dataset("noise", split, split, None, "as it is"), Plan(steps=20, batch_size=16)
+
+    def members():
+        for seed in range(4):
+            optimiser = mupc.traced(optax.adam, learning_rate=0.01 * (seed + 1), eps=1e-3)
+            yield Member(make(), RULES[name](likelihood), optimiser, jax.random.key(seed))
+
+    one = fit_together(list(members()), data, plan)
+    several = fit_together(list(members()), data, plan, layout=mupc.Layout(runs=4))
+    for a, b in zip(one, several, strict=True):
+        assert furthest(make(), a.network) > 1e-3
+        assert furthest(a.network, b.network) < 1e-12
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("parts", [{"runs": 4}, {"runs": 2, "data": 2}, {"runs": 2, "depth": 4}])
 def test_an_ensemble_is_parted_along_runs(parts):
