@@ -1,6 +1,7 @@
 """Learning rules side by side: accuracy, time, layers that learn, alignment with backpropagation.
 
-Every rule trains with the defaults of `mupc train`, nothing tuned in between, at several depths.
+Every rule trains with the defaults of `mupc train`, nothing tuned in between, at several depths;
+predictive coding also nudged one way only, where its default nudges every second sample away.
 The cases beginning with `hopfield` train a residual Hopfield chain, by equilibrium propagation and
 by backpropagation through its relaxation.
 
@@ -25,11 +26,14 @@ from mupc.settings.files import value_of
 CASES: dict[str, dict[str, Any]] = {
     "backpropagation": {"rule": "backpropagation"},
     "predictive-coding": {},
+    "nudge-positive": {"nudge": "positive"},
+    "nudge-negative": {"nudge": "negative"},
     "incremental": {"rule": "incremental"},
     "zero-divergence": {"rule": "zero-divergence"},
     "augmented-lagrangian": {"rule": "augmented-lagrangian"},
     "monte-carlo": {"rule": "monte-carlo"},
     "bidirectional": {"rule": "bidirectional"},
+    "hybrid": {"rule": "hybrid"},
     "equilibrium-propagation": {"rule": "equilibrium-propagation"},
     "hopfield": {"network": "residual-hopfield"},
     "hopfield-backpropagation": {"network": "residual-hopfield", "rule": "backpropagation"},

@@ -19,6 +19,7 @@ from mupc.commands import main as program
 from mupc.commands.main import main
 from mupc.settings import Configuration
 from mupc.settings.configuration import KINDS
+from mupc.settings.files import preset
 from mupc.settings.setting import option
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -133,8 +134,8 @@ def smaller(words):
     if given.get("--dataset") in (["mnist"], ["cifar10"]) or "--preset" in given:
         given["--dataset"] = ["digits"]  # there without a download
     usual = options(shlex.split(USUAL.get(words[0], "")))
-    of_preset = {"conv-ngc": "conv-decoder"}.get(" ".join(given.get("--preset", [])))
-    if (own := NETWORKS.get(of_preset or " ".join(given.get("--network", [])))) is not None:
+    of_preset = preset(given["--preset"][0]).network.kind if "--preset" in given else ""
+    if (own := NETWORKS.get(" ".join(given.get("--network", [of_preset])))) is not None:
         usual = options(shlex.split(own))
     if "--layout" in given:
         usual["--depth"] = ["9"]  # an entry, and layers that its devices divide

@@ -363,8 +363,9 @@ def scales_of(width, depth, exponent=-1.5):
     return np.asarray(jnp.sqrt(jnp.mean(network.in_order(states) ** 2, axis=(1, 2))))
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("depth", [8, 128])
-@pytest.mark.parametrize("width", [64, 256])
+@pytest.mark.parametrize("width", [64, 256, 128, 512])
 def test_states_have_one_size_at_any_width_and_depth(width, depth):
     scales = scales_of(width, depth)
     assert np.min(scales) > 0.9

@@ -430,6 +430,15 @@ def test_names_of_any_script_are_written_and_read(tmp_path):
     assert read_config(tmp_path / "run.toml", Configuration()) == config
 
 
+def test_none_is_a_word_or_nothing_at_all():
+    config = Configuration().changed({"weight_bound": 0.5, "scale": "unit", "init_from": "run"})
+    config = config.changed({"weight_bound": "none", "scale": "none", "init_from": "none"})
+    assert (config.optimiser.weight_bound, config.training.init_from) == (None, None)
+    assert config.dataset.scale == "none"
+    with pytest.raises(ConfigError, match="depth must be a whole number"):
+        config.changed({"depth": "none"})
+
+
 def test_the_paper_preset_is_the_papers_setting():
     config = preset("paper").changed({"depth": 30})
     values = config.flat()

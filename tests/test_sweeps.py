@@ -96,7 +96,7 @@ def test_values_are_read_from_the_command_line():
         "learning_rate": [0.1, 1e-3],
         "step_size": ["stable"],
         "skips": [True, False],
-        "rho": [None],
+        "rho": ["none"],
     }
     assert read_ranges(["rho=0.1:1:log", "depth=8:64:int", "width=8:64:int:log", "eps=0:1"]) == {
         "rho": Range(0.1, 1.0, logarithmic=True),
@@ -107,7 +107,7 @@ def test_values_are_read_from_the_command_line():
 
 
 @pytest.mark.parametrize(
-    "value", [True, None, 0.1, 1e-12, 1 / 3, 1e30, 3, "stable", "dd/[/v2]/x.npz"]
+    "value", [True, "none", 0.1, 1e-12, 1 / 3, 1e30, 3, "stable", "dd/[/v2]/x.npz"]
 )
 def test_what_the_table_prints_can_be_typed_again(value):
     name, _, shown = words({"name": value}).partition("=")

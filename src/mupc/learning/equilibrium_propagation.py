@@ -253,7 +253,9 @@ class EquilibriumPropagation(LearningRule):
         left = energy.times(jnp.zeros(len(batch[0]))).error_gradient(free)
         strength = self._strength(energy, free) * self.likelihood.precision
         pull = strength * sample_norms(energy.adjoint(free))
-        return {NUDGE_OVER_RESIDUAL: jnp.median(ratio(pull, sample_norms(left)))}
+        # A residual of zero is one that rounding hides.
+        rest = jnp.maximum(sample_norms(left), jnp.finfo(pull.dtype).eps * pull)
+        return {NUDGE_OVER_RESIDUAL: jnp.median(ratio(pull, rest))}
 
     def trace(
         self, network: Network, batch: Batch, state: None, key: PRNGKeyArray

@@ -157,7 +157,7 @@ def stored(table: Mapping[str, Any]) -> Configuration:
 
 def value_of(text: str) -> Any:
     """Return the value that a text means, as TOML has it, a word without quotation marks."""
-    words = {"none": None, "true": True, "false": False}
+    words = {"true": True, "false": False}
     if text.lower() in words:
         return words[text.lower()]
     try:

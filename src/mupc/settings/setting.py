@@ -8,7 +8,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast, get_args
 
 import numpy as np
 from annotated_types import Ge, Gt, Len, Lt
@@ -104,11 +104,15 @@ class Setting(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _plain(cls, values: Any) -> Any:
-        """Take lists for tuples, as files have them, and NumPy's numbers for Python's."""
+        """Take lists for tuples, NumPy's numbers for Python's, and `none` for what may be None."""
         if not isinstance(values, Mapping):
             return values
         given = cast(Mapping[str, Any], values)
-        return {name: _as_plain(value) for name, value in given.items()}
+        may = {n for n, f in cls.model_fields.items() if type(None) in get_args(f.annotation)}
+        return {
+            name: None if name in may and value == "none" else _as_plain(value)
+            for name, value in given.items()
+        }
 
     @classmethod
     def checked(cls, values: Mapping[str, Any]) -> Self:
