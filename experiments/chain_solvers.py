@@ -16,7 +16,7 @@ Hessian counts as a gradient, and Newton's energies do not count.
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -70,7 +70,7 @@ def newton(one: Sample, steps: Array) -> Array:
 
     def step(_: Array, vector: Array) -> Array:
         slope, curved = jax.linearize(one.gradient, vector)
-        way, _ = jax.scipy.sparse.linalg.cg(curved, -slope, maxiter=_CG)
+        way = cast(Array, jax.scipy.sparse.linalg.cg(curved, -slope, maxiter=_CG)[0])
         tries = vector + 0.5 ** jnp.arange(_HALVINGS)[:, None] * way
         lower = jax.vmap(one.energy)(tries) <= one.energy(vector)
         first = jnp.argmax(lower)
@@ -133,7 +133,8 @@ def trained(shape: tuple[int, int], batches: int, seed: int) -> HopfieldEnergy:
         falling = optax.cosine_decay_schedule(0.02, batches)
         optimiser = optax.chain(optax.adam(falling, eps=1e-12), mupc.scale_uniform(network))
         rule, key = mupc.EquilibriumPropagation(), jax.random.key(seed + 1)
-        network = mupc.fit(network, data, rule, optimiser, steps=batches, key=key).network
+        result = mupc.fit(network, data, rule, optimiser, steps=batches, key=key)
+        network = cast(mupc.Hopfield, result.network)
     assert data.test is not None  # the digits have one
     x, y = data.test.x[:_SAMPLES], data.test.y[:_SAMPLES]
     return HopfieldEnergy(network, x, y, mupc.Gaussian()).times(jnp.zeros(_SAMPLES))

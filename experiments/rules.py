@@ -8,6 +8,7 @@ by backpropagation through its relaxation.
     python experiments/rules.py --dataset mnist --sizes 8x128 32x128 128x128 --steps 300
     python experiments/rules.py hopfield --sizes 128x64 32x128 --epochs 20
     python experiments/rules.py predictive-coding incremental --settings updates=2 steps=600
+    python experiments/rules.py backpropagation incremental --vgg "32p 64p" --dataset F.npz
 """
 
 import argparse
@@ -45,15 +46,13 @@ _COLUMNS = (
 )
 
 
-def measure(case: str, shape: tuple[int, int], options: argparse.Namespace) -> list[Run]:
+def measure(case: str, shape: str, options: argparse.Namespace) -> list[Run]:
     """Train one case at one size with every seed, with a report of the last batch."""
-    depth, width = shape
     runs: list[Run] = []
     for seed in options.seeds:
-        name = f"{options.dataset}-{depth}x{width}-{case}-seed{seed}"
+        name = f"{Path(options.dataset).stem}-{shape.replace(' ', '-')}-{case}-seed{seed}"
         settings: dict[str, Any] = {
-            "depth": depth,
-            "width": width,
+            **options.shapes[shape],
             "dataset": options.dataset,
             "seed": seed,
             **CASES[case],
@@ -67,7 +66,7 @@ def measure(case: str, shape: tuple[int, int], options: argparse.Namespace) -> l
     return runs
 
 
-def row(case: str, shape: tuple[int, int], runs: Sequence[Run], dataset: str) -> str:
+def row(case: str, shape: str, runs: Sequence[Run], dataset: str) -> str:
     """Return a row of the table."""
     accuracies = [run.test.accuracy for run in runs if run.test is not None]
     seconds = median(run.training_seconds for run in runs)
@@ -80,7 +79,7 @@ def row(case: str, shape: tuple[int, int], runs: Sequence[Run], dataset: str) ->
     typical = f"{median(median(each) for each in cosines):.3f}" if cosines else ""
     return line(
         [
-            *(case, dataset, "x".join(map(str, shape))),
+            *(case, Path(dataset).stem, shape),
             percent([value for value in accuracies if value is not None]),
             *(f"{seconds:.0f}", f"{1e3 * seconds / runs[0].result.steps:.0f}"),
             *(learning, least, typical),
@@ -88,12 +87,12 @@ def row(case: str, shape: tuple[int, int], runs: Sequence[Run], dataset: str) ->
     )
 
 
-def main(argv: Sequence[str] | None = None) -> dict[tuple[str, tuple[int, int]], list[Run]]:
+def main(argv: Sequence[str] | None = None) -> dict[tuple[str, str], list[Run]]:
     """Train every case at every size."""
     options = _options(argv)
     print(header(_COLUMNS), flush=True)
-    found: dict[tuple[str, tuple[int, int]], list[Run]] = {}
-    for shape in options.sizes:
+    found: dict[tuple[str, str], list[Run]] = {}
+    for shape in options.shapes:
         for case in options.cases:
             found[case, shape] = measure(case, shape, options)
             print(row(case, shape, found[case, shape], options.dataset), flush=True)
@@ -111,8 +110,12 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("cases", nargs="*", default=list(CASES), help=", ".join(CASES))
-    parser.add_argument("--sizes", type=size, nargs="+", default=[(8, 64), (32, 64), (128, 64)])
-    parser.add_argument("--dataset", default="digits")
+    sizes = [(8, 64), (32, 64), (128, 64)]
+    parser.add_argument("--sizes", type=size, nargs="+", default=sizes, help="DEPTHxWIDTH")
+    parser.add_argument(
+        "--vgg", metavar="LAYERS", help="a `vgg` of these layers, in place of sizes"
+    )
+    parser.add_argument("--dataset", default="digits", help="a kind, or an .npz file")
     parser.add_argument("--epochs", type=float, default=5)
     parser.add_argument("--steps", type=int, help="batches, in place of epochs")
     parser.add_argument(
@@ -129,6 +132,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     if unknown := [case for case in options.cases if case not in CASES]:
         parser.error(f"there is no case {unknown[0]}: choose of {', '.join(CASES)}")
     options.settings = dict(options.settings)
+    options.shapes = {f"{h}x{n}": {"depth": h, "width": n} for h, n in options.sizes}
+    if options.vgg:
+        options.shapes = {options.vgg: {"network": "vgg", "layers": options.vgg}}
     known = {name for case in options.cases for name in Configuration().changed(CASES[case]).flat()}
     if unknown := sorted(options.settings.keys() - known):
         parser.error(f"none of these cases has a setting {unknown[0]}")

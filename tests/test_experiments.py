@@ -246,13 +246,32 @@ def test_rules_are_trained_side_by_side(script, tmp_path, capsys):
         assert row["test accuracy %"].startswith(f"{mean:.1f}")
         assert mean > 75  # chance is 10
         assert row["layers learning"] == "2/2, 2/2"
-    own = [run.config.flat() for run in found["incremental", (3, 16)]]
+    own = [run.config.flat() for run in found["incremental", "3x16"]]
     assert [(each["rho"], each["updates"], each["seed"]) for each in own] == [
         (0.1, 2, 0),
         (0.1, 2, 1),
     ]
     with pytest.raises(SystemExit):
         module.main(["backprop"])
+
+
+def test_a_chains_solvers_are_compared(script, capsys):
+    found = script("experiments/chain_solvers").main(
+        words("--size 4x8 --batches 0 3 --gradients 5 40")
+    )
+    for (_, _, gradients), left in found.items():
+        assert np.median(left) < (0.5 if gradients == 5 else 1e-5)
+    assert [row["solver"] for row in table(capsys.readouterr().out)] == [
+        *("descent", "l-bfgs", "anderson", "newton-cg")
+    ] * 2
+
+
+def test_rules_are_trained_on_images(script, tmp_path, capsys):
+    options = words("backpropagation nudge-negative --seeds 0 --steps 2 --out")
+    found = script("experiments/rules").main([*options, str(tmp_path), "--vgg", "2p 2p"])
+    assert [row["size"] for row in table(capsys.readouterr().out)] == ["2p 2p"] * 2
+    (run,) = found["nudge-negative", "2p 2p"]
+    assert (run.config.network.kind, run.config.rule.regime.nudge) == ("vgg", "negative")
 
 
 def test_memory_recalls_what_it_stored(script, capsys):

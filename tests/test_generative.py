@@ -15,6 +15,7 @@ from programs import step_equations
 import mupc
 from mupc.commands.main import main
 from mupc.data import DataError, Dataset
+from mupc.energies import ErrorView, HopfieldEnergy, latent_units
 from mupc.networks import Prior
 from mupc.runs import load_run, train
 from mupc.settings import ConfigError, Configuration
@@ -25,6 +26,7 @@ LATENTS, DATA, PRECISION = 3, 7, 4.0
 SOLVERS = {
     "gauss-newton": (lambda: mupc.GaussNewton(DATA), 3),
     "l-bfgs of errors": (lambda: mupc.InErrors(mupc.LBFGS(8)), 300),
+    "l-bfgs, whitened": (lambda: mupc.InErrors(mupc.LBFGS(8), whitened=True), 300),
     "l-bfgs": (lambda: mupc.LBFGS(8), 600),
     "descent": (lambda: mupc.GradientDescent(mupc.StableStep()), 60_000),
 }
@@ -110,6 +112,84 @@ def test_latents_of_partly_known_data_are_the_mean_of_their_posterior(name):
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("make", [mupc.decoder, mupc.conv_decoder])
+def test_whitened_latents_have_the_units_of_the_outputs_curvature(make):
+    """P = (I + Jᵀ B Bᵀ J)^(−1/2) at zero, J by automatic differentiation; and gradients in them."""
+    pixels = (4, 4, 2) if make is mupc.conv_decoder else 12
+    more = (
+        {"doublings": 1, "channels": 3} if make is mupc.conv_decoder else {"width": 9, "depth": 2}
+    )
+    network = make(3, pixels, activation=jnp.tanh, key=KEY, **more)
+    y = jax.random.normal(jax.random.key(1), (4, *np.atleast_1d(pixels)))
+    known = jax.random.bernoulli(jax.random.key(2), 0.5, y.shape)
+    energy = mupc.FreeEnergy(network, y, y, mupc.Gaussian(PRECISION), precisions=7.0,
+                             observed=known)  # fmt: skip
+    units = latent_units(energy)
+    zero = energy.run().errors
+    size = zero[0][0, 0].size
+
+    def output(z):
+        first = jnp.zeros_like(zero[0]).at[0, 0].set(z.reshape(zero[0].shape[2:]))
+        return network.feedforward(y, (first, *zero[1:])).output[0].ravel()
+
+    J = jax.jacobian(output)(jnp.zeros(size))
+    shares = np.mean(known, axis=0).ravel()
+    inverse = np.eye(size) + PRECISION * np.asarray(J.T * shares) @ np.asarray(J)
+    each = jnp.eye(size).reshape(1, size, *zero[0].shape[2:])
+    P = np.asarray(units.apply(each)).reshape(size, size)
+    np.testing.assert_allclose(P @ inverse @ P, np.eye(size), atol=1e-9)
+    np.testing.assert_allclose(units.undo(units.apply(each)), each, atol=1e-10)
+
+    view = ErrorView(energy, units)
+    keys = jax.random.split(KEY, len(zero))
+    w = tuple(jax.random.normal(k, e.shape, e.dtype) for k, e in zip(keys, zero, strict=True))
+    samples, gradient = view.samples_and_gradient(w)
+    total = lambda w: jnp.sum(energy.samples(view.run(w)))
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
+    close(jnp.sum(samples), total(w))
+    jax.tree.map(close, gradient, jax.grad(total)(w))
+    jax.tree.map(close, view.enter(view.run(w)), w)
+
+
+@pytest.mark.usefixtures("float64")
+def test_whitened_latents_settle_in_a_few_steps():
+    """Of data in which some latent variables matter a thousand times as much as others."""
+    network = linear(depth=1)
+    uneven = jnp.diag(jnp.array([30.0, 1.0, 0.03]))
+    weights = lambda n: n.stages[1].entry.weights
+    network = eqx.tree_at(weights, network, weights(network) @ uneven)
+    y = jax.random.normal(jax.random.key(1), (6, DATA))
+    energy = mupc.FreeEnergy(network, y, y, mupc.Gaussian(100.0), precisions=1e6)
+    left = {
+        whitened: mupc.infer(
+            energy, mupc.InErrors(mupc.LBFGS(2), whitened=whitened), energy.run(), max_steps=4
+        ).relative_residual
+        for whitened in (True, False)
+    }
+    assert np.max(left[True]) < 1e-3
+    assert np.median(left[False]) > 1e-2
+
+
+def test_whitened_is_for_inputs_that_are_free():
+    network, y = decoder_of_rows()
+    given = mupc.residual_mlp(DATA, DATA, width=4, depth=2, key=KEY)
+    classes = mupc.class_decoder(2, DATA, latents=2, width=4, depth=1, key=KEY)
+    solver = mupc.InErrors(mupc.LBFGS(), whitened=True)
+    for network, x in ((given, y), (classes, jnp.eye(2)[jnp.array([0, 1, 1, 0])])):
+        energy = mupc.FreeEnergy(network, x, y, mupc.Gaussian())
+        with pytest.raises(ValueError, match="for networks whose input is free"):
+            mupc.infer(energy, solver, energy.run(), max_steps=2)
+    chain = mupc.residual_hopfield(DATA, DATA, width=4, depth=2, key=KEY)
+    hopfield = HopfieldEnergy(chain, y, y, mupc.Gaussian())
+    with pytest.raises(ValueError, match=r"is for a mupc\.FreeEnergy"):
+        mupc.infer(hopfield, solver, hopfield.run(), max_steps=2)
+    for kind in ("class-decoder", "residual-mlp"):
+        with pytest.raises(ConfigError, match=f"which network {kind} is not: choose errors"):
+            Configuration().changed({"network": kind, "solver": "l-bfgs",
+                                     "coordinates": "whitened"})  # fmt: skip
+
+
+@pytest.mark.usefixtures("float64")
 def test_what_is_completed_is_what_is_likeliest_given_the_rest():
     """Of a Gaussian: the mean of unknown numbers on condition of those that are known."""
     network = linear()
@@ -128,7 +208,7 @@ def test_what_is_completed_is_what_is_likeliest_given_the_rest():
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", [name for name in SOLVERS if "whitened" not in name])
 def test_an_input_known_in_part_is_inferred_where_it_is_not(name):
     """The rest of x on condition of what is known of it and of y, by one dense solve."""
     inner = mupc.Chain(linear().stages[1:], linear().readout)

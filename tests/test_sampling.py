@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.linalg import sqrtm
 from scipy.stats import norm
 
 import mupc
@@ -28,13 +29,14 @@ def matrices(network):
 
 
 @pytest.mark.usefixtures("float64")
-def test_sampled_latents_have_the_mean_and_the_covariance_of_their_posterior():
+@pytest.mark.parametrize("whitened", [False, True])
+def test_sampled_latents_have_the_mean_and_the_covariance_of_their_posterior(whitened):
     """4,000 chains: within three standard errors, corrected for the number of comparisons."""
     chains, step, network = 4000, 0.05, linear()
     y = jax.random.normal(jax.random.key(1), (1, DATA)).repeat(chains, 0)
     energy = mupc.FreeEnergy(network, y, y, mupc.Gaussian(PRECISION), precisions=HIDDEN)
     end = mupc.infer(
-        energy, mupc.InErrors(mupc.Langevin(step)), energy.run(), max_steps=300,
+        energy, mupc.InErrors(mupc.Langevin(step), whitened), energy.run(), max_steps=300,
         stopping=mupc.Endless(), key=KEY,
     )  # fmt: skip
     drawn = np.asarray(end.point.activities[0][0])
@@ -42,8 +44,16 @@ def test_sampled_latents_have_the_mean_and_the_covariance_of_their_posterior():
     onto = np.concatenate([readout @ entry, readout / np.sqrt(HIDDEN)], axis=1)
     hessian = np.eye(LATENTS + WIDTH) + PRECISION * onto.T @ onto
     mean = np.linalg.solve(hessian, PRECISION * onto.T @ y[0])[:LATENTS]
-    # Of the chain of steps, whose covariance is H⁻¹ (1 − ηH/2)⁻¹.
+    # Of the chain of steps, whose covariance is H⁻¹ (1 − ηH/2)⁻¹, in the units that it moves.
+    units = np.eye(LATENTS + WIDTH)
+    if whitened:
+        both = readout @ entry
+        units[:LATENTS, :LATENTS] = sqrtm(
+            np.linalg.inv(np.eye(LATENTS) + PRECISION * both.T @ both)
+        )
+    hessian = units @ hessian @ units
     whole = np.linalg.inv(hessian @ (np.eye(len(hessian)) - step * hessian / 2))
+    whole = units @ whole @ units
     exact = whole[:LATENTS, :LATENTS]
     deviations = (drawn.mean(axis=0) - mean) / np.sqrt(np.diag(exact) / chains)
     variances = np.outer(np.diag(exact), np.diag(exact)) + exact**2

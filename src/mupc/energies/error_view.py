@@ -6,6 +6,7 @@ import equinox as eqx
 from jaxtyping import Array, Float, Int, PyTree
 
 from mupc.energies.energy import Energy, ErrorEnergy, Point
+from mupc.energies.latent_units import LatentUnits
 from mupc.networks import Activities
 
 
@@ -18,9 +19,14 @@ class ErrorView(Energy):
     It has the minima of F, but the hidden part of its Hessian is the identity, where F's is a
     chain whose condition number grows with the square of the depth, and with the range of the
     precisions. Gradients cost two sweeps. In place of activities, its points hold w.
+
+    Args:
+        energy: what is viewed.
+        units: of latent variables, $z_0 = P w_0$, in place of 1 (`latent_units`).
     """
 
     energy: ErrorEnergy
+    units: LatentUnits | None = None
 
     @property
     def parameters(self) -> PyTree[Any]:
@@ -40,17 +46,23 @@ class ErrorView(Energy):
     ) -> tuple[Float[Array, " batch"], Activities]:
         """Return each sample's energy, and the gradient of their sum, at w."""
         point = self.run(activities)
-        return self.energy.samples(point), self.energy.whiten(self.energy.error_gradient(point))
+        gradient = self.energy.whiten(self.energy.error_gradient(point))
+        return self.energy.samples(point), self._in_units(gradient)
 
     def run(self, coordinates: Activities) -> Point:
         """Return the energy's own point at w."""
-        return self.energy.run(self.energy.whiten(coordinates))
+        return self.energy.run(self.energy.whiten(self._in_units(coordinates)))
 
     def enter(self, point: Point) -> Activities:
         """Return w of the energy's own point."""
-        return self.energy.coloured(point.errors)
+        first, *others = self.energy.coloured(point.errors)
+        return (first if self.units is None else self.units.undo(first), *others)
 
     def of_sample(self, i: int | Int[Array, ""]) -> "ErrorView":
         """Return the energy of sample i alone, as a batch of one."""
         one: Any = self.energy.of_sample(i)
-        return ErrorView(one)
+        return ErrorView(one, self.units)
+
+    def _in_units(self, banks: Activities) -> Activities:
+        """Return banks, the first of them in its units."""
+        return banks if self.units is None else (self.units.apply(banks[0]), *banks[1:])

@@ -292,11 +292,15 @@ class FreeEnergy(NudgedEnergy):
 
     def of_sample(self, i: int | Int[Array, ""]) -> "FreeEnergy":
         """Return the energy of sample i alone, as a batch of one."""
+        return self.taken(jnp.asarray(i)[None])
+
+    def taken(self, rows: Int[Array, " rows"]) -> "FreeEnergy":
+        """Return the energy of some samples, by their numbers in the batch."""
         each = (self.x, self.y, self.factors, self.observed, self.given)
-        one = jax.tree.map(lambda v: v[i][None], each)
-        own = jax.tree.map(lambda v: v[:, i][:, None], self.multipliers)
+        some = jax.tree.map(lambda v: v[rows], each)
+        own = jax.tree.map(lambda v: v[:, rows], self.multipliers)
         where = lambda e: (e.x, e.y, e.factors, e.observed, e.given, e.multipliers)  # noqa: E731
-        return eqx.tree_at(where, self, (*one, own), is_leaf=lambda leaf: leaf is None)
+        return eqx.tree_at(where, self, (*some, own), is_leaf=lambda leaf: leaf is None)
 
     def _term(self, e: Float[Array, "batch ..."], own: "_Own") -> Float[Array, " batch"]:
         """Return all of a layer's own energy of each sample."""

@@ -1,11 +1,21 @@
 """Any gradient solver, on hidden errors instead of activities."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import equinox as eqx
 from jaxtyping import Array, Float, Int, PyTree
 
-from mupc.energies import Energy, ErrorEnergy, ErrorView, Point
+from mupc.energies import (
+    Energy,
+    ErrorEnergy,
+    ErrorView,
+    FreeEnergy,
+    LatentUnits,
+    Point,
+    latent_units,
+)
 from mupc.inference.solver import Keys, Move, Position, Progress, Solver
+from mupc.networks import Activities
 
 
 class InErrors(Solver):
@@ -16,14 +26,23 @@ class InErrors(Solver):
     with depth as in activities. A gradient takes two sweeps, one after the other through the
     layers.
 
+    Where the input is free, errors of the first layer are the latent variables. Their part of the
+    Hessian is $I + J^\top B B^\top J$, of a condition number that grows with learning: to 10⁵ in
+    decoders of images. In the units of `whitened` it is the identity where inference starts.
+
     Args:
         solver: what to run, such as `mupc.GradientDescent(0.5, momentum=0.5)`; step sizes are of
             these.
+        whitened: whether latent variables are moved in units in which they matter alike, $z_0 = P
+            w_0$ with $P = (I + J^\top B B^\top J)^{-1/2}$ at $z_0 = 0$. For every batch that takes
+            as many products with the Jacobian of one sample as there are latent variables, and the
+            eigenvectors of P. Only for networks whose input is free.
     """
 
     takes: ClassVar[type[Energy]] = ErrorEnergy
     in_activities: ClassVar[bool] = False
     solver: Solver
+    whitened: bool = eqx.field(default=False, static=True)
 
     def __check_init__(self) -> None:
         if self.solver.projects:
@@ -40,20 +59,50 @@ class InErrors(Solver):
         """Return the inner solver's: a gradient in errors takes two sweeps too."""
         return self.solver.cost(steps)
 
-    def init(self, energy: ErrorEnergy, position: Any) -> PyTree[Any]:
+    def init(self, energy: ErrorEnergy, position: "_Whitened | Activities") -> PyTree[Any]:
         """Initialise the inner solver at the errors."""
-        return self.solver.init(ErrorView(energy), position)
+        view, errors = _viewed(energy, position)
+        return self.solver.init(view, errors)
 
     def step(
-        self, energy: ErrorEnergy, position: Any, state: PyTree[Any], keys: Keys
+        self,
+        energy: ErrorEnergy,
+        position: "_Whitened | Activities",
+        state: PyTree[Any],
+        keys: Keys,
     ) -> tuple[Move, PyTree[Any], Progress]:
         """Make one step of the inner solver on the errors."""
-        return self.solver.step(ErrorView(energy), position, state, keys)
+        view, errors = _viewed(energy, position)
+        move, state, seen = self.solver.step(view, errors, state, keys)
+        if not isinstance(position, _Whitened):
+            return move, state, seen
+        return lambda active: position._replace(errors=move(active)), state, seen
 
     def enter(self, energy: ErrorEnergy, point: Point) -> Position:
         """Return the errors, each in its own unit."""
-        return ErrorView(energy).enter(point)
+        if not self.whitened:
+            return ErrorView(energy).enter(point)
+        if not isinstance(energy, FreeEnergy):
+            raise ValueError("whitened=True is for a mupc.FreeEnergy of a network that generates")
+        units = latent_units(energy)
+        return _Whitened(ErrorView(energy, units).enter(point), units)
 
-    def leave(self, energy: ErrorEnergy, position: Any) -> Point:
+    def leave(self, energy: ErrorEnergy, position: "_Whitened | Activities") -> Point:
         """Run the network forwards with the errors."""
-        return ErrorView(energy).run(position)
+        view, errors = _viewed(energy, position)
+        return view.run(errors)
+
+
+class _Whitened(NamedTuple):
+    """Errors, and the units of the latent variables among them."""
+
+    errors: Activities
+    units: LatentUnits
+
+
+def _viewed(
+    energy: ErrorEnergy, position: "_Whitened | Activities"
+) -> tuple[ErrorView, Activities]:
+    if isinstance(position, _Whitened):
+        return ErrorView(energy, position.units), position.errors
+    return ErrorView(energy), position

@@ -19,6 +19,9 @@ from mupc.settings.solvers import GaussNewtonSolver, LBFGSSolver, SolverKind
 if TYPE_CHECKING:
     from mupc.settings.configuration import Configuration
 
+# The default strength, and how many layers it is measured with.
+_STRENGTH, _LAYERS = 0.0003, 8
+
 
 class _BothWays(RuleKind):
     """A rule of a bidirectional network."""
@@ -40,11 +43,11 @@ class BidirectionalRule(_BothWays):
     """Bidirectional predictive coding: activities settle between two networks."""
 
     kind = "bidirectional"
-    brings: ClassVar[Mapping[str, Any]] = {"network": "bidirectional-mlp", "depth": 8}
+    brings: ClassVar[Mapping[str, Any]] = {"network": "bidirectional-mlp", "depth": _LAYERS}
 
     precision: Annotated[Positive, Traced()] = 0.1
     """Output precision π."""
-    strength: Annotated[Positive, Traced()] = 0.0003
+    strength: Annotated[Positive, Traced()] = _STRENGTH
     """Factor α of the downward network's energy: the default suits some 8 layers, and less more."""
     solver: SolverKind = LBFGSSolver(max_steps=10, history=4)
 
@@ -63,6 +66,17 @@ class BidirectionalRule(_BothWays):
     def measure(self, network: Network, batch: Batch) -> Regime:
         """Return the precision, and no ρ: there are two outputs."""
         return Regime(self.precision, None)
+
+    def warning(self, regime: Regime, config: "Configuration") -> str | None:
+        """Return a sentence where the downward errors of many layers are counted as of a few."""
+        depth = config.network.hidden
+        if self.strength * depth < 2 * _LAYERS * _STRENGTH:
+            return None
+        fewer = _STRENGTH * _LAYERS / depth
+        return (
+            f"downward errors of {depth} layers add up, and pull activities together: "
+            f"--strength {fewer:.1g} counts them as much as the default those of {_LAYERS}"
+        )
 
     def check(self, config: "Configuration") -> None:
         """Refuse Gauss–Newton and closed forms, which are for the errors of one direction."""

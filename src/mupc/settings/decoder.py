@@ -29,6 +29,7 @@ class Generating(OfActivation, NetworkKind):
     """What a network of latent variables asks of the rest."""
 
     generates = True
+    free = True
     pictures = "drawn"
     brings: ClassVar[Mapping[str, Any]] = {
         "scale": "unit",
@@ -118,6 +119,7 @@ class ClassDecoder(Decoder):
 
     kind = "class-decoder"
     make = class_decoder
+    free = False
 
     latents: Count = 16
     """Number of latent variables of each class, which have a prior N(0, I) and are inferred."""

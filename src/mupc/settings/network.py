@@ -93,6 +93,8 @@ class NetworkKind(Kind):
     """Whether it takes images, (height, width, channels)."""
     generates: ClassVar[bool] = False
     """Whether it generates its targets from latent variables."""
+    free: ClassVar[bool] = False
+    """Whether all of its input is latent variables."""
     pictures: ClassVar[Literal["none", "drawn", "classes"]] = "none"
     """Which pictures it makes: as many as are drawn, or one of each class."""
     settles: ClassVar[bool] = False

@@ -199,7 +199,7 @@ class AugmentedLagrangianRule(_AtPrecision):
         """Return a sentence if errors do not reach the lower layers, else None."""
         depth = config.network.hidden
         made = self.rounds * self.solver.steps(depth)
-        if getattr(self.solver, "coordinates", "errors") == "errors" or made >= 2 * depth:
+        if getattr(self.solver, "coordinates", "errors") != "activities" or made >= 2 * depth:
             return None
         return (
             f"{made} steps on activities do not carry the error through {depth} layers, so the "

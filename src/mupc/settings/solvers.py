@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from mupc.settings.configuration import Configuration
 
 Coordinates = Annotated[
-    Literal["activities", "errors"],
+    Literal["activities", "errors", "whitened"],
     Field(
-        description="What the method moves: activities, or prediction errors, which reach all "
-        "layers in a step."
+        description="What the method moves: activities; or prediction errors, which reach all "
+        "layers in a step; or errors with latent variables in units in which they matter alike."
     ),
 ]
 
@@ -141,7 +141,18 @@ class MovingSolver(SolverKind):
     def build(self) -> Solver:
         """Return the method."""
         method = self.method()
-        return InErrors(method) if self.coordinates == "errors" else method
+        if self.coordinates == "activities":
+            return method
+        return InErrors(method, whitened=self.coordinates == "whitened")
+
+    def check(self, config: "Configuration") -> None:
+        """Refuse units of latent variables where there are none that are free."""
+        super().check(config)
+        if self.coordinates == "whitened" and not config.network.free:
+            raise ConfigError(
+                "`coordinates` whitened is for networks whose input is all latent variables, which "
+                f"`network` {config.network.kind} is not: choose errors"
+            )
 
     @abc.abstractmethod
     def method(self) -> Solver:
@@ -172,7 +183,7 @@ class _StepsOnActivities(MovingSolver):
         """Return a sentence if the method is not accurate enough for a regime, else None."""
         depth = config.network.hidden
         steps = self.steps(depth)
-        if self.coordinates == "errors" or steps >= 4 * depth:
+        if self.coordinates != "activities" or steps >= 4 * depth:
             return None
         own = getattr(config.network, "error_kernels", "tied") == "learned"
         instead = "take more --max-steps" if own else "use --solver gauss-newton"
@@ -237,6 +248,7 @@ class LangevinSolver(MovingSolver):
         for name in ("rtol", "atol", "patience"):
             if getattr(self, name) != type(self).default(name):
                 raise unheeded(name, f"`solver` is {self.kind}")
+        super().check(config)
         if config.rule.kind != "monte-carlo":
             raise ConfigError(
                 f"`solver` langevin never comes to rest, as `rule` {config.rule.kind} wants it to: "
