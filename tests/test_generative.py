@@ -468,7 +468,12 @@ def test_what_does_not_infer_latents_is_refused(changes, words):
 
 def test_an_activation_that_lets_latents_begin_is_taken():
     """Where the class is not zero, errors go back without φ', or noise moves latent variables."""
-    kernels = {"error_kernels": "learned", "solver": "gradient-descent", "step_size": 0.1}
+    kernels = {
+        "error_kernels": "learned",
+        "solver": "gradient-descent",
+        "coordinates": "activities",
+        "step_size": 0.1,
+    }
     for changes in (
         {"network": "class-decoder"},
         {"network": "conv-decoder", "dataset": "mnist", **kernels},

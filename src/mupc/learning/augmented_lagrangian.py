@@ -20,7 +20,7 @@ from mupc.regularisers import Regulariser
 
 
 class AugmentedLagrangian(PredictiveCoding):
-    r"""Augmented Lagrangian predictive coding, PC-ALM (arXiv 2605.31022).
+    r"""Augmented Lagrangian predictive coding, PC-ALM (arXiv 2605.31022, Algorithm 1).
 
     Hidden errors are constraints, $e_l = z_l - u_l(z_{l-1}) = 0$, with multipliers $\lambda_l$:
 

@@ -38,6 +38,7 @@ class Generating(OfActivation, NetworkKind):
         "hidden_precision": 10_000.0,
         "solver": "l-bfgs",
         "max_steps": 15,
+        "coordinates": "whitened",
         "learning_rate": 0.005,
     }
 
@@ -117,6 +118,7 @@ class Decoder(Generating, FullyConnected):
 class ClassDecoder(Decoder):
     """Fully connected layers that generate data of classes, each by latent variables of its own."""
 
+    brings: ClassVar[Mapping[str, Any]] = {**Decoder.brings, "coordinates": "errors"}
     kind = "class-decoder"
     make = class_decoder
     free = False
@@ -148,6 +150,7 @@ class ClassDecoder(Decoder):
 class ConvDecoder(Generating, OfImages):
     """Convolutional layers that generate images from a small image of latent variables."""
 
+    brings: ClassVar[Mapping[str, Any]] = {**Generating.brings, "learning_rate": 0.002}
     kind = "conv-decoder"
     sizes = ("latents", "blocks", "channels")
 

@@ -220,7 +220,11 @@ class MonteCarloRule(_AtPrecision):
     """Monte Carlo predictive coding: activities are sampled, and gradients averaged."""
 
     kind = "monte-carlo"
-    brings: ClassVar[Mapping[str, Any]] = {"solver": "langevin", "max_steps": 50}
+    brings: ClassVar[Mapping[str, Any]] = {
+        "solver": "langevin",
+        "max_steps": 50,
+        "coordinates": "errors",
+    }
 
     hidden_precision: Annotated[Positive, Traced()] = 1.0
     """Precision of the errors of hidden layers, latent variables apart, whose prior keeps 1."""

@@ -60,7 +60,7 @@ class EquilibriumPropagationRule(RuleKind):
             return None
         return (
             "a network of predictions trains better, and faster, with one Gauss–Newton iteration "
-            "a phase: --solver gauss-newton --max-steps 1 --nudged-steps 1"
+            "a phase: --solver gauss-newton --max-steps 1 --nudged-steps 1 --rho 0.05"
         )
 
     def check(self, config: "Configuration") -> None:
