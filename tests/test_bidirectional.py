@@ -13,6 +13,7 @@ from reference import batch
 import mupc
 from mupc.energies import Energy
 from mupc.learning import first_gradients
+from mupc.records import Regime
 from mupc.runs import train
 from mupc.settings import ConfigError, Configuration
 
@@ -267,3 +268,13 @@ def test_shapes_are_those_of_the_upward_network():
 
 def both_banks():
     return both().feedforward(data()[0]).activities
+
+
+@pytest.mark.parametrize(
+    ("depth", "more", "told"), [(128, {}, "2e-05"), (32, {"strength": 1e-4}, ""), (8, {}, "")]
+)
+def test_downward_errors_of_many_layers_are_warned_of(depth, more, told):
+    config = Configuration().changed({"rule": "bidirectional", "depth": depth, **more})
+    warning = config.rule.warning(Regime(0.1, None), config) or ""
+    assert told in warning
+    assert ("add up" in warning) == bool(told)

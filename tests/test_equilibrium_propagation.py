@@ -16,6 +16,7 @@ from mupc.commands.main import main
 from mupc.energies import ErrorView, HopfieldEnergy
 from mupc.learning import first_gradients
 from mupc.parameterisations import Law
+from mupc.records import NUDGE_OVER_RESIDUAL
 from mupc.settings import ConfigError, Configuration
 from mupc.theory import yardstick
 from mupc.training.report import Model, regime_report
@@ -316,6 +317,15 @@ def test_rho_gives_every_sample_a_nudge_of_its_own():
     mean = np.sum(each * pulled) / np.sum(pulled)
     expected = 0.2 / 0.5 / np.maximum(each, mean)
     np.testing.assert_allclose(rule._strength(energy, point), expected, rtol=1e-10)
+
+
+def test_a_residual_that_rounding_hides_is_no_noise():
+    """A layer below the output settles exactly: what is left is zero, in some samples."""
+    network = mupc.layered_hopfield((6,), 3, layers="d4", key=KEY)
+    x, y = map(jnp.asarray, batch(6, 3, 4))
+    rule = mupc.EquilibriumPropagation(mupc.FixedPoint(), 200, beta=0.1)
+    seen = rule.diagnostics(network, (x, y), None, KEY)[NUDGE_OVER_RESIDUAL]
+    assert 1e4 < seen < 2 / jnp.finfo(jnp.float32).eps
 
 
 @pytest.mark.usefixtures("float64")
