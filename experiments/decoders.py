@@ -110,7 +110,9 @@ def errors_of(rule: str, config: Configuration, data: mupc.data.Dataset) -> floa
     if rule == "autoencoder":
         assert isinstance(network, mupc.Chain)
         network, chosen = autoencoder(config, network, data), mupc.Backpropagation()
-        optimiser = config.optimiser.build(network, steps)
+        # A bound is for networks whose latent variables are inferred: an encoder is worse with it.
+        unbound = config.changed({"weight_bound": "none"})
+        optimiser = unbound.optimiser.build(network, steps)
     result = mupc.fit(network, data, chosen, optimiser, **how)
     error = mupc.evaluate(result, data.test or data.train).error
     assert error is not None  # targets are numbers

@@ -128,7 +128,9 @@ def autoencoder(config: Configuration, data: Dataset, count: int) -> Drawn:
     rule: Any = config.rule
     precision, steps = rule.regime.precision, config.training.plan(data).over(data).steps
     network: Any = model  # an optimiser takes any tree of scaled blocks
-    optimiser = config.optimiser.build(network, steps)
+    # A bound is for networks whose latent variables are inferred: an encoder is worse with it.
+    unbound = config.changed({"weight_bound": "none"})
+    optimiser = unbound.optimiser.build(network, steps)
 
     @eqx.filter_jit
     def step(model: Any, state: Any, x: Array, key: PRNGKeyArray) -> tuple[Any, Any]:

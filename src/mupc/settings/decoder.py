@@ -92,6 +92,12 @@ class Generating(OfActivation, NetworkKind):
 class Decoder(Generating, FullyConnected):
     """Fully connected layers that generate data from latent variables."""
 
+    # Weights that grow make latent variables small, where tanh is a line.
+    brings: ClassVar[Mapping[str, Any]] = {
+        **Generating.brings,
+        "learning_rate": 0.01,
+        "weight_bound": 1.0,
+    }
     kind = "decoder"
     make = decoder
     sizes = ("latents", "depth", "width")
@@ -118,7 +124,7 @@ class Decoder(Generating, FullyConnected):
 class ClassDecoder(Decoder):
     """Fully connected layers that generate data of classes, each by latent variables of its own."""
 
-    brings: ClassVar[Mapping[str, Any]] = {**Decoder.brings, "coordinates": "errors"}
+    brings: ClassVar[Mapping[str, Any]] = {**Generating.brings, "coordinates": "errors"}
     kind = "class-decoder"
     make = class_decoder
     free = False
