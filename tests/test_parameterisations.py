@@ -65,6 +65,28 @@ def test_table(name, role_and_skip, fan_in, N, L, gamma):
         assert scale.uniform == pytest.approx(inner if hidden else outer)
 
 
+@pytest.mark.parametrize("role", ["input", "hidden", "readout"])
+def test_rates_of_generative_networks(role):
+    """Those of residual layers and their biases fall with their number, those of ends do not."""
+    laws, skip = mupc.generative(), role == "hidden"
+    for length in (5, 17, 65, 1025):
+        shape = mupc.Shape(256, length)
+        weight = laws.scale(role, shape, skip=skip)
+        bias = laws.bias_scale(role, shape, skip=skip, beside=True)
+        expected = 129**0.5 / length if skip else (129 / 3) ** 0.5
+        assert (weight.uniform, bias.uniform) == pytest.approx((expected / 2**0.5,) * 2)
+        ntk = mupc.ntk().scale(role, shape, skip=skip)
+        assert (weight.std, weight.multiplier) == (ntk.std, ntk.multiplier)
+        assert laws.branch_multiplier(length) == length**-0.5
+
+
+def test_two_hidden_layers_of_a_generative_network_have_the_rates_of_others():
+    shape = mupc.Shape(128, 3)
+    for role, skip in ROLES:
+        ours = mupc.generative().scale(role, shape, skip=skip).uniform
+        assert ours == pytest.approx(mupc.ntk().scale(role, shape, skip=skip).uniform)
+
+
 @given(sizes, sizes, sizes, st.floats(0.1, 10), st.floats(0, 1))
 def test_factors_within_a_branch_follow_its_depth_exponent(fan_in, N, L, gamma, alpha):
     """A change by Adam adds up over L branches of L^−α each; half of α is Depth-μP, 1 CompleteP."""

@@ -88,6 +88,7 @@ from mupc.parameterisations import Base as Base
 from mupc.parameterisations import Parameterisation as Parameterisation
 from mupc.parameterisations import Scale as Scale
 from mupc.parameterisations import Shape as Shape
+from mupc.parameterisations import generative as generative
 from mupc.parameterisations import hopfield as hopfield
 from mupc.parameterisations import mupc as mupc
 from mupc.parameterisations import normal as normal

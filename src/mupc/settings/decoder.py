@@ -13,8 +13,8 @@ from mupc.settings.convolutional import OfImages
 from mupc.settings.mlp import FullyConnected
 from mupc.settings.network import (
     ACTIVATIONS,
-    NTK,
     Activation,
+    GenerativeLaws,
     NetworkKind,
     OfActivation,
     ParameterisationKind,
@@ -46,7 +46,7 @@ class Generating(OfActivation, NetworkKind):
     """Number of latent variables, which have a prior N(0, I) and are inferred."""
     activation: Activation = "tanh"
     """Activation function φ."""
-    parameterisation: ParameterisationKind = NTK()
+    parameterisation: ParameterisationKind = GenerativeLaws()
 
     def view(self, data: Dataset) -> Dataset:
         """Return the data in the shape that the network takes, as their own targets."""
@@ -156,7 +156,7 @@ class ClassDecoder(Decoder):
 class ConvDecoder(Generating, OfImages):
     """Convolutional layers that generate images from a small image of latent variables."""
 
-    brings: ClassVar[Mapping[str, Any]] = {**Generating.brings, "learning_rate": 0.002}
+    brings: ClassVar[Mapping[str, Any]] = {**Generating.brings, "weight_bound": 1.0}
     kind = "conv-decoder"
     sizes = ("latents", "blocks", "channels")
 

@@ -77,6 +77,12 @@ class NTK(ParameterisationKind):
     kind = "ntk"
 
 
+class GenerativeLaws(ParameterisationKind):
+    """`ntk` for networks that generate: rates of residual layers that fall with their number."""
+
+    kind = "generative"
+
+
 class Standard(ParameterisationKind):
     """Weights of variance 1/fan-in, no multipliers."""
 
@@ -175,4 +181,10 @@ class OfActivation:
         return self.activation == "relu"
 
 
-PARAMETERISATIONS: tuple[type[ParameterisationKind], ...] = (MuPC, HopfieldLaws, NTK, Standard)
+PARAMETERISATIONS: tuple[type[ParameterisationKind], ...] = (
+    MuPC,
+    HopfieldLaws,
+    GenerativeLaws,
+    NTK,
+    Standard,
+)
