@@ -295,11 +295,9 @@ def mupc(
 def generative(*, initialise: Initialiser = normal) -> Parameterisation:
     r"""`ntk` for networks that generate (`mupc.decoder`): *uniform* rates in $1/L$.
 
-    The curvature of the energy in the latent variables is what all layers together multiply, so
-    that changes of L residual layers add up in it as they do in the output. At the *uniform*
-    rates of a network that classifies, $1/\sqrt L$, it grows a thousandfold within 40 updates of 64
-    layers, and nothing is learned. In $1/L$ 64 layers learn as 4 do. Those of input and readout do
-    not depend on depth.
+    Changes of L residual layers multiply in the curvature of the energy by the latent variables. At
+    the *uniform* rates of a network that classifies, $1/\sqrt L$, it grows a thousandfold within 40
+    updates of 64 layers, and nothing is learned. Those of input and readout do not depend on depth.
 
     Args:
         initialise: draws the weights; `normal` or `orthogonal`.
