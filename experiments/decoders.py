@@ -98,6 +98,11 @@ def autoencoder(config: Configuration, decoder: mupc.Chain, data: mupc.data.Data
     return mupc.Chain(stages, decoder.readout)
 
 
+def unbounded(config: Configuration) -> Configuration:
+    """Return it without a bound on weights, which an encoder is worse with."""
+    return config.changed({"weight_bound": "none"})
+
+
 def errors_of(rule: str, config: Configuration, data: mupc.data.Dataset) -> float:
     """Train by a rule, and return the error over the test images."""
     key = jax.random.key(config.training.seed)
@@ -110,9 +115,7 @@ def errors_of(rule: str, config: Configuration, data: mupc.data.Dataset) -> floa
     if rule == "autoencoder":
         assert isinstance(network, mupc.Chain)
         network, chosen = autoencoder(config, network, data), mupc.Backpropagation()
-        # A bound is for networks whose latent variables are inferred: an encoder is worse with it.
-        unbound = config.changed({"weight_bound": "none"})
-        optimiser = unbound.optimiser.build(network, steps)
+        optimiser = unbounded(config).optimiser.build(network, steps)
     result = mupc.fit(network, data, chosen, optimiser, **how)
     error = mupc.evaluate(result, data.test or data.train).error
     assert error is not None  # targets are numbers

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _tables import header, line
-from decoders import autoencoder
+from decoders import autoencoder, unbounded
 from jaxtyping import Float
 
 import mupc
@@ -107,7 +107,7 @@ def train(
     if model == "autoencoder":
         assert isinstance(network, mupc.Chain)
         network, rule = autoencoder(config, network, data), mupc.Backpropagation()
-        optimiser = config.optimiser.build(network, steps)
+        optimiser = unbounded(config).optimiser.build(network, steps)
     begin = time.perf_counter()
     size = config.training.batch_size
     result = mupc.fit(network, data, rule, optimiser, steps=steps, batch_size=size, key=key)

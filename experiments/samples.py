@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from _tables import header, line
+from decoders import unbounded
 from jaxtyping import Array, Float, PRNGKeyArray
 
 import mupc
@@ -128,9 +129,7 @@ def autoencoder(config: Configuration, data: Dataset, count: int) -> Drawn:
     rule: Any = config.rule
     precision, steps = rule.regime.precision, config.training.plan(data).over(data).steps
     network: Any = model  # an optimiser takes any tree of scaled blocks
-    # A bound is for networks whose latent variables are inferred: an encoder is worse with it.
-    unbound = config.changed({"weight_bound": "none"})
-    optimiser = unbound.optimiser.build(network, steps)
+    optimiser = unbounded(config).optimiser.build(network, steps)
 
     @eqx.filter_jit
     def step(model: Any, state: Any, x: Array, key: PRNGKeyArray) -> tuple[Any, Any]:
