@@ -1,6 +1,7 @@
 """What the experiments share: Markdown tables, seeds summarised, and the precision of floats."""
 
 import statistics
+from argparse import ArgumentTypeError
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Literal
@@ -37,5 +38,8 @@ def percent(values: Sequence[float]) -> str:
 
 def size(text: str) -> tuple[int, int]:
     """Read "128x64" (depth × width)."""
-    depth, width = map(int, text.split("x"))
+    try:
+        depth, width = map(int, text.split("x"))
+    except ValueError:
+        raise ArgumentTypeError(f"must be DEPTHxWIDTH, e.g. 128x64, not {text!r}") from None
     return depth, width

@@ -42,8 +42,9 @@ def started(command, count=COUNT, devices=1):
         )
         for i in range(count)
     ]
-    # A process that waits for ever for another one is what may go wrong.
-    watch = threading.Timer(300, lambda: [process.kill() for process in processes])
+    # A process that waits for ever for another one is what may go wrong. Ten cases of four
+    # processes take four minutes of two cores with nothing else to do.
+    watch = threading.Timer(900, lambda: [process.kill() for process in processes])
     watch.start()
     try:
         yield processes

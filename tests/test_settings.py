@@ -39,6 +39,7 @@ SGD = {"optimiser": "sgd", "learning_rate": 0.3}
 DESCENT = {"solver": "gradient-descent"}
 FIXED = {"regime": "fixed"}
 BY_STEPS = {"network": "conv-decoder", "solver": "gradient-descent", "max_steps": 3}
+BY_STEPS |= {"coordinates": "activities"}
 
 # For every setting: what else must be set, and another value than the one it then has.
 FIELDS = {

@@ -100,7 +100,8 @@ class OptimiserKind(Kind):
     learning_rate_rule: Literal["raw", "mup", "uniform"] = "uniform"
     """Factors on the learning rate by layer: none (raw, the paper's), those of Depth-μP (mup), or
     uniform: √(128 / inputs) · min(√129 · layers^(exponent − 1), √8), at most 4, of hidden layers,
-    √(128 / width) · √129 · layers^(exponent − 1), from 1 to 8, of input and readout."""
+    √(128 / width) · √129 · layers^(exponent − 1), from 1 to 8, of input and readout; networks of
+    `hopfield` and `generative` laws have powers of depth of their own (see these functions)."""
     weight_bound: Positive | None = None
     """Root mean square to which each layer's weights are scaled down after an update; `ntk` and
     `mupc` begin at 1."""
