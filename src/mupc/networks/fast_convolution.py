@@ -178,8 +178,9 @@ def _shape(a: tuple[int, ...], b: tuple[int, ...], of: Place, window: Window) ->
 # The primitive
 
 
-def _abstract(a: Any, b: Any, *, of: Place, window: Window) -> ShapedArray:
-    return ShapedArray(_shape(a.shape, b.shape, of, window), a.dtype)
+def _abstract(a: ShapedArray, b: ShapedArray, *, of: Place, window: Window) -> ShapedArray:
+    # With all else that the operand's type says: the mesh that it is on, where there is one.
+    return a.update(shape=_shape(a.shape, b.shape, of, window))
 
 
 def _transposed(which: int, cotangent: Any, a: Any, b: Any, *, of: Place, window: Window) -> Array:

@@ -35,7 +35,7 @@ class Generating(OfActivation, NetworkKind):
         "scale": "unit",
         "regime": "fixed",
         "precision": 10.0,
-        "hidden_precision": 10_000.0,
+        "hidden_precision": 1e6,
         "solver": "l-bfgs",
         "max_steps": 15,
         "coordinates": "whitened",
