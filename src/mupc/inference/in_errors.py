@@ -14,7 +14,7 @@ from mupc.energies import (
     Point,
     latent_units,
 )
-from mupc.inference.solver import Keys, Move, Position, Progress, Solver
+from mupc.inference.solver import Keys, Move, Progress, Solver
 from mupc.networks import Activities
 
 
@@ -78,7 +78,7 @@ class InErrors(Solver):
             return move, state, seen
         return lambda active: position._replace(errors=move(active)), state, seen
 
-    def enter(self, energy: ErrorEnergy, point: Point) -> Position:
+    def enter(self, energy: ErrorEnergy, point: Point) -> "_Whitened | Activities":
         """Return the errors, each in its own unit."""
         if not self.whitened:
             return ErrorView(energy).enter(point)

@@ -44,7 +44,8 @@ class Progress(NamedTuple):
 
 
 Position = PyTree[Float[Array, "_layer batch ..."]]
-"""Where a solver stands, in its own coordinates: arrays with the batch on axis 1."""
+"""Where a solver stands, in its own coordinates: arrays with the batch on axis 1. Those of
+`mupc.InErrors` may come with their units."""
 
 Move = Callable[[Bool[Array, " batch"]], Any]
 """Returns the next position, for the samples that are to move; the others stay where they are."""
