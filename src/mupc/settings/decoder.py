@@ -35,9 +35,7 @@ class Generating(OfActivation, NetworkKind):
         "scale": "unit",
         "regime": "fixed",
         "precision": 10.0,
-        # What hidden errors explain beside latent variables adds up along depth: of 64 layers at
-        # 10⁴ it is more than the output's own variance, and inference does not end.
-        "hidden_precision": 1e6,
+        "hidden_precision": 10_000.0,
         "solver": "l-bfgs",
         "max_steps": 15,
         "coordinates": "whitened",
