@@ -33,7 +33,7 @@ from mupc.settings.network import ACTIVATIONS
 
 _COLUMNS = ("case", "network", "rule", "mse, each seed", "seconds", "principal components")
 
-_EPOCHS = {"batch_size": 200, "epochs": 30, "max_steps": 30}
+_EPOCHS = {"batch_size": 200, "epochs": 30}
 CASES: dict[str, dict[str, Any]] = {
     "digits": {"network": "decoder", "latents": 8, "width": 32, "batch_size": 50},
     "mnist": {"network": "decoder", "dataset": "mnist", **_EPOCHS},

@@ -170,6 +170,13 @@ def test_whitened_latents_settle_in_a_few_steps():
     assert np.median(left[False]) > 1e-2
 
 
+@pytest.mark.parametrize("whitened", [True, False])
+def test_a_report_compares_in_the_units_of_the_rule(whitened):
+    network = mupc.decoder(LATENTS, DATA, width=4, depth=1, key=KEY)
+    solver = mupc.InErrors(mupc.LBFGS(), whitened=whitened)
+    assert mupc.PredictiveCoding(solver, 5).exact(network).solver.whitened is whitened
+
+
 def test_whitened_is_for_inputs_that_are_free():
     network, y = decoder_of_rows()
     given = mupc.residual_mlp(DATA, DATA, width=4, depth=2, key=KEY)

@@ -244,7 +244,10 @@ class PredictiveCoding(LearningRule):
         """Return backpropagation (None); of a network that generates, the rule well settled."""
         if not network.generates:
             return None
-        well = InErrors(LBFGS(_PAIRS)), jnp.asarray(_STEPS), Tolerance(1e-5)
+        own = self.solver
+        # In the rule's own units: in others 200 steps leave some samples unsettled.
+        whitened = isinstance(own, InErrors) and own.whitened
+        well = InErrors(LBFGS(_PAIRS), whitened=whitened), jnp.asarray(_STEPS), Tolerance(1e-5)
         where = lambda rule: (rule.solver, rule.max_steps, rule.stopping)  # noqa: E731
         return eqx.tree_at(where, self, well, is_leaf=lambda leaf: leaf is None)
 
