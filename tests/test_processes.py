@@ -43,7 +43,7 @@ def started(command, count=COUNT, devices=1):
         for i in range(count)
     ]
     # A process that waits for ever for another one is what may go wrong. Ten cases of four
-    # processes take four minutes of two cores with nothing else to do.
+    # processes take three minutes of two cores with nothing else to do.
     watch = threading.Timer(900, lambda: [process.kill() for process in processes])
     watch.start()
     try:
